@@ -1,0 +1,49 @@
+# shard_fdw - one foreign table takes the inserts, many tables share the rows
+#
+#   make demo             set up, build, and see it work in a private cluster
+#   make test             set up, build, and run all tests
+#   make bench            the same for the benchmark
+#   make, make install    build and install for the PostgreSQL of PG_CONFIG
+
+EXTENSION = shard_fdw
+EXTVERSION = 1.0
+
+MODULE_big = shard_fdw
+OBJS = \
+	src/admin.o \
+	src/batch.o \
+	src/clone.o \
+	src/ddl.o \
+	src/fromcore.o \
+	src/insert.o \
+	src/option.o \
+	src/plan.o \
+	src/route.o \
+	src/shard_fdw.o \
+	src/shardset.o
+PGFILEDESC = "shard_fdw - one insert target over many tables"
+
+DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
+DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
+
+# These set up what they need by themselves, PostgreSQL included.
+DRIVER_GOALS = demo test bench
+
+ifneq ($(filter $(DRIVER_GOALS),$(MAKECMDGOALS)),)
+
+.PHONY: $(MAKECMDGOALS)
+$(filter $(DRIVER_GOALS),$(MAKECMDGOALS)):
+	@PG_CONFIG='$(PG_CONFIG)' test/run $@
+
+else
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+$(DATA_built): sql/$(EXTENSION).sql
+	cp $< $@
+
+$(OBJS): src/shard_fdw.h src/compat.h
+
+endif

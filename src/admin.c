@@ -1,0 +1,380 @@
+/*-------------------------------------------------------------------------
+ *
+ * admin.c
+ *	  SQL functions that show shards, seal them, and run commands on them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_inherits.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "parser/parser.h"
+#include "storage/lmgr.h"
+#include "tcop/cmdtag.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/resowner.h"
+
+PG_FUNCTION_INFO_V1(shard_list_shards);
+PG_FUNCTION_INFO_V1(shard_last_shard);
+PG_FUNCTION_INFO_V1(shard_seal);
+PG_FUNCTION_INFO_V1(shard_unseal);
+PG_FUNCTION_INFO_V1(shard_run_command_on_shards);
+PG_FUNCTION_INFO_V1(shard_format_on_shards);
+
+/*
+ * The shards of a logical table, in ordinal order.
+ *
+ * *nshards becomes their number; the array is allocated in the current
+ * memory context.  A relation that has just been dropped has none; for other
+ * relations, ERRCODE_WRONG_OBJECT_TYPE is raised.
+ */
+static ShardMember *
+get_shards(Oid logical, int *nshards)
+{
+	ShardTable *table;
+	ShardMember *result;
+
+	LockRelationOid(logical, AccessShareLock);
+	if (get_rel_name(logical) == NULL)
+	{
+		*nshards = 0;
+		return NULL;
+	}
+	shard_check_logical(logical);
+	table = shard_table_get(logical);
+	*nshards = table->nmembers;
+	result = palloc_array(ShardMember, Max(table->nmembers, 1));
+	memcpy(result, table->members, sizeof(ShardMember) * table->nmembers);
+	return result;
+}
+
+/*
+ * shard_list_shards(logical regclass)
+ *		SQL function list_shards(): shard, ordinal and state of every shard.
+ */
+Datum
+shard_list_shards(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			nshards;
+	ShardMember *shards = get_shards(PG_GETARG_OID(0), &nshards);
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < nshards; i++)
+	{
+		Datum		values[3];
+		bool		nulls[3] = {false, false, false};
+
+		values[0] = ObjectIdGetDatum(shards[i].relid);
+		values[1] = Int32GetDatum(i);
+		values[2] = CStringGetTextDatum(shards[i].is_open ? "open" : "sealed");
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+							 nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * shard_last_shard()
+ *		SQL function last_shard(): where this session's last row went, or
+ *		null.
+ */
+Datum
+shard_last_shard(PG_FUNCTION_ARGS)
+{
+	if (!OidIsValid(shard_last) || get_rel_name(shard_last) == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_OID(shard_last);
+}
+
+/*
+ * Is the relation a shard of some logical table?
+ */
+static bool
+is_shard(Oid relid)
+{
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	bool		result = false;
+
+	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(InheritsRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
+							  1, &key);
+	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
+		result = shard_is_logical(((Form_pg_inherits) GETSTRUCT(tuple))->inhparent);
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * Raise an error unless the relation is a shard that the caller owns.
+ */
+static void
+check_shard_to_alter(Oid shard)
+{
+	char	   *name = get_rel_name(shard);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", shard)));
+	if (!is_shard(shard))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a shard", name),
+				 errdetail("A shard is a table that inherits from a foreign table of shard_fdw.")));
+	if (!shard_class_ownercheck(shard, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, name);
+}
+
+/*
+ * Lock the shard to seal or unseal, so that its state stays what we are going
+ * to find.
+ */
+static void
+lock_shard_to_alter(Oid shard)
+{
+	/* Before: not to lock what is not ours.  After: it may have changed. */
+	check_shard_to_alter(shard);
+	LockRelationOid(shard, AccessExclusiveLock);
+	check_shard_to_alter(shard);
+}
+
+/*
+ * shard_seal(shard regclass)
+ *		SQL function seal(): no more rows go into the shard.
+ *
+ * Waits for transactions that have used the shard.  Raises
+ * ERRCODE_WRONG_OBJECT_TYPE if the table is no shard.
+ */
+Datum
+shard_seal(PG_FUNCTION_ARGS)
+{
+	Oid			shard = PG_GETARG_OID(0);
+
+	PreventCommandIfReadOnly("seal()");
+	lock_shard_to_alter(shard);
+	if (shard_seal_constraint(shard) != NULL)
+	{
+		ereport(NOTICE,
+				(errmsg("shard \"%s\" is sealed already, skipping",
+						get_rel_name(shard))));
+		PG_RETURN_VOID();
+	}
+	SPI_connect();
+	shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_sealed CHECK (false) NOT VALID",
+				  shard_qualified_name(shard));
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * shard_unseal(shard regclass)
+ *		SQL function unseal(): the shard takes inserts again.
+ *
+ * Raises what shard_seal() does.
+ */
+Datum
+shard_unseal(PG_FUNCTION_ARGS)
+{
+	Oid			shard = PG_GETARG_OID(0);
+
+	PreventCommandIfReadOnly("unseal()");
+	lock_shard_to_alter(shard);
+	if (shard_seal_constraint(shard) == NULL)
+	{
+		ereport(NOTICE,
+				(errmsg("shard \"%s\" is not sealed, skipping",
+						get_rel_name(shard))));
+		PG_RETURN_VOID();
+	}
+	SPI_connect();
+	shard_drop_seal(shard);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * The command for one shard: %s becomes the shard's name.  NULL if the shard
+ * has been dropped, by an earlier command or by somebody else.
+ */
+static char *
+command_for_shard(const char *command, Oid shard)
+{
+	char	   *name = shard_qualified_name(shard);
+	StringInfoData sql;
+	const char *next;
+
+	if (name == NULL)
+		return NULL;
+	initStringInfo(&sql);
+	for (; (next = strstr(command, "%s")) != NULL; command = next + 2)
+	{
+		appendBinaryStringInfo(&sql, command, next - command);
+		appendStringInfoString(&sql, name);
+	}
+	appendStringInfoString(&sql, command);
+	return sql.data;
+}
+
+/*
+ * shard_format_on_shards(logical regclass, command text)
+ *		SQL function format_on_shards(): the command for each shard, as text.
+ */
+Datum
+shard_format_on_shards(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			nshards;
+	ShardMember *shards = get_shards(PG_GETARG_OID(0), &nshards);
+	char	   *command = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	for (int i = 0; i < nshards; i++)
+	{
+		Datum		value;
+		bool		isnull = false;
+		char	   *sql = command_for_shard(command, shards[i].relid);
+
+		if (sql == NULL)
+			continue;
+		value = CStringGetTextDatum(sql);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value,
+							 &isnull);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * What a command has to say: the first value of the first row it returned,
+ * or its tag.  Null if it returned no row.  SPI still has the result.
+ */
+static char *
+command_result(const char *sql)
+{
+	List	   *statements;
+	CommandTag	tag;
+
+	if (SPI_tuptable != NULL)
+		return SPI_processed == 0 ? NULL :
+			SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+
+	statements = raw_parser(sql, RAW_PARSE_DEFAULT);
+	if (statements == NIL)
+		return NULL;
+	tag = CreateCommandTag(llast_node(RawStmt, statements)->stmt);
+	if (!command_tag_display_rowcount(tag))
+		return pstrdup(GetCommandTagName(tag));
+	return psprintf("%s%s " UINT64_FORMAT, GetCommandTagName(tag),
+					tag == CMDTAG_INSERT ? " 0" : "", SPI_processed);
+}
+
+/*
+ * Run one command in a subtransaction.  Returns whether it succeeded; *result
+ * becomes its result, or else the error message.
+ */
+static bool
+try_command(const char *sql, char **result)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	volatile bool success = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		char	   *value;
+		int			rc;
+
+		SPI_connect();
+		rc = SPI_execute(sql, false, 0);
+		if (rc == SPI_ERROR_TRANSACTION)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot begin or end transactions on shards")));
+		if (rc < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot run this command on shards"),
+					 errdetail("Running it returned \"%s\".",
+							   SPI_result_code_string(rc))));
+		value = command_result(sql);
+		*result = value ? MemoryContextStrdup(oldcontext, value) : NULL;
+		SPI_finish();
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(oldcontext);
+		CurrentResourceOwner = oldowner;
+
+		/* A cancel is meant for all of it. */
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+		*result = pstrdup(error->message);
+		FreeErrorData(error);
+		success = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	return success;
+}
+
+/*
+ * shard_run_command_on_shards(logical regclass, command text)
+ *		SQL function run_command_on_shards(): runs the command on each shard.
+ *
+ * Each runs in a subtransaction; one that fails leaves the others in place.
+ */
+Datum
+shard_run_command_on_shards(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			nshards;
+	ShardMember *shards = get_shards(PG_GETARG_OID(0), &nshards);
+	char	   *command = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < nshards; i++)
+	{
+		Datum		values[3];
+		bool		nulls[3] = {false, false, false};
+		char	   *sql = command_for_shard(command, shards[i].relid);
+		char	   *result;
+		bool		success;
+
+		if (sql == NULL)
+			continue;
+		success = try_command(sql, &result);
+		values[0] = ObjectIdGetDatum(shards[i].relid);
+		values[1] = BoolGetDatum(success);
+		nulls[2] = result == NULL;
+		values[2] = result ? CStringGetTextDatum(result) : (Datum) 0;
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+							 nulls);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,165 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Differences between the PostgreSQL major versions we build on.
+ *
+ * Nothing else belongs here, and no other file tests PG_VERSION_NUM.  Each
+ * entry names the release that changed the interface.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SHARD_COMPAT_H
+#define SHARD_COMPAT_H
+
+/* 15.2 gave the executor its list of pending inserts; see batch.c. */
+#if PG_VERSION_NUM < 150002
+#error "shard_fdw needs PostgreSQL 15.2 or later"
+#endif
+
+#include "access/attmap.h"
+#include "access/tupconvert.h"
+#include "catalog/pg_class.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "utils/acl.h"
+#include "utils/rel.h"
+#if PG_VERSION_NUM >= 170000
+#include "storage/proc.h"
+#else
+#include "storage/backendid.h"
+#endif
+/* 18 split explain.h. */
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+
+/* 16 replaced the per-catalog ownership checks with one function. */
+#if PG_VERSION_NUM < 160000
+#define shard_class_ownercheck(relid, roleid) \
+	pg_class_ownercheck(relid, roleid)
+#else
+#define shard_class_ownercheck(relid, roleid) \
+	object_ownercheck(RelationRelationId, relid, roleid)
+#endif
+
+/* 16 renamed relfilenodes to relfilenumbers in the relation cache. */
+#if PG_VERSION_NUM < 160000
+#define shard_rel_new_storage_subid(rel) ((rel)->rd_firstRelfilenodeSubid)
+#else
+#define shard_rel_new_storage_subid(rel) ((rel)->rd_firstRelfilelocatorSubid)
+#endif
+
+/* 17 numbers backends from 0 (ProcNumber) instead of from 1 (BackendId). */
+static inline int
+shard_backend_number(void)
+{
+#if PG_VERSION_NUM < 170000
+	return MyBackendId > 0 ? MyBackendId - 1 : 0;
+#else
+	return MyProcNumber >= 0 ? MyProcNumber : 0;
+#endif
+}
+
+/* 17 lets LockHeldByMe() accept stronger locks too. */
+static inline bool
+shard_lock_held(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM < 170000
+	return LockHeldByMe(tag, mode);
+#else
+	return LockHeldByMe(tag, mode, false);
+#endif
+}
+
+/* 16 can restrict index insertion to summarizing indexes. */
+static inline List *
+shard_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot,
+						  EState *estate)
+{
+#if PG_VERSION_NUM < 160000
+	return ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL);
+#else
+	return ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL,
+								 false);
+#endif
+}
+
+/*
+ * 16 finds the map from the root's columns to the child's by itself when
+ * somebody asks for the inserted columns; 15 wants it set.
+ */
+static inline void
+shard_set_root_map(ResultRelInfo *rri, Relation root, AttrMap *map)
+{
+#if PG_VERSION_NUM < 160000
+	if (map != NULL)
+	{
+		TupleConversionMap *conv = palloc0(sizeof(TupleConversionMap));
+
+		conv->indesc = RelationGetDescr(root);
+		conv->outdesc = RelationGetDescr(rri->ri_RelationDesc);
+		conv->attrMap = map;
+		rri->ri_RootToPartitionMap = conv;
+	}
+#endif
+}
+
+/* 16 can build a map that leaves out columns the input does not have. */
+static inline AttrMap *
+shard_attrmap_by_name(TupleDesc from, TupleDesc to)
+{
+#if PG_VERSION_NUM < 160000
+	return build_attrmap_by_name(from, to);
+#else
+	return build_attrmap_by_name(from, to, false);
+#endif
+}
+
+/* 17 and 18 check more than the kind of the relation. */
+static inline void
+shard_check_insert_target(ResultRelInfo *rri)
+{
+#if PG_VERSION_NUM < 170000
+	CheckValidResultRel(rri, CMD_INSERT);
+#elif PG_VERSION_NUM < 180000
+	CheckValidResultRel(rri, CMD_INSERT, NIL);
+#else
+	CheckValidResultRel(rri, CMD_INSERT, ONCONFLICT_NONE, NIL);
+#endif
+}
+
+/* 16 made COPY collect rows for foreign tables that take batches. */
+#define shard_copy_is_row_by_row	(PG_VERSION_NUM < 160000)
+
+/* 16 moved permission checks out of the range table entry. */
+#if PG_VERSION_NUM < 160000
+#define shard_rte_no_permissions(rte) ((rte)->requiredPerms = 0)
+#else
+#define shard_rte_no_permissions(rte) ((rte)->perminfoindex = 0)
+#endif
+
+/*
+ * 16 knows which outer joins can null a relation; join clauses from above
+ * those are of no use to a child.
+ */
+#if PG_VERSION_NUM < 160000
+#define shard_useless_for_child(rinfo, rel) false
+#else
+#define shard_useless_for_child(rinfo, rel) \
+	bms_overlap((rinfo)->clause_relids, (rel)->nulling_relids)
+#endif
+
+/* 18 gives an append relation the tuples of its children, not their rows. */
+#define shard_append_tuples(rows, tuples) \
+	(PG_VERSION_NUM < 180000 ? (rows) : (tuples))
+
+/* 18 has constraints that are declared but not enforced. */
+#if PG_VERSION_NUM < 180000
+#define shard_constraint_enforced(con) true
+#else
+#define shard_constraint_enforced(con) ((con)->conenforced)
+#endif
+
+#endif							/* SHARD_COMPAT_H */

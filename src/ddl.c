@@ -1,0 +1,409 @@
+/*-------------------------------------------------------------------------
+ *
+ * ddl.c
+ *	  Creating sets of shards: the event trigger behind CREATE FOREIGN TABLE,
+ *	  and create_shards(); small helpers for DDL.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "commands/event_trigger.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/varlena.h"
+
+PG_FUNCTION_INFO_V1(shard_create_shards);
+PG_FUNCTION_INFO_V1(shard_on_ddl_end);
+
+/*
+ * shard_qualified_name
+ *		The name of a relation with its schema, quoted where necessary, or
+ *		NULL if there is no such relation.
+ *
+ * Allocated in the current memory context.
+ */
+char *
+shard_qualified_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+	char	   *schema = get_namespace_name(get_rel_namespace(relid));
+
+	return name && schema ? quote_qualified_identifier(schema, name) : NULL;
+}
+
+/*
+ * shard_execute
+ *		Run a command that returns no rows.  SPI is connected.
+ *
+ * Raises what the command raises.
+ */
+void
+shard_execute(const char *format,...)
+{
+	StringInfoData sql;
+	int			rc;
+
+	initStringInfo(&sql);
+	for (;;)
+	{
+		va_list		args;
+		int			needed;
+
+		va_start(args, format);
+		needed = appendStringInfoVA(&sql, format, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&sql, needed);
+	}
+	rc = SPI_execute(sql.data, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(rc));
+	pfree(sql.data);
+}
+
+/*
+ * shard_drop_seal
+ *		Drop the CHECK constraints that keep rows out of a shard.  SPI is
+ *		connected.
+ */
+void
+shard_drop_seal(Oid shard)
+{
+	char	   *name;
+
+	while ((name = shard_seal_constraint(shard)) != NULL)
+		shard_execute("ALTER TABLE %s DROP CONSTRAINT %s",
+					  shard_qualified_name(shard), quote_identifier(name));
+}
+
+/*
+ * The name of a shard, cut where necessary to keep the number whole.
+ *
+ * It is cut as if all numbers had five digits at least, so that the names of
+ * a table's shards differ in their numbers only, and sort by them.
+ */
+static char *
+shard_name(Relation logical, uint64 number)
+{
+	const char *name = RelationGetRelationName(logical);
+	char	   *digits = psprintf(UINT64_FORMAT, number);
+	int			room = NAMEDATALEN - 2 - Max(strlen(digits), 5);
+
+	return psprintf("%.*s_%s", pg_mbcliplen(name, strlen(name), room), name,
+					digits);
+}
+
+/*
+ * The number that the next shard's name ends in: one more than the greatest
+ * in use.
+ */
+static uint64
+next_shard_number(Relation logical, ShardTable *table)
+{
+	uint64		result = 0;
+
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		char	   *name = get_rel_name(table->members[i].relid);
+		char	   *digits;
+		uint64		number;
+
+		if (name == NULL)
+			continue;
+		digits = name + strlen(name);
+		while (digits > name && isdigit((unsigned char) digits[-1]))
+			digits--;
+		number = strtoull(digits, NULL, 10);
+		if (number < PG_INT64_MAX &&
+			strcmp(name, shard_name(logical, number)) == 0)
+			result = Max(result, number + 1);
+	}
+	return result;
+}
+
+/*
+ * The shard that new ones are copied from: the last open one, or else the
+ * last.  InvalidOid if there is none that is an ordinary table.
+ */
+static Oid
+model_shard(const ShardTable *table)
+{
+	Oid			result = InvalidOid;
+
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		const ShardMember *member = &table->members[i];
+
+		if (member->is_local &&
+			(member->is_open || table->nopen == 0 || !OidIsValid(result)))
+			result = member->relid;
+	}
+	return result;
+}
+
+/*
+ * The same, locked, so that it stays what it is.
+ */
+static Oid
+lock_model_shard(ShardTable *table)
+{
+	Oid			model;
+
+	while (OidIsValid(model = model_shard(table)))
+	{
+		LockRelationOid(model, AccessShareLock);
+		/* While we waited it may have been dropped, detached or sealed. */
+		if (model_shard(shard_table_get(table->relid)) == model)
+			break;
+		UnlockRelationOid(model, AccessShareLock);
+	}
+	return model;
+}
+
+/*
+ * Create shards of the logical table, as its owner, and return their OIDs.
+ * Without a template another shard is copied, if there is one.
+ */
+static List *
+create_shards(Oid logical_relid, int count, Oid template)
+{
+	List	   *shards = NIL;
+	MemoryContext context = CurrentMemoryContext;
+	Relation	logical;
+	Relation	source = NULL;
+	ShardTable *table;
+	ShardOptions options;
+	uint64		number;
+	Oid			owner;
+	int			save_nestlevel;
+	Oid			save_userid;
+	int			save_sec_context;
+
+	/* Others that create shards wait for us; inserts do not. */
+	logical = table_open(logical_relid, ShareUpdateExclusiveLock);
+	table = shard_table_get(logical_relid);
+	shard_get_options(logical_relid, &options);
+	if (count > options.max_shards - table->nmembers)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("foreign table \"%s\" cannot have more than %d shards",
+						RelationGetRelationName(logical), options.max_shards),
+				 errdetail_plural("It has %d shard now.",
+								  "It has %d shards now.",
+								  table->nmembers, table->nmembers),
+				 errhint("Raise option \"max_shards\" of the foreign table.")));
+
+	if (!OidIsValid(template))
+		template = lock_model_shard(table);
+	number = next_shard_number(logical, table);
+
+	/*
+	 * The shards belong to the owner of the logical table, whoever calls, and
+	 * what the owner has put into the template must not run as the caller.
+	 */
+	owner = logical->rd_rel->relowner;
+	GetUserIdAndSecContext(&save_userid, &save_sec_context);
+	if (owner != save_userid)
+		SetUserIdAndSecContext(owner, save_sec_context |
+							   SECURITY_LOCAL_USERID_CHANGE |
+							   SECURITY_RESTRICTED_OPERATION);
+	save_nestlevel = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	/* Merging columns with inherited ones is what we mean to do. */
+	if (client_min_messages < WARNING)
+		(void) set_config_option("client_min_messages", "warning",
+								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+
+	SPI_connect();
+	if (OidIsValid(template))
+	{
+		source = try_relation_open(template, AccessShareLock);
+		if (source == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation with OID %u does not exist", template)));
+	}
+	for (int i = 0; i < count; i++)
+	{
+		Oid			shard = shard_clone(logical,
+										shard_name(logical, number + i),
+										source);
+		MemoryContext oldcontext = MemoryContextSwitchTo(context);
+
+		shards = lappend_oid(shards, shard);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	if (source != NULL)
+		relation_close(source, NoLock);
+	SPI_finish();
+
+	AtEOXact_GUC(true, save_nestlevel);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	table_close(logical, NoLock);
+	return shards;
+}
+
+/*
+ * shard_check_logical
+ *		Raise ERRCODE_WRONG_OBJECT_TYPE unless the relation is a logical table.
+ */
+void
+shard_check_logical(Oid relid)
+{
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	if (!shard_is_logical(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a foreign table of shard_fdw",
+						get_rel_name(relid))));
+}
+
+/*
+ * shard_create_shards(logical regclass, count int, template regclass)
+ *		SQL function create_shards(): adds shards and returns them.
+ *
+ * Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the logical
+ * table, ERRCODE_INVALID_PARAMETER_VALUE for a count below 1,
+ * ERRCODE_PROGRAM_LIMIT_EXCEEDED beyond max_shards, and
+ * ERRCODE_DUPLICATE_TABLE if a name is taken.
+ */
+Datum
+shard_create_shards(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			logical;
+	int			count;
+	Oid			template = PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2);
+	ListCell   *lc;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the logical table and the number of shards must not be null")));
+	logical = PG_GETARG_OID(0);
+	count = PG_GETARG_INT32(1);
+
+	PreventCommandIfReadOnly("create_shards()");
+	shard_check_logical(logical);
+	if (!shard_class_ownercheck(logical, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_TABLE,
+					   get_rel_name(logical));
+	if (count < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("cannot create %d shards", count),
+				 errhint("Give a number of at least 1.")));
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	foreach(lc, create_shards(logical, count, template))
+	{
+		Datum		value = ObjectIdGetDatum(lfirst_oid(lc));
+		bool		isnull = false;
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value,
+							 &isnull);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * Carry out the options "shards" and "template" of a new logical table.
+ *
+ * They are dropped before, so that a dump, which has the shards as tables of
+ * their own, does not create them twice.
+ */
+static void
+consume_options(Oid logical, const ShardOptions *options)
+{
+	Oid			template = InvalidOid;
+
+	if (options->template_name != NULL)
+	{
+		List	   *names = textToQualifiedNameList(cstring_to_text(options->template_name));
+
+		template = RangeVarGetRelid(makeRangeVarFromNameList(names),
+									AccessShareLock, false);
+	}
+	shard_execute("ALTER FOREIGN TABLE %s OPTIONS (DROP shards%s)",
+				  shard_qualified_name(logical),
+				  options->template_name != NULL ? ", DROP template" : "");
+	list_free(create_shards(logical, options->shards, template));
+}
+
+/*
+ * shard_on_ddl_end()
+ *		Event trigger function: creates the shards that CREATE FOREIGN TABLE
+ *		asked for.
+ *
+ * Raises ERRCODE_FDW_INVALID_OPTION_NAME if ALTER has added an option that
+ * is for CREATE.
+ */
+Datum
+shard_on_ddl_end(PG_FUNCTION_ARGS)
+{
+	bool		is_create;
+	Oid		   *relids;
+	uint64		n;
+
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" must be called as an event trigger",
+						"shard_on_ddl_end")));
+	is_create = IsA(((EventTriggerData *) fcinfo->context)->parsetree,
+					CreateForeignTableStmt);
+
+	SPI_connect();
+	if (SPI_execute("SELECT objid FROM pg_catalog.pg_event_trigger_ddl_commands()"
+					" WHERE object_type OPERATOR(pg_catalog.=) 'foreign table'",
+					false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the commands of the event trigger");
+	n = SPI_processed;
+	relids = palloc_array(Oid, n);
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		relids[i] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
+												   SPI_tuptable->tupdesc, 1,
+												   &isnull));
+	}
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		ShardOptions options;
+
+		if (!shard_is_logical(relids[i]))
+			continue;
+		shard_get_options(relids[i], &options);
+		if (options.shards == 0)
+			continue;
+		if (!is_create)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+					 errmsg("option \"%s\" is only for CREATE FOREIGN TABLE",
+							"shards"),
+					 errhint("Add shards to foreign table \"%s\" with SELECT shard_fdw.create_shards().",
+							 get_rel_name(relids[i]))));
+		consume_options(relids[i], &options);
+	}
+	SPI_finish();
+
+	PG_RETURN_NULL();
+}

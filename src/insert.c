@@ -1,0 +1,593 @@
+/*-------------------------------------------------------------------------
+ *
+ * insert.c
+ *	  INSERT and COPY into a logical table: the FDW's modify callbacks, the
+ *	  opening of shards, and the path of a single row.
+ *
+ * A shard is opened when its first row comes, and only what was opened is
+ * closed; a statement of one row opens one shard.  The model is core's tuple
+ * routing (execPartition.c): the shard's ResultRelInfo has the logical
+ * table's as its root, so that messages show the row and the columns as the
+ * user gave them, and permissions are those of the logical table.
+ *
+ * UPDATE and DELETE never arrive here: they run on the shards.  The logical
+ * table is their result relation only when no shard is left to touch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_language_d.h"
+#include "catalog/pg_proc.h"
+#include "commands/trigger.h"
+#include "executor/nodeModifyTable.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_coerce.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteHandler.h"
+#include "storage/lmgr.h"
+#include "storage/sinval.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+/*
+ * Could the function see rows that the running statement has inserted?
+ *
+ * Only a volatile one can, since only it gets a new snapshot.  Of those,
+ * built-in functions that parallel plans may call read no table either:
+ * random(), clock_timestamp(), gen_random_uuid().  Nor does nextval() read
+ * any table of the user's.
+ */
+static bool
+could_see_rows(Oid funcid, void *context)
+{
+	HeapTuple	tuple;
+	Form_pg_proc proc;
+	bool		result;
+
+	if (funcid == F_NEXTVAL)
+		return false;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", funcid);
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	result = proc->provolatile == PROVOLATILE_VOLATILE &&
+		(proc->prolang != INTERNALlanguageId ||
+		 proc->proparallel == PROPARALLEL_UNSAFE);
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+static bool
+contains_seeing_function(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, could_see_rows, context))
+		return true;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, contains_seeing_function,
+								 context, 0);
+	return expression_tree_walker(node, contains_seeing_function, context);
+}
+
+/*
+ * shard_sees_rows
+ *		Is there a function in the expression or query that could see rows
+ *		inserted by the statement that calls it?
+ */
+bool
+shard_sees_rows(Node *node)
+{
+	return contains_seeing_function(node, NULL);
+}
+
+/*
+ * shardPlanForeignModify
+ *		Plan an INSERT.  The private list tells the executor whether rows may
+ *		be collected and inserted together.
+ *
+ * Raises ERRCODE_FEATURE_NOT_SUPPORTED for ON CONFLICT.
+ */
+List *
+shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
+					   Index result_relation, int subplan_index)
+{
+	bool		may_batch;
+	ListCell   *lc;
+
+	if (plan->operation != CMD_INSERT)
+		return NIL;
+
+	shard_reject_on_conflict(plan->onConflictAction,
+							 planner_rt_fetch(result_relation, root)->relid);
+
+	/* Subqueries that became subplans are found in the list of their roots. */
+	may_batch = !shard_sees_rows((Node *) root->parse);
+	foreach(lc, root->glob->subroots)
+		may_batch = may_batch &&
+			!shard_sees_rows((Node *) lfirst_node(PlannerInfo, lc)->parse);
+
+	return list_make1(makeBoolean(may_batch));
+}
+
+/*
+ * shard_reject_on_conflict
+ *		Refuse ON CONFLICT on a logical table.
+ *
+ * Raises ERRCODE_FEATURE_NOT_SUPPORTED unless the action is none.
+ */
+void
+shard_reject_on_conflict(OnConflictAction action, Oid relid)
+{
+	if (action == ONCONFLICT_NONE)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot use ON CONFLICT on foreign table \"%s\"",
+					get_rel_name(relid)),
+			 errdetail("A row is checked against the one shard it goes to, so a conflicting row in another shard would not be seen."),
+			 errhint("Insert without ON CONFLICT, or insert into one shard.")));
+}
+
+/*
+ * shard_insert_begin
+ *		State for inserting into the logical table "root".
+ *
+ * Opens and locks nothing.  The state is allocated in the current memory
+ * context, which lasts as long as the statement, and becomes root's FDW
+ * state.
+ */
+ShardInsert *
+shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
+{
+	ShardInsert *insert = palloc0(sizeof(ShardInsert));
+
+	insert->table = shard_table_get(RelationGetRelid(root->ri_RelationDesc));
+	insert->root = root;
+	insert->estate = mtstate->ps.state;
+	insert->mtstate = mtstate;
+	root->ri_FdwState = insert;
+	return insert;
+}
+
+/*
+ * shardBeginForeignModify
+ *		Begin an INSERT.  Nothing to do for UPDATE and DELETE.
+ */
+void
+shardBeginForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
+						List *fdw_private, int subplan_index, int eflags)
+{
+	ShardInsert *insert;
+
+	if (mtstate->operation != CMD_INSERT)
+		return;
+	insert = shard_insert_begin(mtstate, rri);
+	insert->may_batch = boolVal(linitial(fdw_private));
+	insert->cid = mtstate->ps.state->es_output_cid;
+}
+
+/*
+ * shardBeginForeignInsert
+ *		Begin a COPY, or the inserts of another logical table that has this
+ *		one as a shard.
+ */
+void
+shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
+{
+	ShardInsert *insert = shard_insert_begin(mtstate, rri);
+
+	insert->may_batch = true;
+	insert->is_copy = mtstate->ps.plan == NULL;
+	insert->cid = insert->is_copy ? GetCurrentCommandId(true) :
+		mtstate->ps.state->es_output_cid;
+}
+
+/*
+ * Lock the shard that the next row goes to.  Returns its ordinal.
+ *
+ * Until the lock is held, others may detach, seal or drop the shard that was
+ * chosen.  All that changes a shard in those ways takes an exclusive lock on
+ * it and sends an invalidation before letting go.  So if none has arrived
+ * since the cache was looked at, the shard is good, and stays so until the
+ * end of the transaction.
+ */
+static int
+lock_shard(ShardInsert *insert)
+{
+	ShardTable *table = insert->table;
+
+	for (;;)
+	{
+		uint64		seen = SharedInvalidMessageCounter;
+		int			ordinal;
+		Oid			shard;
+
+		shard_table_get(table->relid);
+		ordinal = shard_route(table);
+		shard = table->members[ordinal].relid;
+		LockRelationOid(shard, RowExclusiveLock);
+		if (likely(table->is_valid || seen == SharedInvalidMessageCounter))
+			return ordinal;
+
+		shard_table_get(table->relid);
+		ordinal = shard_table_find(table, shard);
+		if (ordinal >= 0 && table->members[ordinal].is_open)
+			return ordinal;
+		UnlockRelationOid(shard, RowExclusiveLock);
+	}
+}
+
+/*
+ * Prepare the defaults of columns that only the shard has.
+ */
+static void
+init_defaults(ShardTarget *target, Relation shard)
+{
+	TupleDesc	desc = RelationGetDescr(shard);
+
+	target->default_attnos = palloc(sizeof(AttrNumber) * desc->natts);
+	target->default_exprs = palloc(sizeof(ExprState *) * desc->natts);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Node	   *expr;
+
+		if (target->map->attnums[i] != 0 || att->attisdropped ||
+			att->attgenerated)
+			continue;
+		expr = build_column_default(shard, i + 1);
+		if (expr == NULL)
+		{
+			/* A domain may have something to say about nulls. */
+			if (get_typtype(att->atttypid) != TYPTYPE_DOMAIN)
+				continue;
+			expr = coerce_to_domain((Node *) makeNullConst(getBaseType(att->atttypid),
+														   -1, att->attcollation),
+									InvalidOid, -1, att->atttypid,
+									COERCION_IMPLICIT, COERCE_IMPLICIT_CAST,
+									-1, false);
+		}
+		target->sees_rows |= shard_sees_rows(expr);
+		target->default_attnos[target->ndefaults] = i + 1;
+		target->default_exprs[target->ndefaults] =
+			ExecInitExpr(expression_planner((Expr *) expr), NULL);
+		target->ndefaults++;
+	}
+}
+
+/*
+ * Open a shard that lock_shard() has locked.
+ */
+static ShardTarget *
+open_target(ShardInsert *insert, int ordinal)
+{
+	EState	   *estate = insert->estate;
+	ResultRelInfo *root = insert->root;
+	ShardMember *member = &insert->table->members[ordinal];
+	ShardTarget *target;
+	ResultRelInfo *rri;
+	ResultRelInfo *top;
+	Relation	rel;
+	const AttrMap *map;
+	MemoryContext oldcontext;
+
+	oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
+
+	/*
+	 * Core and other FDWs look for the root's range table entry, which a
+	 * logical table that is a shard itself does not have.
+	 */
+	top = root->ri_RootResultRelInfo ? root->ri_RootResultRelInfo : root;
+
+	target = palloc0(sizeof(ShardTarget));
+	rel = table_open(member->relid, NoLock);
+	target->rri = rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(rri, rel, 0, top, estate->es_instrument);
+	shard_check_insert_target(rri);
+
+	map = shard_member_map(member, insert->table, root->ri_RelationDesc, rel);
+	if (map != NULL)
+	{
+		target->map = make_attrmap(map->maplen);
+		memcpy(target->map->attnums, map->attnums,
+			   sizeof(AttrNumber) * map->maplen);
+		target->back_map = shard_attrmap_by_name(RelationGetDescr(rel),
+												 RelationGetDescr(root->ri_RelationDesc));
+		target->slot = table_slot_create(rel, &estate->es_tupleTable);
+		init_defaults(target, rel);
+	}
+	shard_set_root_map(rri, top->ri_RelationDesc, top == root ? target->map :
+					   shard_map_by_name(top->ri_RelationDesc, rel));
+
+	if (rel->rd_rel->relhasindex)
+		ExecOpenIndices(rri, false);
+
+	if (rri->ri_TrigDesc != NULL)
+	{
+		/* AFTER triggers look for the ResultRelInfo here. */
+		estate->es_tuple_routing_result_relations =
+			lappend(estate->es_tuple_routing_result_relations, rri);
+	}
+
+	if (insert->targets == NIL)
+		insert->wants_row = root->ri_projectReturning != NULL ||
+			root->ri_WithCheckOptions != NIL ||
+			root->ri_returningList != NIL ||
+			(root->ri_TrigDesc != NULL &&
+			 root->ri_TrigDesc->trig_insert_after_row);
+
+	if (rri->ri_FdwRoutine != NULL)
+	{
+		/* Whoever looks at the row wants what the other side made of it. */
+		if (insert->wants_row)
+			rri->ri_returningList =
+				list_make1(makeTargetEntry((Expr *)
+										   makeVar(top->ri_RangeTableIndex,
+												   InvalidAttrNumber,
+												   rel->rd_rel->reltype, -1,
+												   InvalidOid, 0),
+										   1, NULL, false));
+		if (rri->ri_FdwRoutine->BeginForeignInsert != NULL)
+			rri->ri_FdwRoutine->BeginForeignInsert(insert->mtstate, rri);
+		if (rri->ri_FdwRoutine->GetForeignModifyBatchSize != NULL &&
+			rri->ri_FdwRoutine->ExecForeignBatchInsert != NULL)
+			rri->ri_BatchSize =
+				rri->ri_FdwRoutine->GetForeignModifyBatchSize(rri);
+	}
+	rri->ri_BatchSize = Max(rri->ri_BatchSize, 1);
+
+	target->is_logical = rri->ri_FdwRoutine != NULL &&
+		rri->ri_FdwRoutine->GetForeignRelSize == shardGetForeignRelSize;
+
+	/* See batch.c about AFTER triggers and COPY. */
+	target->can_batch = !target->is_logical &&
+		!member->sees_rows && !target->sees_rows &&
+		!(rri->ri_TrigDesc != NULL && rri->ri_TrigDesc->trig_insert_after_row &&
+		  insert->is_copy && shard_copy_is_row_by_row);
+	insert->targets = lappend(insert->targets, target);
+
+	MemoryContextSwitchTo(oldcontext);
+	return target;
+}
+
+/*
+ * The target for a shard, opened if this is its first row.
+ */
+static ShardTarget *
+find_target(ShardInsert *insert, int ordinal)
+{
+	Oid			relid = insert->table->members[ordinal].relid;
+	ListCell   *lc;
+
+	foreach(lc, insert->targets)
+	{
+		ShardTarget *target = lfirst(lc);
+
+		if (RelationGetRelid(target->rri->ri_RelationDesc) == relid)
+			return target;
+	}
+	return open_target(insert, ordinal);
+}
+
+/*
+ * shard_insert_target
+ *		The shard that the next row goes to, locked and open.
+ *
+ * The result belongs to the statement.  Raises what routing raises (see
+ * shard_route()) and what opening a table raises.
+ */
+ShardTarget *
+shard_insert_target(ShardInsert *insert)
+{
+	ShardTable *table = insert->table;
+	int			ordinal;
+
+	/* A session keeps its shard, at least until the end of the statement. */
+	if (likely(insert->current != NULL))
+		return insert->current;
+
+	if (table->route == SHARD_ROUTE_SESSION || shard_pinned >= 0)
+	{
+		insert->current = find_target(insert, lock_shard(insert));
+		return insert->current;
+	}
+
+	/* Shards that were opened before are still locked, hence still good. */
+	if (likely(table->is_valid && insert->generation == table->generation))
+	{
+		ordinal = shard_route(table);
+		if (likely(insert->by_ordinal[ordinal] != NULL))
+			return insert->by_ordinal[ordinal];
+		/* Not open yet: give the turn back, lock_shard() takes it again. */
+		table->next--;
+	}
+
+	ordinal = lock_shard(insert);
+	if (insert->generation != table->generation)
+	{
+		insert->generation = table->generation;
+		if (insert->by_ordinal != NULL)
+			pfree(insert->by_ordinal);
+		insert->by_ordinal =
+			MemoryContextAllocZero(insert->estate->es_query_cxt,
+								   sizeof(ShardTarget *) * table->nmembers);
+	}
+	insert->by_ordinal[ordinal] = find_target(insert, ordinal);
+	return insert->by_ordinal[ordinal];
+}
+
+/*
+ * shard_target_row
+ *		A row of the logical table in the layout of the shard.
+ *
+ * Returns "row" itself if it fits, else "into", filled in; its values then
+ * point into "row" and into per-tuple memory.
+ */
+TupleTableSlot *
+shard_target_row(ShardInsert *insert, ShardTarget *target,
+				 TupleTableSlot *row, TupleTableSlot *into)
+{
+	if (likely(target->map == NULL))
+		return row;
+
+	execute_attr_map_slot(target->map, row, into);
+	for (int i = 0; i < target->ndefaults; i++)
+	{
+		int			att = target->default_attnos[i] - 1;
+
+		into->tts_values[att] =
+			ExecEvalExprSwitchContext(target->default_exprs[i],
+									  GetPerTupleExprContext(insert->estate),
+									  &into->tts_isnull[att]);
+	}
+	return into;
+}
+
+/*
+ * shard_check_row
+ *		Compute the shard's generated columns and check its constraints.
+ *
+ * "row" is in the shard's layout.  Raises what a direct insert would.
+ */
+void
+shard_check_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
+{
+	ResultRelInfo *rri = target->rri;
+	TupleConstr *constr = RelationGetDescr(rri->ri_RelationDesc)->constr;
+
+	/* Either may refer to tableoid. */
+	row->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
+	if (constr == NULL)
+		return;
+	if (constr->has_generated_stored)
+		ExecComputeStoredGenerated(rri, insert->estate, row, CMD_INSERT);
+	if (rri->ri_FdwRoutine == NULL)
+		ExecConstraints(rri, row, insert->estate);
+}
+
+/*
+ * shard_insert_row
+ *		Insert one row into a shard: triggers, constraints, indexes.
+ *
+ * "slot" holds the row as the logical table has it.  Returns it, updated to
+ * what was stored if anybody is going to look, or NULL if a trigger
+ * suppressed the row.
+ */
+TupleTableSlot *
+shard_insert_row(ShardInsert *insert, ShardTarget *target,
+				 TupleTableSlot *slot, TupleTableSlot *plan_slot)
+{
+	EState	   *estate = insert->estate;
+	ResultRelInfo *rri = target->rri;
+	TupleTableSlot *row;
+	List	   *recheck = NIL;
+
+	row = shard_target_row(insert, target, slot, target->slot);
+	row->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
+
+	if (rri->ri_TrigDesc != NULL &&
+		rri->ri_TrigDesc->trig_insert_before_row &&
+		!ExecBRInsertTriggers(estate, rri, row))
+		return NULL;
+
+	shard_check_row(insert, target, row);
+
+	if (rri->ri_FdwRoutine != NULL)
+	{
+		row = rri->ri_FdwRoutine->ExecForeignInsert(estate, rri, row,
+													plan_slot);
+		if (row == NULL)
+			return NULL;
+		row->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
+	}
+	else
+	{
+		table_tuple_insert(rri->ri_RelationDesc, row, insert->cid, 0, NULL);
+		if (rri->ri_NumIndices > 0)
+			recheck = shard_insert_index_tuples(rri, row, estate);
+	}
+
+	ExecARInsertTriggers(estate, rri, row, recheck, NULL);
+	list_free(recheck);
+
+	target->nrows++;
+	if (!target->is_logical)
+		shard_last = RelationGetRelid(rri->ri_RelationDesc);
+
+	if (row != slot && insert->wants_row)
+	{
+		/* The row may still point into the slot that it is about to fill. */
+		ExecMaterializeSlot(row);
+		if (target->back_map != NULL)
+			execute_attr_map_slot(target->back_map, row, slot);
+		else
+			ExecCopySlot(slot, row);
+		ExecMaterializeSlot(slot);
+		slot->tts_tid = row->tts_tid;
+	}
+	return slot;
+}
+
+/*
+ * shardExecForeignInsert
+ *		Insert one row.  Returns the row, or NULL if it was suppressed.
+ */
+TupleTableSlot *
+shardExecForeignInsert(EState *estate, ResultRelInfo *rri,
+					   TupleTableSlot *slot, TupleTableSlot *plan_slot)
+{
+	ShardInsert *insert = rri->ri_FdwState;
+	ShardTarget *target = shard_insert_target(insert);
+
+	if (shard_collect_row(insert, target, slot))
+		return slot;
+	return shard_insert_row(insert, target, slot, plan_slot);
+}
+
+/*
+ * shardEndForeignModify
+ *		Close the shards that the statement opened.
+ */
+void
+shardEndForeignModify(EState *estate, ResultRelInfo *rri)
+{
+	ShardInsert *insert = rri->ri_FdwState;
+	ListCell   *lc;
+
+	if (insert == NULL)
+		return;
+
+	foreach(lc, insert->targets)
+	{
+		ShardTarget *target = lfirst(lc);
+		ResultRelInfo *shard = target->rri;
+
+		shard_batch_end(insert, target);
+		if (shard->ri_FdwRoutine != NULL &&
+			shard->ri_FdwRoutine->EndForeignInsert != NULL)
+			shard->ri_FdwRoutine->EndForeignInsert(estate, shard);
+		ExecCloseIndices(shard);
+		table_close(shard->ri_RelationDesc, NoLock);
+	}
+}
+
+/*
+ * shardEndForeignInsert
+ *		End a COPY: write what is left in the buffers, close the shards.
+ */
+void
+shardEndForeignInsert(EState *estate, ResultRelInfo *rri)
+{
+	shard_copy_end(rri->ri_FdwState);
+	shardEndForeignModify(estate, rri);
+}

@@ -1,0 +1,243 @@
+/*-------------------------------------------------------------------------
+ *
+ * option.c
+ *	  Options of foreign tables and servers: one table of what is valid, the
+ *	  validator, and the getter that applies defaults.
+ *
+ * A new option is a row in valid_options[] and a case in apply_option().
+ * The validator and the getter share that code, so what passes one is
+ * understood by the other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "access/reloptions.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_foreign_table.h"
+#include "commands/defrem.h"
+#include "foreign/foreign.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/varlena.h"
+
+#define DEFAULT_BATCH_SIZE	1000
+#define DEFAULT_MAX_SHARDS	1024
+#define MAX_MAX_SHARDS		65536
+
+PG_FUNCTION_INFO_V1(shard_fdw_validator);
+
+typedef struct ValidOption
+{
+	const char *name;
+	Oid			context;		/* catalog whose objects take it */
+} ValidOption;
+
+static const ValidOption valid_options[] = {
+	{"route", ForeignServerRelationId},
+	{"batch_size", ForeignServerRelationId},
+	{"shards", ForeignTableRelationId},
+	{"template", ForeignTableRelationId},
+	{"route", ForeignTableRelationId},
+	{"batch_size", ForeignTableRelationId},
+	{"max_shards", ForeignTableRelationId},
+};
+
+static const char *const route_names[] = {
+	[SHARD_ROUTE_SESSION] = "session",
+	[SHARD_ROUTE_ROUND_ROBIN] = "round_robin",
+};
+
+/*
+ * shard_route_name
+ *		The name of a route, as the "route" option spells it.
+ *
+ * The string is constant.
+ */
+const char *
+shard_route_name(ShardRoute route)
+{
+	return route_names[route];
+}
+
+/*
+ * Complain about an option that objects of this kind do not take.
+ */
+static void
+report_unknown_option(const char *name, Oid context)
+{
+	StringInfoData valid;
+
+	initStringInfo(&valid);
+	for (int i = 0; i < lengthof(valid_options); i++)
+		if (valid_options[i].context == context)
+			appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "",
+							 valid_options[i].name);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+			 errmsg("invalid option \"%s\"", name),
+			 valid.len > 0
+			 ? errhint("Valid options in this context are: %s.", valid.data)
+			 : errhint("There are no valid options in this context.")));
+}
+
+/*
+ * The integer value of an option, checked against its range.
+ */
+static int
+integer_option(DefElem *def, int min, int max)
+{
+	char	   *value = defGetString(def);
+	char	   *end;
+	long		result;
+
+	/* Not parse_int(), which rounds fractions and takes 010 for 8. */
+	errno = 0;
+	result = strtol(value, &end, 10);
+	if (end == value || *end != '\0' || errno != 0 ||
+		result < min || result > max)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						def->defname, value),
+				 errhint("Valid values are the integers from %d to %d.",
+						 min, max)));
+	return (int) result;
+}
+
+static ShardRoute
+route_option(DefElem *def)
+{
+	char	   *value = defGetString(def);
+	StringInfoData valid;
+
+	for (int i = 0; i < lengthof(route_names); i++)
+		if (strcmp(value, route_names[i]) == 0)
+			return (ShardRoute) i;
+
+	initStringInfo(&valid);
+	for (int i = 0; i < lengthof(route_names); i++)
+		appendStringInfo(&valid, "%s%s", i > 0 ? ", " : "", route_names[i]);
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+			 errmsg("invalid value for option \"%s\": \"%s\"",
+					def->defname, value),
+			 errhint("Valid values are: %s.", valid.data)));
+}
+
+/*
+ * The name of a table, which must at least look like one.
+ */
+static char *
+table_name_option(DefElem *def)
+{
+	char	   *value = defGetString(def);
+	List	   *names;
+
+	if (!SplitIdentifierString(pstrdup(value), '.', &names) || names == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						def->defname, value),
+				 errhint("The value is the name of a table, with its schema unless it is in the search path.")));
+	return value;
+}
+
+/*
+ * Store one option's value, checked.  The caller has checked the name.
+ */
+static void
+apply_option(ShardOptions *options, DefElem *def)
+{
+	if (strcmp(def->defname, "shards") == 0)
+		options->shards = integer_option(def, 1, MAX_MAX_SHARDS);
+	else if (strcmp(def->defname, "template") == 0)
+		options->template_name = table_name_option(def);
+	else if (strcmp(def->defname, "route") == 0)
+		options->route = route_option(def);
+	else if (strcmp(def->defname, "batch_size") == 0)
+		options->batch_size = integer_option(def, 1, 100000);
+	else if (strcmp(def->defname, "max_shards") == 0)
+		options->max_shards = integer_option(def, 1, MAX_MAX_SHARDS);
+	else
+		Assert(false);
+}
+
+static void
+set_defaults(ShardOptions *options)
+{
+	memset(options, 0, sizeof(ShardOptions));
+	options->route = SHARD_ROUTE_SESSION;
+	options->batch_size = DEFAULT_BATCH_SIZE;
+	options->max_shards = DEFAULT_MAX_SHARDS;
+}
+
+/*
+ * shard_fdw_validator(options text[], catalog oid)
+ *		Check the options of an object of this foreign-data wrapper.
+ *
+ * "options" are name=value strings, "catalog" is the OID of the system
+ * catalog the object is described in.  Returns void.  Raises
+ * ERRCODE_FDW_INVALID_OPTION_NAME for a name that objects of that catalog do
+ * not take, ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE for a bad value or options
+ * that do not fit together.
+ */
+Datum
+shard_fdw_validator(PG_FUNCTION_ARGS)
+{
+	List	   *defs = untransformRelOptions(PG_GETARG_DATUM(0));
+	Oid			context = PG_GETARG_OID(1);
+	ShardOptions options;
+	ListCell   *lc;
+
+	set_defaults(&options);
+
+	foreach(lc, defs)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+		bool		known = false;
+
+		for (int i = 0; i < lengthof(valid_options) && !known; i++)
+			known = context == valid_options[i].context &&
+				strcmp(def->defname, valid_options[i].name) == 0;
+		if (!known)
+			report_unknown_option(def->defname, context);
+		apply_option(&options, def);
+	}
+
+	if (options.template_name != NULL && options.shards == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"template\" needs option \"shards\""),
+				 errhint("The template is what the new shards are copied from; say how many to create.")));
+	if (options.shards > options.max_shards)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"shards\" (%d) is greater than option \"max_shards\" (%d)",
+						options.shards, options.max_shards)));
+
+	PG_RETURN_VOID();
+}
+
+/*
+ * shard_get_options
+ *		Fill in the options of a logical table: its own, else its server's,
+ *		else the built-in defaults.
+ *
+ * Reads the system catalogs.  What *options points to is allocated in the
+ * current memory context.
+ */
+void
+shard_get_options(Oid relid, ShardOptions *options)
+{
+	ForeignTable *table = GetForeignTable(relid);
+	ForeignServer *server = GetForeignServer(table->serverid);
+	ListCell   *lc;
+
+	set_defaults(options);
+	foreach(lc, server->options)
+		apply_option(options, lfirst_node(DefElem, lc));
+	foreach(lc, table->options)
+		apply_option(options, lfirst_node(DefElem, lc));
+}

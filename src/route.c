@@ -1,0 +1,190 @@
+/*-------------------------------------------------------------------------
+ *
+ * route.c
+ *	  Which shard: leases, round robin, and the pin.
+ *
+ * A lease is a session-level lock of the user lock method on a tag that no
+ * call of pg_advisory_lock() can make.  That gives all that a lease needs
+ * without shared memory of our own: it outlives the transaction, a rollback
+ * included; it goes away with the backend, however that ends; it is seen in
+ * pg_locks; and a standby or a restart starts with none.
+ *
+ * A shard can be leased at several levels.  A backend takes the first free
+ * lock among all shards at level 0, else at level 1, and so on.  So nobody
+ * is at level k of a shard while level k - 1 of another was free, and the
+ * numbers of sessions per shard differ by one at most while they come.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "utils/lsyscache.h"
+
+/*
+ * The user-visible advisory locks have 1 or 2 here.  The leases view shows
+ * this number as "objsubid"; see shard_fdw.sql.
+ */
+#define LEASE_LOCK_KIND		28784	/* 0x7070 */
+
+int			shard_pinned = -1;
+Oid			shard_last = InvalidOid;
+
+static void
+lease_tag(LOCKTAG *tag, Oid shard, uint32 level)
+{
+	tag->locktag_field1 = MyDatabaseId;
+	tag->locktag_field2 = shard;
+	tag->locktag_field3 = level;
+	tag->locktag_field4 = LEASE_LOCK_KIND;
+	tag->locktag_type = LOCKTAG_ADVISORY;
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
+/*
+ * Is the lease that the entry remembers still held?  DISCARD ALL and
+ * pg_advisory_unlock_all() release it behind our back.
+ */
+static bool
+holds_lease(const ShardTable *table)
+{
+	LOCKTAG		tag;
+
+	if (!OidIsValid(table->lease_shard))
+		return false;
+	lease_tag(&tag, table->lease_shard, table->lease_level);
+	return shard_lock_held(&tag, ExclusiveLock);
+}
+
+/*
+ * shard_forget_lease
+ *		Give back this backend's lease on a shard of the table, if it has one.
+ */
+void
+shard_forget_lease(ShardTable *table)
+{
+	LOCKTAG		tag;
+
+	if (holds_lease(table))
+	{
+		lease_tag(&tag, table->lease_shard, table->lease_level);
+		LockRelease(&tag, ExclusiveLock, true);
+	}
+	table->lease_shard = InvalidOid;
+}
+
+/*
+ * Lease one of the open shards.  There is at least one.  Returns its ordinal.
+ */
+static int
+acquire_lease(ShardTable *table)
+{
+	int			start = shard_backend_number() % table->nopen;
+
+	shard_table_sweep();
+	shard_forget_lease(table);
+
+	for (uint32 level = 0;; level++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < table->nopen; i++)
+		{
+			int			ordinal = table->open[(start + i) % table->nopen];
+			Oid			shard = table->members[ordinal].relid;
+			LOCKTAG		tag;
+
+			lease_tag(&tag, shard, level);
+			if (LockAcquire(&tag, ExclusiveLock, true, true) ==
+				LOCKACQUIRE_NOT_AVAIL)
+				continue;
+			table->lease_shard = shard;
+			table->lease_level = level;
+			table->lease_generation = table->generation;
+			table->lease_ordinal = ordinal;
+			return ordinal;
+		}
+	}
+}
+
+static int
+route_by_session(ShardTable *table)
+{
+	/* After a rebuild the leased shard may be elsewhere, closed, or gone. */
+	if (table->lease_generation != table->generation &&
+		OidIsValid(table->lease_shard))
+	{
+		table->lease_ordinal = shard_table_find(table, table->lease_shard);
+		table->lease_generation = table->generation;
+		if (table->lease_ordinal < 0 ||
+			!table->members[table->lease_ordinal].is_open)
+			shard_forget_lease(table);
+	}
+
+	if (likely(holds_lease(table)))
+		return table->lease_ordinal;
+	return acquire_lease(table);
+}
+
+static int
+route_pinned(ShardTable *table)
+{
+	if (shard_pinned >= table->nmembers)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("foreign table \"%s\" has no shard number %d",
+						get_rel_name(table->relid), shard_pinned),
+				 errdetail_plural("The table has %d shard, numbered from 0.",
+								  "The table has %d shards, numbered from 0.",
+								  table->nmembers, table->nmembers),
+				 errhint("Set \"shard_fdw.shard\" to a number in that range, or to -1 to let the table's route decide.")));
+	if (!table->members[shard_pinned].is_open)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("shard \"%s\" of foreign table \"%s\" is sealed",
+						get_rel_name(table->members[shard_pinned].relid),
+						get_rel_name(table->relid)),
+				 errdetail("\"shard_fdw.shard\" sends this session's inserts to shard number %d.",
+						   shard_pinned),
+				 errhint("Set \"shard_fdw.shard\" to another number, or to -1 to let the table's route decide.")));
+	return shard_pinned;
+}
+
+/*
+ * shard_route
+ *		The ordinal of the shard that the next row goes to.
+ *
+ * Takes a lease if the route wants one and this backend has none.  Raises
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if no shard takes inserts, and
+ * ERRCODE_INVALID_PARAMETER_VALUE if shard_fdw.shard is out of range.
+ */
+int
+shard_route(ShardTable *table)
+{
+	if (unlikely(table->nmembers == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("foreign table \"%s\" has no shards",
+						get_rel_name(table->relid)),
+				 errhint("Create shards with SELECT shard_fdw.create_shards(), or attach an existing table with ALTER TABLE ... INHERIT.")));
+	if (unlikely(shard_pinned >= 0))
+		return route_pinned(table);
+	if (unlikely(table->nopen == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("all shards of foreign table \"%s\" are sealed",
+						get_rel_name(table->relid)),
+				 errhint("Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT shard_fdw.unseal().")));
+
+	switch (table->route)
+	{
+		case SHARD_ROUTE_SESSION:
+			return route_by_session(table);
+		case SHARD_ROUTE_ROUND_ROBIN:
+			/* Backends that insert a row each should not all start at 0. */
+			if (table->next == 0)
+				table->next = shard_backend_number();
+			return table->open[table->next++ % table->nopen];
+	}
+	pg_unreachable();
+}

@@ -1,0 +1,239 @@
+/*-------------------------------------------------------------------------
+ *
+ * shard_fdw.h
+ *	  The one private header of shard_fdw: shared types, then the exported
+ *	  functions of each source file.
+ *
+ * A foreign table of this wrapper (the "logical table") holds no rows.  Its
+ * inheritance children are the "shards".  INSERT and COPY name the logical
+ * table only, reach the FDW callbacks, and are routed to one shard a row.
+ * Everything else works on the shards through inheritance.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SHARD_FDW_H
+#define SHARD_FDW_H
+
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "foreign/fdwapi.h"
+#include "nodes/execnodes.h"
+#include "nodes/pathnodes.h"
+
+#include "compat.h"
+
+/* How a row finds its shard. */
+typedef enum ShardRoute
+{
+	SHARD_ROUTE_SESSION,		/* the shard this backend leases */
+	SHARD_ROUTE_ROUND_ROBIN		/* the next open shard, row by row */
+} ShardRoute;
+
+/* Table options after defaults: table over server over built-in. */
+typedef struct ShardOptions
+{
+	int			shards;			/* shards to create; 0: not given */
+	char	   *template_name;	/* table to copy them from, or NULL */
+	ShardRoute	route;
+	int			batch_size;		/* rows inserted at once, at most */
+	int			max_shards;		/* shards a table may have */
+} ShardOptions;
+
+/* One shard, as the catalogs describe it. */
+typedef struct ShardMember
+{
+	Oid			relid;
+	bool		is_local;		/* an ordinary table, not a foreign one */
+	bool		is_open;		/* takes inserts */
+	bool		has_children;	/* may have inheritance children of its own */
+	bool		sees_rows;		/* has a BEFORE ROW INSERT trigger, or a CHECK
+								 * constraint that may look at other rows */
+
+	/*
+	 * How columns of the logical table map to columns of the shard.  Found
+	 * out when somebody first has both relations open and locked.
+	 */
+	bool		map_known;
+	AttrMap    *map;			/* NULL: the same columns in the same places */
+} ShardMember;
+
+/*
+ * What this backend knows about a logical table.
+ *
+ * Entries live as long as the backend, so a pointer to one stays good; what
+ * an entry holds is rebuilt in place by shard_table_get() after an
+ * invalidation, and "generation" then changes.  Pointers into "members" must
+ * not be kept across a call that might rebuild.
+ */
+typedef struct ShardTable
+{
+	Oid			relid;			/* hash key */
+	bool		is_valid;		/* false: catalogs have changed */
+	bool		is_building;	/* the rebuild below is under way ... */
+	bool		is_outdated;	/* ... and saw an invalidation */
+	uint64		generation;		/* counts rebuilds */
+
+	MemoryContext context;		/* holds all that follows */
+	bool		has_columns;
+	ShardRoute	route;
+	int			batch_size;
+	bool		sees_rows;		/* some open shard has such a trigger or CHECK */
+	int			nmembers;
+	ShardMember *members;		/* in ordinal order */
+	Oid		   *sorted;			/* the shards' OIDs, ascending */
+	int			nopen;
+	int		   *open;			/* ordinals of the open shards, ascending */
+
+	/* Routing state, which a rebuild leaves alone; owned by route.c. */
+	Oid			lease_shard;	/* the leased shard, or InvalidOid */
+	uint32		lease_level;
+	uint64		lease_generation;	/* lease_ordinal is right for this one */
+	int			lease_ordinal;
+	uint64		next;			/* round robin: rows routed so far */
+} ShardTable;
+
+/* A shard that the running statement has opened. */
+typedef struct ShardTarget
+{
+	ResultRelInfo *rri;
+	AttrMap    *map;			/* logical to shard columns; NULL: same */
+	AttrMap    *back_map;		/* shard to logical columns; NULL: same */
+	TupleTableSlot *slot;		/* a row in the shard's layout; if map */
+	int			ndefaults;		/* shard-only columns that have a default: */
+	AttrNumber *default_attnos;
+	ExprState **default_exprs;
+	uint64		nrows;			/* rows written by this statement */
+
+	bool		sees_rows;		/* a default may look at other rows */
+	bool		is_logical;		/* the shard is a logical table itself */
+
+	/* Rows collected for table_multi_insert(); owned by batch.c. */
+	bool		can_batch;
+	BulkInsertState bistate;
+	int			npending;
+	int			max_pending;
+	TupleTableSlot **pending;	/* rows to write */
+	uint64	   *linenos;		/* their COPY lines, if known */
+	int			nslots;
+	TupleTableSlot **slots;		/* slots that we made, to hold rows */
+} ShardTarget;
+
+struct CopyFromStateData;
+
+/* One INSERT or COPY into a logical table, while it runs. */
+typedef struct ShardInsert
+{
+	ShardTable *table;
+	ResultRelInfo *root;		/* the logical table */
+	EState	   *estate;
+	ModifyTableState *mtstate;
+	CommandId	cid;			/* stamped on new rows */
+	bool		may_batch;		/* no volatile expression could see the table */
+	bool		wants_row;		/* caller looks at the row after the insert */
+
+	ShardTarget *current;		/* session route: where all rows go */
+	uint64		generation;		/* by_ordinal is right for this one */
+	ShardTarget **by_ordinal;	/* opened so far; round robin only */
+	List	   *targets;		/* of ShardTarget, in order of opening */
+
+	/* Batches; owned by batch.c. */
+	bool		is_copy;		/* called by COPY */
+	bool		is_init;		/* what follows is set */
+	bool		collects;		/* let rows wait to be written with others */
+	bool		is_registered;	/* in the executor's list of pending inserts */
+	MemoryContext batch_context;	/* reset after every flush */
+	struct CopyFromStateData *copy; /* the COPY whose rows we collect */
+	int			nbuffered;		/* rows collected, all shards together */
+	Size		buffered_bytes;
+} ShardInsert;
+
+/* in shard_fdw.c */
+extern bool shard_is_logical(Oid relid);
+
+/* in option.c */
+extern const char *shard_route_name(ShardRoute route);
+extern void shard_get_options(Oid relid, ShardOptions *options);
+
+/* in shardset.c */
+extern void shard_table_init(void);
+extern ShardTable *shard_table_get(Oid relid);
+extern void shard_table_sweep(void);
+extern char *shard_seal_constraint(Oid relid);
+extern int	shard_table_find(const ShardTable *table, Oid shard);
+extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
+extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
+									   Relation logical, Relation shard);
+
+/* in route.c */
+extern int	shard_pinned;		/* GUC shard_fdw.shard */
+extern Oid	shard_last;			/* where this session's last row went */
+extern int	shard_route(ShardTable *table);
+extern void shard_forget_lease(ShardTable *table);
+
+/* in insert.c */
+extern ShardInsert *shard_insert_begin(ModifyTableState *mtstate,
+									   ResultRelInfo *root);
+extern ShardTarget *shard_insert_target(ShardInsert *insert);
+extern TupleTableSlot *shard_target_row(ShardInsert *insert,
+										ShardTarget *target,
+										TupleTableSlot *row,
+										TupleTableSlot *into);
+extern void shard_check_row(ShardInsert *insert, ShardTarget *target,
+							TupleTableSlot *row);
+extern TupleTableSlot *shard_insert_row(ShardInsert *insert,
+										ShardTarget *target,
+										TupleTableSlot *slot,
+										TupleTableSlot *plan_slot);
+extern bool shard_sees_rows(Node *node);
+extern void shard_reject_on_conflict(OnConflictAction action, Oid relid);
+extern List *shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
+									Index result_relation, int subplan_index);
+extern void shardBeginForeignModify(ModifyTableState *mtstate,
+									ResultRelInfo *rri, List *fdw_private,
+									int subplan_index, int eflags);
+extern TupleTableSlot *shardExecForeignInsert(EState *estate,
+											  ResultRelInfo *rri,
+											  TupleTableSlot *slot,
+											  TupleTableSlot *plan_slot);
+extern void shardEndForeignModify(EState *estate, ResultRelInfo *rri);
+extern void shardBeginForeignInsert(ModifyTableState *mtstate,
+									ResultRelInfo *rri);
+extern void shardEndForeignInsert(EState *estate, ResultRelInfo *rri);
+
+/* in batch.c */
+extern int	shard_batch_size(ShardInsert *insert);
+extern int	shardGetForeignModifyBatchSize(ResultRelInfo *rri);
+extern TupleTableSlot **shardExecForeignBatchInsert(EState *estate,
+													ResultRelInfo *rri,
+													TupleTableSlot **slots,
+													TupleTableSlot **plan_slots,
+													int *nslots);
+extern bool shard_collect_row(ShardInsert *insert, ShardTarget *target,
+							  TupleTableSlot *slot);
+extern void shard_batch_flush(ShardInsert *insert);
+extern void shard_copy_end(ShardInsert *insert);
+extern void shard_batch_end(ShardInsert *insert, ShardTarget *target);
+
+/* in ddl.c */
+extern char *shard_qualified_name(Oid relid);
+extern void shard_execute(const char *format,...) pg_attribute_printf(1, 2);
+extern void shard_drop_seal(Oid shard);
+extern void shard_check_logical(Oid relid);
+
+/* in clone.c */
+extern Oid	shard_clone(Relation logical, const char *name, Relation source);
+
+/* in plan.c */
+extern void shard_plan_init(void);
+extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
+								   Oid relid);
+
+/* in fromcore.c */
+extern void shard_expand_child(PlannerInfo *root, RelOptInfo *rel,
+							   RangeTblEntry *rte, Relation parent,
+							   Relation child);
+extern void shard_set_append_size(PlannerInfo *root, RelOptInfo *rel,
+								  RangeTblEntry *rte);
+
+#endif							/* SHARD_FDW_H */

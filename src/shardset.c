@@ -1,0 +1,541 @@
+/*-------------------------------------------------------------------------
+ *
+ * shardset.c
+ *	  What a backend knows about logical tables and their shards.
+ *
+ * The catalogs are the only truth: pg_inherits says which tables are shards,
+ * their CHECK constraints say which take inserts.  A backend reads them once
+ * and keeps the result until the relation cache reports a change of the
+ * logical table (a shard was added, an option changed) or of one of its
+ * shards (detached, dropped, sealed, renamed).
+ *
+ * The catalogs are read without locking any shard: a lock held on one shard
+ * by somebody's maintenance must not stop inserts into the others.  So what
+ * the cache says of a shard is certain only once the shard is locked and no
+ * invalidation has come in since; see lock_shard() in insert.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+static HTAB *shard_tables = NULL;
+
+/* A shard while the set is being built: what sorting needs. */
+typedef struct NamedMember
+{
+	ShardMember member;
+	NameData	name;
+	int			stem_len;		/* name without the digits at its end */
+	uint64		number;			/* those digits */
+} NamedMember;
+
+static int
+compare_oids(const void *a, const void *b)
+{
+	Oid			oa = *(const Oid *) a;
+	Oid			ob = *(const Oid *) b;
+
+	return (oa > ob) - (oa < ob);
+}
+
+/*
+ * Invalidation callbacks must not read catalogs; just note that somebody
+ * has to.  An OID of zero means that everything may have changed.
+ */
+static void
+invalidate_table(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	ShardTable *table;
+
+	hash_seq_init(&status, shard_tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+	{
+		/* We do not know yet which shards it will turn out to have. */
+		if (table->is_building)
+			table->is_outdated = true;
+		if (table->is_valid &&
+			(!OidIsValid(relid) || relid == table->relid ||
+			 bsearch(&relid, table->sorted, table->nmembers, sizeof(Oid),
+					 compare_oids) != NULL))
+			table->is_valid = false;
+	}
+}
+
+/* Options may come from the server. */
+static void
+invalidate_server(Datum arg, int cacheid, uint32 hashvalue)
+{
+	invalidate_table(arg, InvalidOid);
+}
+
+/*
+ * shard_table_init
+ *		Create the cache.  To be called once, when the library is loaded.
+ */
+void
+shard_table_init(void)
+{
+	HASHCTL		ctl;
+
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(ShardTable);
+	shard_tables = hash_create("shard_fdw tables", 16, &ctl,
+							   HASH_ELEM | HASH_BLOBS);
+
+	CacheRegisterRelcacheCallback(invalidate_table, (Datum) 0);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate_server,
+								  (Datum) 0);
+}
+
+static bool
+is_user_function(Oid funcid, void *context)
+{
+	return funcid >= FirstNormalObjectId;
+}
+
+static bool
+contains_user_function(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, is_user_function, context))
+		return true;
+	return expression_tree_walker(node, contains_user_function, context);
+}
+
+/*
+ * Does a constraint with this expression reject every row?
+ */
+static bool
+is_constant_false(Node *expr)
+{
+	/*
+	 * Folding may run functions, so do it only where it can help, and never
+	 * run the owner's functions as somebody who looks at the shard.
+	 */
+	if (contain_var_clause(expr) || contain_mutable_functions(expr) ||
+		contains_user_function(expr, NULL))
+		return false;
+	expr = eval_const_expressions(NULL, expr);
+	return IsA(expr, Const) && !((Const *) expr)->constisnull &&
+		!DatumGetBool(((Const *) expr)->constvalue);
+}
+
+/*
+ * What the CHECK constraints of a relation tell us.  *seal becomes the name
+ * of one that rejects every row, or NULL; *sees_rows whether one might look
+ * at other rows.
+ */
+static void
+read_checks(Oid relid, char **seal, bool *sees_rows)
+{
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	*seal = NULL;
+	*sees_rows = false;
+
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+		Datum		bin;
+		bool		isnull;
+		Node	   *expr;
+
+		if (con->contype != CONSTRAINT_CHECK ||
+			!shard_constraint_enforced(con))
+			continue;
+		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
+						   RelationGetDescr(catalog), &isnull);
+		if (isnull)
+			continue;
+		expr = stringToNode(TextDatumGetCString(bin));
+		*sees_rows |= shard_sees_rows(expr);
+		if (*seal == NULL && is_constant_false(expr))
+			*seal = pstrdup(NameStr(con->conname));
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+}
+
+/*
+ * shard_seal_constraint
+ *		The name of a CHECK constraint of the relation that rejects every
+ *		row, or NULL if there is none.
+ *
+ * Takes no lock on the relation.  The result is allocated in the current
+ * memory context.
+ */
+char *
+shard_seal_constraint(Oid relid)
+{
+	char	   *seal;
+	bool		sees_rows;
+
+	read_checks(relid, &seal, &sees_rows);
+	return seal;
+}
+
+/*
+ * Does the relation have a BEFORE ROW trigger that an insert would fire?
+ */
+static bool
+has_before_row_insert_trigger(Oid relid)
+{
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	bool		result = false;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(TriggerRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true,
+							  NULL, 1, &key);
+
+	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		result = trigger->tgenabled != TRIGGER_DISABLED &&
+			TRIGGER_TYPE_MATCHES(trigger->tgtype, TRIGGER_TYPE_ROW,
+								 TRIGGER_TYPE_BEFORE, TRIGGER_TYPE_INSERT);
+	}
+
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * Read what the catalogs say of one child.  False if it is no longer there
+ * or is out of this backend's reach.
+ */
+static bool
+describe_member(NamedMember *named, Oid relid, bool is_temp)
+{
+	ShardMember *member = &named->member;
+	HeapTuple	tuple;
+	Form_pg_class form;
+	char	   *seal = NULL;
+
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_class) GETSTRUCT(tuple);
+
+	/* As in core's expansion, other sessions' temporary tables are ignored. */
+	if (form->relpersistence == RELPERSISTENCE_TEMP &&
+		isOtherTempNamespace(form->relnamespace))
+	{
+		ReleaseSysCache(tuple);
+		return false;
+	}
+
+	memset(named, 0, sizeof(NamedMember));
+	member->relid = relid;
+	member->is_local = form->relkind == RELKIND_RELATION;
+	member->has_children = form->relhassubclass;
+
+	if (form->relchecks > 0)
+		read_checks(relid, &seal, &member->sees_rows);
+	member->sees_rows |= form->relhastriggers &&
+		has_before_row_insert_trigger(relid);
+
+	/* Rows of a table that is to last must not go where they will not. */
+	member->is_open = seal == NULL &&
+		(is_temp || form->relpersistence != RELPERSISTENCE_TEMP);
+
+	named->name = form->relname;
+	named->stem_len = strlen(NameStr(named->name));
+	while (named->stem_len > 0 &&
+		   isdigit((unsigned char) NameStr(named->name)[named->stem_len - 1]))
+		named->stem_len--;
+	named->number = strtoull(NameStr(named->name) + named->stem_len, NULL, 10);
+
+	ReleaseSysCache(tuple);
+	return true;
+}
+
+/*
+ * Ordinals follow the names, numbers in them by value: log_2 comes before
+ * log_10.  Names survive a dump and restore; OIDs would not.
+ */
+static int
+compare_names(const void *a, const void *b)
+{
+	const NamedMember *na = a;
+	const NamedMember *nb = b;
+	int			result;
+
+	result = strncmp(NameStr(na->name), NameStr(nb->name),
+					 Min(na->stem_len, nb->stem_len));
+	if (result == 0)
+		result = na->stem_len - nb->stem_len;
+	if (result == 0)
+		result = (na->number > nb->number) - (na->number < nb->number);
+	if (result == 0)
+		result = strcmp(NameStr(na->name), NameStr(nb->name));
+	if (result == 0)
+		result = compare_oids(&na->member.relid, &nb->member.relid);
+	return result;
+}
+
+static bool
+has_columns(Oid relid)
+{
+	int			natts = 0;
+	bool		result = false;
+	HeapTuple	tuple;
+
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (HeapTupleIsValid(tuple))
+	{
+		natts = ((Form_pg_class) GETSTRUCT(tuple))->relnatts;
+		ReleaseSysCache(tuple);
+	}
+	for (int attno = 1; attno <= natts && !result; attno++)
+	{
+		tuple = SearchSysCacheAttNum(relid, attno);
+		if (HeapTupleIsValid(tuple))
+		{
+			result = true;
+			ReleaseSysCache(tuple);
+		}
+	}
+	return result;
+}
+
+/*
+ * Fill in everything below "context" in the entry.
+ */
+static void
+build_table(ShardTable *table)
+{
+	MemoryContext context;
+	MemoryContext scratch;
+	MemoryContext oldcontext;
+	ShardOptions options;
+	List	   *children;
+	NamedMember *named;
+	bool		columns;
+	bool		is_temp;
+	int			n = 0;
+	ListCell   *lc;
+
+	scratch = AllocSetContextCreate(CurrentMemoryContext,
+									"shard_fdw catalog reading",
+									ALLOCSET_DEFAULT_SIZES);
+	oldcontext = MemoryContextSwitchTo(scratch);
+
+	shard_get_options(table->relid, &options);
+	children = find_inheritance_children(table->relid, NoLock);
+	named = palloc(sizeof(NamedMember) * Max(list_length(children), 1));
+	is_temp = get_rel_persistence(table->relid) == RELPERSISTENCE_TEMP;
+	foreach(lc, children)
+		if (describe_member(&named[n], lfirst_oid(lc), is_temp))
+			n++;
+	qsort(named, n, sizeof(NamedMember), compare_names);
+	columns = has_columns(table->relid);
+
+	/* The catalogs have been read; nothing below fails but for memory. */
+	context = AllocSetContextCreate(CacheMemoryContext, "shard_fdw table",
+									ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(context);
+	if (table->context != NULL)
+		MemoryContextDelete(table->context);
+	table->context = context;
+	table->nmembers = 0;
+	table->nopen = 0;
+	table->sees_rows = false;
+	table->has_columns = columns;
+	table->route = options.route;
+	table->batch_size = options.batch_size;
+	table->members = palloc(sizeof(ShardMember) * Max(n, 1));
+	table->sorted = palloc(sizeof(Oid) * Max(n, 1));
+	table->open = palloc(sizeof(int) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		table->members[i] = named[i].member;
+		table->sorted[i] = named[i].member.relid;
+		if (named[i].member.is_open)
+		{
+			table->open[table->nopen++] = i;
+			table->sees_rows |= named[i].member.sees_rows;
+		}
+	}
+	table->nmembers = n;
+	qsort(table->sorted, n, sizeof(Oid), compare_oids);
+
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(scratch);
+}
+
+/*
+ * shard_table_get
+ *		The cache entry of a logical table, brought up to date if need be.
+ *
+ * The caller holds a lock on the logical table.  The entry lives as long as
+ * the backend and is not to be freed.  Raises what reading catalogs raises.
+ *
+ * If the catalogs change while they are being read, the entry returned is
+ * still marked invalid: good for a try, to be checked under lock.
+ */
+ShardTable *
+shard_table_get(Oid relid)
+{
+	ShardTable *table;
+	bool		found;
+
+	table = hash_search(shard_tables, &relid, HASH_ENTER, &found);
+	if (!found)
+		memset((char *) table + sizeof(Oid), 0,
+			   sizeof(ShardTable) - sizeof(Oid));
+	if (likely(table->is_valid))
+		return table;
+
+	table->is_building = true;
+	table->is_outdated = false;
+	build_table(table);
+	table->is_building = false;
+	table->generation++;
+
+	/*
+	 * Detaching a shard is noticed by the change of its columns.  A table
+	 * without columns gives no such sign, so it is looked up every time.
+	 */
+	table->is_valid = !table->is_outdated && table->has_columns;
+	return table;
+}
+
+/*
+ * shard_table_sweep
+ *		Give back the leases and the memory of logical tables that are gone.
+ *
+ * A table that is dropped is not looked up again, so somebody has to.
+ */
+void
+shard_table_sweep(void)
+{
+	HASH_SEQ_STATUS status;
+	ShardTable *table;
+
+	hash_seq_init(&status, shard_tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+	{
+		if (table->is_valid || table->context == NULL ||
+			SearchSysCacheExists1(RELOID, ObjectIdGetDatum(table->relid)))
+			continue;
+		shard_forget_lease(table);
+		table->nmembers = 0;
+		table->nopen = 0;
+		MemoryContextDelete(table->context);
+		table->context = NULL;
+	}
+}
+
+/*
+ * shard_table_find
+ *		The ordinal of a shard in the entry as it stands, or -1.
+ */
+int
+shard_table_find(const ShardTable *table, Oid shard)
+{
+	for (int i = 0; i < table->nmembers; i++)
+		if (table->members[i].relid == shard)
+			return i;
+	return -1;
+}
+
+/*
+ * shard_map_by_name
+ *		For every column of the shard the column of the logical table, or 0
+ *		if there is none.
+ */
+AttrMap *
+shard_map_by_name(Relation logical, Relation shard)
+{
+	/* Every column of the parent is in the child, not the reverse. */
+	AttrMap    *back = shard_attrmap_by_name(RelationGetDescr(shard),
+											 RelationGetDescr(logical));
+	AttrMap    *map = make_attrmap(RelationGetDescr(shard)->natts);
+
+	for (int i = 0; i < back->maplen; i++)
+		if (back->attnums[i] > 0)
+			map->attnums[back->attnums[i] - 1] = i + 1;
+	free_attrmap(back);
+	return map;
+}
+
+/*
+ * shard_member_map
+ *		How to make a row of the shard from a row of the logical table: for
+ *		every column of the shard the column of the logical table, or 0 if
+ *		there is none.  NULL if rows fit as they are.
+ *
+ * Both relations are open and locked.  The result belongs to the cache and
+ * is gone when the table's entry is rebuilt; the caller copies it.
+ */
+const AttrMap *
+shard_member_map(ShardMember *member, ShardTable *table,
+				 Relation logical, Relation shard)
+{
+	TupleDesc	from = RelationGetDescr(logical);
+	TupleDesc	to = RelationGetDescr(shard);
+	bool		same = from->natts == to->natts;
+
+	if (likely(member->map_known))
+		return member->map;
+
+	for (int i = 0; same && i < from->natts; i++)
+	{
+		Form_pg_attribute a = TupleDescAttr(from, i);
+		Form_pg_attribute b = TupleDescAttr(to, i);
+
+		/* A dropped column is stored as null: its type does not matter. */
+		if (a->attisdropped || b->attisdropped)
+			same = a->attisdropped && b->attisdropped;
+		else
+			same = strcmp(NameStr(a->attname), NameStr(b->attname)) == 0;
+	}
+
+	if (!same)
+	{
+		MemoryContext oldcontext;
+
+		oldcontext = MemoryContextSwitchTo(table->context);
+		member->map = shard_map_by_name(logical, shard);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	member->map_known = true;
+	return member->map;
+}

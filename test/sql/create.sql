@@ -1,0 +1,1249 @@
+-- Creating logical tables and shards, changing them, and who may do what.
+BEGIN;
+SET LOCAL client_min_messages = warning;
+SELECT no_plan();
+
+-- What a command that must fail has to say, run by the role if one is given.
+-- Nulls if it does not fail; it leaves nothing either way.
+CREATE FUNCTION error_of(command text, role text DEFAULT 'none',
+                         OUT state text, OUT message text,
+                         OUT detail text, OUT hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('role', role, true);
+  EXECUTE command;
+  RAISE SQLSTATE 'OK000';
+EXCEPTION
+  WHEN SQLSTATE 'OK000' THEN
+    NULL;
+  WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE,
+      message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,
+      hint = PG_EXCEPTION_HINT;
+END $$;
+CREATE FUNCTION state_of(command text, role text DEFAULT 'none') RETURNS text
+LANGUAGE sql AS 'SELECT state FROM error_of(command, role)';
+
+-- What a query returns to a role, row by row.
+CREATE FUNCTION run_as(role text, query text) RETURNS SETOF text
+LANGUAGE plpgsql AS $$
+DECLARE
+  result record;
+BEGIN
+  PERFORM set_config('role', role, true);
+  FOR result IN EXECUTE query LOOP
+    RETURN NEXT result::text;
+  END LOOP;
+  PERFORM set_config('role', 'none', true);
+END $$;
+
+-- Names of the shards by ordinal.
+CREATE FUNCTION shard_names(logical regclass) RETURNS text[]
+LANGUAGE sql AS $$
+  SELECT array_agg(c.relname::text ORDER BY s.ordinal)
+    FROM shard_fdw.list_shards(logical) s JOIN pg_class c ON c.oid = s.shard
+$$;
+
+-- All relations and types whose names start so.
+CREATE FUNCTION names_like(prefix text) RETURNS SETOF text
+LANGUAGE sql AS $$
+  SELECT relname::text FROM pg_class WHERE starts_with(relname, prefix)
+   UNION
+  SELECT typname::text FROM pg_type
+   WHERE starts_with(ltrim(typname, '_'), prefix) AND typelem = 0
+   ORDER BY 1
+$$;
+
+-- How a table is made, names that follow from its own left out.
+CREATE FUNCTION structure(rel regclass) RETURNS SETOF text
+LANGUAGE sql AS $$
+  SELECT concat_ws(' ', 'table', relpersistence, relkind, amname,
+                   reloptions::text)
+    FROM pg_class c LEFT JOIN pg_am am ON am.oid = c.relam WHERE c.oid = rel
+   UNION ALL
+  SELECT concat_ws(' ', 'column', attname, format_type(atttypid, atttypmod),
+                   attnotnull, attstorage, attcompression, attidentity,
+                   attgenerated, pg_get_expr(adbin, adrelid),
+                   col_description(attrelid, attnum))
+    FROM pg_attribute
+    LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+   WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped
+   UNION ALL
+  SELECT concat_ws(' ', 'index', indisprimary, indisunique, indisexclusion,
+                   regexp_replace(pg_get_indexdef(indexrelid),
+                                  'INDEX .* ON .* USING', 'USING'))
+    FROM pg_index WHERE indrelid = rel
+   UNION ALL
+  SELECT concat_ws(' ', 'constraint', pg_get_constraintdef(oid), convalidated)
+    FROM pg_constraint WHERE conrelid = rel AND contype NOT IN ('n', 't')
+   UNION ALL
+  SELECT concat_ws(' ', 'trigger', tgenabled,
+                   replace(pg_get_triggerdef(oid), rel::text || ' ', ''))
+    FROM pg_trigger WHERE tgrelid = rel AND NOT tgisinternal
+   UNION ALL
+  SELECT concat_ws(' ', 'statistics', stxkind::text,
+                   pg_get_statisticsobjdef_columns(oid))
+    FROM pg_statistic_ext WHERE stxrelid = rel
+$$;
+
+CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql
+AS 'BEGIN RETURN NEW; END';
+
+--
+-- CREATE FOREIGN TABLE
+--
+
+CREATE FOREIGN TABLE log (id bigint, msg text NOT NULL DEFAULT 'none')
+SERVER shards OPTIONS (shards '12', route 'round_robin', max_shards '20');
+SELECT is(shard_names('log'),
+  ARRAY['log_0', 'log_1', 'log_2', 'log_3', 'log_4', 'log_5', 'log_6',
+        'log_7', 'log_8', 'log_9', 'log_10', 'log_11'],
+  'shards are created, and log_2 comes before log_10');
+SELECT bag_eq($$ SELECT inhrelid::regclass::text FROM pg_inherits
+                  WHERE inhparent = 'log'::regclass $$,
+  $$ SELECT 'log_' || g FROM generate_series(0, 11) g $$,
+  'they are children of the logical table');
+SELECT is((SELECT ftoptions::text FROM pg_foreign_table
+            WHERE ftrelid = 'log'::regclass),
+  '{route=round_robin,max_shards=20}',
+  'option "shards" is used up, others stay');
+INSERT INTO log SELECT g FROM generate_series(1, 24) g;
+SELECT results_eq('SELECT tableoid, count(*), min(msg) FROM log GROUP BY 1
+                    ORDER BY 1',
+  $$ SELECT shard::oid, 2::bigint, 'none'::text
+       FROM shard_fdw.list_shards('log') ORDER BY 1 $$,
+  'all of them take rows');
+SELECT results_eq($$ SELECT oid::regclass::text, relkind::text,
+                            relpersistence::text, relowner::regrole::text
+                       FROM pg_class WHERE relname IN ('log', 'log_0')
+                      ORDER BY 1 $$,
+  format($$ VALUES ('log', 'f', 'p', %1$L), ('log_0', 'r', 'p', %1$L) $$,
+         current_user),
+  'a shard is an ordinary table of the same owner');
+
+-- natural order does not depend on the order of creation, nor do zeros hurt
+
+CREATE FOREIGN TABLE natural_order (id int) SERVER shards;
+CREATE TABLE old_1 () INHERITS (natural_order);
+CREATE TABLE part_10 () INHERITS (natural_order);
+CREATE TABLE part_9 () INHERITS (natural_order);
+CREATE TABLE part_010 () INHERITS (natural_order);
+CREATE TABLE part () INHERITS (natural_order);
+CREATE TABLE part_ () INHERITS (natural_order);
+CREATE TABLE part_99999999999999999999999999 () INHERITS (natural_order);
+CREATE TABLE part_11 () INHERITS (natural_order);
+SELECT is(shard_names('natural_order'),
+  ARRAY['old_1', 'part', 'part_', 'part_9', 'part_010', 'part_10', 'part_11',
+        'part_99999999999999999999999999'],
+  'ordinals follow the names, numbers by value');
+SELECT results_eq($$ SELECT create_shards::text
+                       FROM shard_fdw.create_shards('natural_order', 1) $$,
+  $$ VALUES ('natural_order_0') $$, 'names of other making do not count');
+
+-- in other words
+
+SELECT lives_ok($$ DO 'BEGIN
+                     EXECUTE ''CREATE FOREIGN TABLE dynamic (id int)
+                               SERVER shards OPTIONS (shards ''''2'''')'';
+                     INSERT INTO dynamic VALUES (1);
+                   END' $$, 'CREATE FOREIGN TABLE and INSERT in PL/pgSQL');
+SELECT is((SELECT count(*) FROM dynamic), 1::bigint, '... work');
+CREATE FOREIGN TABLE IF NOT EXISTS log (other int)
+SERVER shards OPTIONS (shards '30');
+SELECT results_eq(
+  $$ SELECT (SELECT count(*) FROM shard_fdw.list_shards('log')),
+            (SELECT count(*) FROM log) $$,
+  'VALUES (12::bigint, 24::bigint)',
+  'IF NOT EXISTS leaves an existing table alone');
+CREATE FOREIGN TABLE IF NOT EXISTS log_new (id int)
+SERVER shards OPTIONS (shards '2');
+SELECT is(shard_names('log_new'), ARRAY['log_new_0', 'log_new_1'],
+  'IF NOT EXISTS creates a new table with its shards');
+SET LOCAL session_replication_role = replica;
+CREATE FOREIGN TABLE replayed (id int) SERVER shards OPTIONS (shards '2');
+SET LOCAL session_replication_role = origin;
+SELECT is(shard_names('replayed'), ARRAY['replayed_0', 'replayed_1'],
+  'also where ordinary triggers do not fire');
+CREATE TABLE base (id int);
+CREATE FOREIGN TABLE inheriting (x int) INHERITS (base)
+SERVER shards OPTIONS (shards '2');
+INSERT INTO inheriting VALUES (1, 2);
+SELECT results_eq('SELECT id, tableoid FROM base',
+  'SELECT 1, shard_fdw.last_shard()::oid', 'a logical table that inherits');
+CREATE FOREIGN TABLE no_columns () SERVER shards OPTIONS (shards '2');
+INSERT INTO no_columns DEFAULT VALUES;
+ALTER FOREIGN TABLE no_columns ADD COLUMN id int DEFAULT 5;
+INSERT INTO no_columns DEFAULT VALUES;
+SELECT results_eq('SELECT id FROM no_columns', 'VALUES (5), (5)',
+  'a logical table without columns, and one later');
+SET LOCAL search_path = '';
+CREATE FOREIGN TABLE public.no_path (id pg_catalog.int4)
+SERVER shards OPTIONS (shards '1');
+SELECT shard_fdw.create_shards('public.no_path', 1);
+INSERT INTO public.no_path VALUES (1);
+SET LOCAL search_path = public;
+SELECT results_eq($$ SELECT shard_names('no_path'), count(*) FROM no_path $$,
+  $$ VALUES (ARRAY['no_path_0', 'no_path_1'], 1::bigint) $$,
+  'with an empty search_path');
+CREATE FOREIGN TABLE pg_temp.passing (id int)
+SERVER shards OPTIONS (shards '2');
+SELECT lives_ok('INSERT INTO passing VALUES (1)',
+  'a temporary logical table takes rows');
+SELECT is((SELECT count(*) FROM passing), 1::bigint, '... and shows them');
+SELECT is((SELECT array_agg(DISTINCT relpersistence::text) FROM pg_class
+            WHERE relname IN ('passing_0', 'passing_1')), ARRAY['t'],
+  '... its shards are temporary too');
+
+-- other event triggers see the shards come
+
+CREATE TABLE seen (tag text, identity text);
+CREATE FUNCTION note_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO public.seen SELECT command_tag, object_identity
+                     FROM pg_event_trigger_ddl_commands();
+END $$;
+CREATE EVENT TRIGGER note_ddl ON ddl_command_end
+  WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION note_ddl();
+CREATE FOREIGN TABLE watched (id int) SERVER shards OPTIONS (shards '1');
+DROP EVENT TRIGGER note_ddl;
+SELECT bag_eq('SELECT * FROM seen',
+  $$ VALUES ('CREATE TABLE', 'public.watched_0') $$,
+  'event triggers of others see the shards');
+
+--
+-- Names
+--
+
+-- 63 bytes are the limit; small letters sort after "_", capitals before it
+SELECT repeat('z', 63) AS long, repeat('z', 61) || 'yy' AS clash,
+       repeat('Z', 62) AS upper, 'x' || repeat(chr(228), 31) AS multibyte \gset
+CREATE TABLE long_model (id int PRIMARY KEY, t text CHECK (t <> ''));
+CREATE FOREIGN TABLE :"long" (id int, t text) SERVER shards
+OPTIONS (shards '12', template 'long_model', route 'round_robin');
+CREATE FOREIGN TABLE :"upper" (id int) SERVER shards OPTIONS (shards '12');
+CREATE FOREIGN TABLE :"multibyte" (id int) SERVER shards
+OPTIONS (shards '12', route 'round_robin');
+SELECT is(array_agg(substring(name, '_(\d+)$')::int ORDER BY ordinal),
+          ARRAY[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+          format('ordinals of shards of %s... follow the numbers', logical))
+  FROM (VALUES (left(:'long', 5), :'long'), (left(:'upper', 5), :'upper'),
+               (left(:'multibyte', 5), :'multibyte')) v(logical, relname),
+       unnest(shard_names(quote_ident(relname)::regclass))
+         WITH ORDINALITY n(name, ordinal)
+ GROUP BY logical ORDER BY logical;
+SELECT is_empty(format($$ SELECT name FROM unnest(shard_names(%L)
+                                                  || shard_names(%L)) name
+                           WHERE octet_length(name) > 63
+                              OR left(name, 28) NOT IN (left(%L, 28),
+                                                        left(%L, 28)) $$,
+                       :'long', :'multibyte', :'long', :'multibyte'),
+  'long names are cut between characters, and the number is kept');
+INSERT INTO :"long" SELECT g, 'x' FROM generate_series(1, 24) g;
+INSERT INTO :"multibyte" SELECT g FROM generate_series(1, 24) g;
+SELECT results_eq(format('SELECT (SELECT count(DISTINCT tableoid) FROM %I),
+                                 (SELECT count(DISTINCT tableoid) FROM %I)',
+                         :'long', :'multibyte'),
+  'VALUES (12::bigint, 12::bigint)', 'shards with long names take rows');
+SELECT results_eq(format($$ SELECT substring(create_shards::text, '_(\d+)"?$')
+                              FROM shard_fdw.create_shards(%L, 2) $$, name),
+  $$ VALUES ('12'), ('13') $$, 'create_shards() goes on from there')
+  FROM (VALUES (:'long'), (:'multibyte')) v(name);
+SELECT is(state_of(format($$ CREATE FOREIGN TABLE %I (id int) SERVER shards
+                             OPTIONS (shards '2') $$, :'clash')), '42P07',
+  'names that are equal once cut are refused');
+SELECT is(to_regclass(:'clash'), NULL, '... and the table is not created');
+
+-- quotes, percent signs, blanks, dots, capitals
+
+CREATE SCHEMA "Sch %s.""n%";
+CREATE TABLE "Sch %s.""n%"."Tem %d"".plate" (
+  "Id %s" int PRIMARY KEY, "Te xt" text CHECK ("Te xt" <> '%s''"'));
+CREATE FOREIGN TABLE "Sch %s.""n%"."Ta %s %n ""ble" (
+  "Id %s" int, "Te xt" text DEFAULT 'a%s')
+SERVER shards
+OPTIONS (shards '2', template '"Sch %s.""n%"."Tem %d"".plate"');
+SELECT is(shard_names('"Sch %s.""n%"."Ta %s %n ""ble"'),
+  ARRAY['Ta %s %n "ble_0', 'Ta %s %n "ble_1'],
+  'shards of a table with an unusual name');
+SELECT results_eq($$ SELECT create_shards::text FROM
+  shard_fdw.create_shards('"Sch %s.""n%"."Ta %s %n ""ble"', 1) $$,
+  $$ VALUES ('"Sch %s.""n%"."Ta %s %n ""ble_2"') $$, '... more of them');
+INSERT INTO "Sch %s.""n%"."Ta %s %n ""ble" ("Id %s")
+SELECT g FROM generate_series(1, 5) g;
+SELECT results_eq($$ SELECT "Te xt", count(*)
+                       FROM "Sch %s.""n%"."Ta %s %n ""ble" GROUP BY 1 $$,
+  $$ VALUES ('a%s', 5::bigint) $$, '... take rows');
+SELECT is(state_of(
+  $$ INSERT INTO "Sch %s.""n%"."Ta %s %n ""ble" VALUES (6, '%s''"') $$),
+  '23514', '... and have the constraints of the template');
+
+-- the schema and the name of the logical table decide
+
+CREATE SCHEMA elsewhere;
+CREATE FOREIGN TABLE moving (id int) SERVER shards OPTIONS (shards '2');
+ALTER FOREIGN TABLE moving SET SCHEMA elsewhere;
+SELECT results_eq($$ SELECT create_shards::text
+                       FROM shard_fdw.create_shards('elsewhere.moving', 1) $$,
+  $$ VALUES ('elsewhere.moving_2') $$, 'new shards go to the table''s schema');
+ALTER FOREIGN TABLE elsewhere.moving RENAME TO moved;
+SELECT results_eq($$ SELECT create_shards::text
+                       FROM shard_fdw.create_shards('elsewhere.moved', 1) $$,
+  $$ VALUES ('elsewhere.moved_0') $$, '... and have its name');
+INSERT INTO elsewhere.moved SELECT g FROM generate_series(1, 10) g;
+SELECT is((SELECT count(*) FROM elsewhere.moved), 10::bigint,
+  'a table that was moved and renamed takes rows');
+
+-- taken names
+
+CREATE TABLE taken_2 (id int);
+SELECT results_eq($$ SELECT * FROM error_of(
+    'CREATE FOREIGN TABLE taken (id int) SERVER shards
+     OPTIONS (shards ''4'')') $$,
+  $$ VALUES ('42P07', 'relation "taken_2" already exists',
+             'It has the name of the next shard of foreign table "taken".',
+             'Rename it, or make it a shard with ALTER TABLE ... INHERIT.') $$,
+  'a name that is taken');
+SELECT results_eq($$ SELECT names_like('taken') $$, $$ VALUES ('taken_2') $$,
+  '... leaves nothing behind');
+CREATE FOREIGN TABLE taken (id int) SERVER shards OPTIONS (shards '1');
+SELECT is(state_of($$ SELECT shard_fdw.create_shards('taken', 4) $$), '42P07',
+  'the same with create_shards()');
+SELECT is(shard_names('taken'), ARRAY['taken_0'], '... which adds none then');
+ALTER TABLE taken_2 INHERIT taken;
+SELECT results_eq($$ SELECT create_shards::text
+                       FROM shard_fdw.create_shards('taken', 2) $$,
+  $$ VALUES ('taken_3'), ('taken_4') $$,
+  'attached, the table counts as a shard');
+CREATE SEQUENCE taken_seq_1;
+SELECT is(state_of($$ CREATE FOREIGN TABLE taken_seq (id int) SERVER shards
+     OPTIONS (shards '2') $$), '42P07', 'taken by a sequence');
+CREATE TYPE taken_type_1 AS ENUM ('a');
+SELECT is(state_of($$ CREATE FOREIGN TABLE taken_type (id int) SERVER shards
+     OPTIONS (shards '2') $$), '42710', 'taken by a type');
+SELECT results_eq($$ SELECT names_like('taken_seq') UNION ALL
+                     SELECT names_like('taken_type') $$,
+  $$ VALUES ('taken_seq_1'), ('taken_type_1') $$, '... nothing is left behind');
+SELECT is(state_of($$ CREATE FOREIGN TABLE taken (id int) SERVER shards
+     OPTIONS (shards '2') $$), '42P07', 'the logical table exists');
+
+--
+-- Templates
+--
+
+CREATE TABLE ref (id int PRIMARY KEY);
+CREATE TABLE template (
+  extra int NOT NULL DEFAULT 9,
+  t text COLLATE "C" CONSTRAINT t_short CHECK (length(t) < 10),
+  id int PRIMARY KEY,
+  plus int GENERATED ALWAYS AS (id + 1) STORED,
+  n serial,
+  ref_id int CONSTRAINT must_exist REFERENCES ref
+) WITH (fillfactor = 70);
+CREATE INDEX ON template (lower(t)) WHERE extra > 1;
+CREATE TRIGGER noop BEFORE INSERT ON template FOR EACH ROW
+  EXECUTE FUNCTION noop('%s');
+CREATE FOREIGN TABLE made (id int, t text COLLATE "C") SERVER shards
+OPTIONS (shards '2', template 'template', route 'round_robin');
+SELECT is(shard_names('made'), ARRAY['made_0', 'made_1'],
+  'shards of a template');
+SELECT is((SELECT ftoptions::text FROM pg_foreign_table
+            WHERE ftrelid = 'made'::regclass), '{route=round_robin}',
+  'option "template" is used up');
+SELECT bag_eq(format($$ SELECT structure(%L) $$, shard),
+  $$ SELECT structure('template') $$, format('%s is made like it', shard))
+  FROM unnest(ARRAY['made_0', 'made_1']) shard;
+SELECT is((SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
+            WHERE attrelid = 'made_0'::regclass AND attnum > 0),
+  ARRAY['id', 't', 'extra', 'plus', 'n', 'ref_id'],
+  'columns of the logical table come first');
+INSERT INTO made VALUES (1, 'one'), (2, 'two'), (3, 'three'), (4, NULL);
+SELECT results_eq('SELECT id, t COLLATE "default" FROM made ORDER BY id',
+  $$ VALUES (1, 'one'), (2, 'two'), (3, 'three'), (4, NULL) $$,
+  'rows go to the right columns');
+SELECT bag_eq('SELECT id, t, extra, plus, ref_id FROM made_0
+               UNION ALL SELECT id, t, extra, plus, ref_id FROM made_1',
+  'SELECT id, t, 9 AS extra, id + 1 AS plus, NULL::int AS ref_id FROM made',
+  'the template''s own columns get their defaults');
+SELECT is(state_of($$ INSERT INTO made VALUES (5, repeat('x', 10)) $$),
+  '23514', 'the template''s CHECK constraint is enforced');
+SELECT is(state_of($$ INSERT INTO made (t) VALUES ('x') $$),
+  '23502', '... its NOT NULL constraint');
+SELECT is(state_of($$ INSERT INTO made VALUES (1, 'x'), (1, 'x'), (1, 'x') $$),
+  '23505', '... its primary key');
+INSERT INTO template (id) VALUES (1);
+SELECT is((SELECT count(*) FROM made), 4::bigint,
+  'the template is not a shard');
+DROP TRIGGER noop ON template;
+SELECT is((SELECT count(*) FROM pg_trigger WHERE tgrelid = 'made_0'::regclass
+              AND NOT tgisinternal), 1::bigint, '... nor tied to the shards');
+
+CREATE FOREIGN TABLE gone (id int) SERVER shards;
+CREATE TEMP TABLE temp_template (id int UNIQUE) WITH (fillfactor = 50);
+CREATE VIEW view_template AS SELECT 1 AS id, 'x'::text AS t;
+CREATE TYPE type_template AS (id int, t text);
+CREATE TABLE part_template (id int PRIMARY KEY) PARTITION BY HASH (id);
+SELECT shard_fdw.create_shards('gone', 1, 'temp_template');
+SELECT shard_fdw.create_shards('gone', 1, 'view_template');
+SELECT shard_fdw.create_shards('gone', 1, 'type_template');
+SELECT shard_fdw.create_shards('gone', 1, 'part_template');
+SELECT results_eq($$ SELECT c.oid::regclass::text, relpersistence::text,
+                            reloptions::text COLLATE "default",
+                            pg_get_indexdef(indexrelid)
+                       FROM pg_class c LEFT JOIN pg_index ON indrelid = c.oid
+                      WHERE relname ~ '^gone_\d$' ORDER BY 1 $$,
+  $$ VALUES ('gone_0', 'p', '{fillfactor=50}',
+             'CREATE UNIQUE INDEX gone_0_id_key ON public.gone_0 '
+             || 'USING btree (id)'),
+            ('gone_1', 'p', NULL, NULL), ('gone_2', 'p', NULL, NULL),
+            ('gone_3', 'p', NULL,
+             'CREATE UNIQUE INDEX gone_3_pkey ON public.gone_3 '
+             || 'USING btree (id)') $$,
+  'a temporary table, a view, a type, a partitioned table as the template');
+SELECT results_eq($$ SELECT state, message FROM error_of(
+    'CREATE FOREIGN TABLE bad (id int) SERVER shards
+     OPTIONS (shards ''2'', template ''no_such'')') $$,
+  $$ VALUES ('42P01', 'relation "no_such" does not exist') $$,
+  'a template that does not exist');
+SELECT is(state_of($$ CREATE FOREIGN TABLE bad (id int) SERVER shards
+     OPTIONS (shards '2', template 'no_such.template') $$), '3F000',
+  '... nor its schema');
+SELECT is(state_of($$ CREATE FOREIGN TABLE bad (id int) SERVER shards
+     OPTIONS (shards '2', template 'template_pkey') $$), '42809',
+  'an index as the template');
+SELECT is(state_of($$ CREATE FOREIGN TABLE bad (id text) SERVER shards
+     OPTIONS (shards '2', template 'template') $$), '42804',
+  'a template with another type for a column');
+SELECT is_empty($$ SELECT names_like('bad') $$, '... all leave nothing behind');
+SELECT is(state_of(
+  $$ SELECT shard_fdw.create_shards('gone', 1, 4294967295::oid) $$), '42P01',
+  'create_shards() with the OID of no table as the template');
+
+-- generated, identity and serial columns of the logical table
+
+CREATE FOREIGN TABLE computed (
+  id int GENERATED ALWAYS AS IDENTITY, s serial, a int,
+  twice int GENERATED ALWAYS AS (a * 2) STORED
+) SERVER shards OPTIONS (shards '1', route 'round_robin');
+ALTER TABLE computed_0 ADD PRIMARY KEY (id);
+CREATE TABLE computed_template (
+  a int CHECK (a < 100), id int, twice int, s int, b int DEFAULT 1);
+SELECT shard_fdw.create_shards('computed', 1);
+SELECT shard_fdw.create_shards('computed', 1, 'computed_template');
+INSERT INTO computed (a) SELECT g FROM generate_series(1, 30) g;
+SELECT results_eq('SELECT id, s, a, twice FROM computed ORDER BY id',
+  'SELECT g, g, g, g * 2 FROM generate_series(1, 30) g',
+  'shards of a table with generated, identity and serial columns');
+SELECT is((SELECT count(DISTINCT tableoid) FROM computed), 3::bigint,
+  '... all of them take rows');
+SELECT bag_eq($$ SELECT structure('computed_1') $$,
+  $$ SELECT structure('computed_0') $$, '... copied from one another');
+UPDATE computed SET a = 50;
+SELECT is((SELECT count(*) FROM computed WHERE twice = 100), 30::bigint,
+  '... and compute the column on UPDATE');
+SELECT results_eq($$ SELECT state, message, hint FROM error_of(
+    'SELECT shard_fdw.create_shards(''computed'', 1, ''template'')') $$,
+  $$ VALUES ('0A000', 'cannot copy generated column "plus" of "template" '
+                      || 'into shards of "computed"',
+             'Create the table by hand and attach it '
+             || 'with ALTER TABLE ... INHERIT.') $$,
+  'generated columns on both sides');
+
+--
+-- create_shards(): an open shard is the model
+--
+
+CREATE FOREIGN TABLE copied (id int NOT NULL, t text DEFAULT 'd', n int,
+  CONSTRAINT n_min CHECK (n > 0))
+SERVER shards OPTIONS (route 'round_robin');
+CREATE UNLOGGED TABLE model (
+  dropped int,
+  n int NOT NULL,
+  extra int DEFAULT 5,
+  id int NOT NULL,
+  t varchar(20) DEFAULT 'own',
+  CONSTRAINT n_min CHECK (n > 0),
+  CONSTRAINT n_max CHECK (n < 1000),
+  CONSTRAINT no_overlap EXCLUDE USING btree (extra WITH =) WHERE (extra > 5)
+    DEFERRABLE INITIALLY DEFERRED,
+  CONSTRAINT model_pkey PRIMARY KEY (id) INCLUDE (n) WITH (fillfactor = 80),
+  CONSTRAINT named_fk FOREIGN KEY (n) REFERENCES ref ON DELETE CASCADE
+    DEFERRABLE INITIALLY DEFERRED,
+  FOREIGN KEY (extra) REFERENCES ref NOT VALID
+) WITH (fillfactor = 66, autovacuum_enabled = false);
+ALTER TABLE model DROP COLUMN dropped;
+ALTER TABLE model ALTER t TYPE text;
+CREATE UNIQUE INDEX model_n ON model (n, id);
+CREATE INDEX ON model (lower(t) DESC) WHERE n > 5;
+CREATE INDEX ON model USING hash (t);
+CREATE STATISTICS model_stat ON n, extra FROM model;
+COMMENT ON COLUMN model.n IS 'a number';
+CREATE TRIGGER a BEFORE INSERT ON model FOR EACH ROW
+  WHEN (NEW.id > 3) EXECUTE FUNCTION noop('%s', '"q"', 'it''s');
+CREATE TRIGGER b AFTER UPDATE OF id, t ON model FOR EACH STATEMENT
+  EXECUTE FUNCTION noop();
+CREATE TRIGGER c AFTER DELETE ON model FOR EACH ROW EXECUTE FUNCTION noop();
+CREATE TRIGGER d AFTER INSERT ON model REFERENCING NEW TABLE AS new_rows
+  FOR EACH STATEMENT EXECUTE FUNCTION noop();
+CREATE CONSTRAINT TRIGGER e AFTER INSERT ON model DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION noop();
+CREATE TRIGGER "F %s" AFTER INSERT ON model FOR EACH ROW
+  EXECUTE FUNCTION noop();
+ALTER TABLE model DISABLE TRIGGER a;
+ALTER TABLE model ENABLE ALWAYS TRIGGER b;
+ALTER TABLE model ENABLE REPLICA TRIGGER "F %s";
+ALTER TABLE model INHERIT copied;
+SELECT results_eq($$ SELECT create_shards::text
+                       FROM shard_fdw.create_shards('copied', 2) $$,
+  $$ VALUES ('copied_0'), ('copied_1') $$,
+  'create_shards() returns the shards');
+-- NOT VALID is of no use on an empty table, and need not be kept.
+SELECT bag_eq($$ SELECT replace(structure('copied_1'), ' NOT VALID', '') $$,
+  $$ SELECT replace(structure('model'), ' NOT VALID', '') $$,
+  'a shard is made like the last open shard');
+SELECT results_eq($$ SELECT conname::text COLLATE "default" FROM pg_constraint
+                      WHERE conrelid = 'copied_1'::regclass
+                        AND contype IN ('c', 'f', 'p') ORDER BY 1 $$,
+  $$ VALUES ('copied_1_extra_fkey'), ('copied_1_pkey'), ('n_max'), ('n_min'),
+            ('named_fk') $$,
+  'names that follow from the table''s are new, others are kept');
+INSERT INTO ref SELECT g FROM generate_series(1, 100) g;
+INSERT INTO copied SELECT g, 't' || g, g FROM generate_series(1, 60) g;
+SELECT results_eq('SELECT tableoid::regclass::text, count(*) FROM copied
+                    GROUP BY 1 ORDER BY 1',
+  $$ VALUES ('copied_0', 20::bigint), ('copied_1', 20), ('model', 20) $$,
+  'all take rows');
+SELECT results_eq('SELECT id, t, n FROM copied ORDER BY id',
+  $$ SELECT g, 't' || g, g FROM generate_series(1, 60) g $$,
+  '... the right way');
+SELECT is((SELECT count(*) FROM copied_1 WHERE extra = 5), 20::bigint,
+  '... with the defaults of the model');
+SET CONSTRAINTS ALL IMMEDIATE;
+SELECT is(state_of('INSERT INTO copied SELECT 101, NULL, 101
+                      FROM generate_series(1, 3)'), '23503',
+  'a copied foreign key is enforced');
+
+CREATE FOREIGN TABLE toasted (t text) SERVER shards OPTIONS (shards '1');
+ALTER TABLE toasted_0 SET (toast.autovacuum_enabled = false,
+                           toast_tuple_target = 256);
+SELECT shard_fdw.create_shards('toasted', 1);
+SELECT results_eq($$ SELECT c.reloptions, t.reloptions
+                       FROM pg_class c
+                       JOIN pg_class t ON t.oid = c.reltoastrelid
+                      WHERE c.oid = 'toasted_1'::regclass $$,
+  $$ VALUES ('{toast_tuple_target=256}'::text[] COLLATE "C",
+             '{autovacuum_enabled=false}'::text[] COLLATE "C") $$,
+  'storage parameters are copied, those of the TOAST table too');
+
+CREATE FOREIGN TABLE stored (a text, b text) SERVER shards OPTIONS (shards '1');
+ALTER TABLE stored_0 ALTER a SET STORAGE EXTERNAL, ALTER b SET STORAGE MAIN;
+SELECT lives_ok($$ SELECT shard_fdw.create_shards('stored', 1) $$,
+  'columns may be stored in another way than the logical table says');
+SELECT is((SELECT string_agg(attstorage::text, '' ORDER BY attnum)
+             FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+            WHERE relname = 'stored_1' AND attnum > 0), 'em',
+  '... which is copied');
+
+CREATE FOREIGN TABLE identities (id int NOT NULL) SERVER shards
+OPTIONS (shards '1');
+CREATE UNIQUE INDEX identities_index ON identities_0 (id);
+ALTER TABLE identities_0 REPLICA IDENTITY FULL;
+SELECT create_shards AS new FROM shard_fdw.create_shards('identities', 1) \gset
+SELECT is((SELECT relreplident FROM pg_class WHERE oid = :'new'::regclass),
+  'f', 'REPLICA IDENTITY FULL is copied');
+ALTER TABLE :new REPLICA IDENTITY NOTHING;
+SELECT create_shards AS new FROM shard_fdw.create_shards('identities', 1) \gset
+SELECT is((SELECT relreplident FROM pg_class WHERE oid = :'new'::regclass),
+  'n', 'REPLICA IDENTITY NOTHING is copied');
+ALTER TABLE :new REPLICA IDENTITY USING INDEX identities_2_id_idx;
+SELECT create_shards AS new FROM shard_fdw.create_shards('identities', 1) \gset
+SELECT results_eq(
+  format($$ SELECT relreplident::text, indexrelid::regclass::text
+              FROM pg_class c
+              LEFT JOIN pg_index ON indrelid = c.oid AND indisreplident
+             WHERE c.oid = %L::regclass $$, :'new'),
+  $$ VALUES ('i', 'identities_3_id_idx') $$,
+  'REPLICA IDENTITY USING INDEX is copied');
+
+CREATE ACCESS METHOD other_heap TYPE TABLE HANDLER heap_tableam_handler;
+CREATE TABLE other_template (id int) USING other_heap;
+CREATE FOREIGN TABLE other (id int) SERVER shards
+OPTIONS (shards '1', template 'other_template', route 'round_robin');
+SELECT shard_fdw.create_shards('other', 1);
+INSERT INTO other SELECT g FROM generate_series(1, 5) g;
+SELECT results_eq($$ SELECT amname::text COLLATE "default", count(*)
+                       FROM pg_class c JOIN pg_am am ON am.oid = relam
+                      WHERE relname IN ('other_0', 'other_1') GROUP BY 1 $$,
+  $$ VALUES ('other_heap', 2::bigint) $$, 'the table access method is copied');
+SELECT results_eq('SELECT count(*), sum(id) FROM other',
+  'VALUES (5::bigint, 15::bigint)', '... and used');
+
+-- which shard is the model
+
+CREATE FOREIGN TABLE models (id int, t text) SERVER shards OPTIONS (shards '3');
+CREATE INDEX ON models_0 (id);
+CREATE INDEX ON models_1 (t);
+CREATE INDEX ON models_2 (id, t);
+SELECT shard_fdw.seal('models_2');
+CREATE FOREIGN TABLE models_foreign (id int, t text) SERVER shards
+OPTIONS (shards '1');
+ALTER FOREIGN TABLE models_foreign INHERIT models;
+SELECT create_shards AS new FROM shard_fdw.create_shards('models', 1) \gset
+SELECT bag_eq(format('SELECT structure(%L)', :'new'),
+  $$ SELECT structure('models_1') $$,
+  'the last open table is the model, not a sealed one or a foreign table');
+SELECT create_shards AS new
+  FROM shard_fdw.create_shards('models', 1, 'models_0') \gset
+SELECT bag_eq(format('SELECT structure(%L)', :'new'),
+  $$ SELECT structure('models_0') $$, 'a template goes before a model');
+ALTER FOREIGN TABLE models_foreign NO INHERIT models;
+DO $$ BEGIN
+  PERFORM shard_fdw.seal(shard) FROM shard_fdw.list_shards('models')
+    WHERE state = 'open';
+END $$;
+SELECT create_shards AS new FROM shard_fdw.create_shards('models', 1) \gset
+SELECT results_eq($$ SELECT shard::text FROM shard_fdw.list_shards('models')
+                      WHERE state = 'open' $$,
+  format('VALUES (%L)', :'new'), 'all shards sealed: the new one is open');
+INSERT INTO models VALUES (1, 'x');
+SELECT is(shard_fdw.last_shard(), :'new'::regclass, '... and takes the rows');
+
+-- arguments
+
+CREATE FOREIGN TABLE few (id int) SERVER shards
+OPTIONS (shards '2', max_shards '4');
+CREATE TABLE plain (id int);
+CREATE VIEW few_view AS SELECT * FROM few;
+SELECT results_eq($$ SELECT * FROM error_of(
+    'SELECT shard_fdw.create_shards(''few'', 3)') $$,
+  $$ VALUES ('54000', 'foreign table "few" cannot have more than 4 shards',
+             'It has 2 shards now.',
+             'Raise option "max_shards" of the foreign table.') $$,
+  'more than max_shards');
+SELECT is(state_of(
+  $$ SELECT shard_fdw.create_shards('few', 2147483647) $$), '54000',
+  'far more than max_shards');
+SELECT is(shard_names('few'), ARRAY['few_0', 'few_1'], '... adds none');
+SELECT shard_fdw.create_shards('few', 2);
+SELECT is(shard_names('few'), ARRAY['few_0', 'few_1', 'few_2', 'few_3'],
+  'just max_shards');
+ALTER FOREIGN TABLE few OPTIONS (SET max_shards '5');
+SELECT shard_fdw.create_shards('few', 1);
+SELECT is(array_length(shard_names('few'), 1), 5, 'max_shards has been raised');
+ALTER FOREIGN TABLE few OPTIONS (SET max_shards '1');
+SELECT is(state_of($$ SELECT shard_fdw.create_shards('few', 1) $$), '54000',
+  'max_shards is below what there is');
+INSERT INTO few VALUES (1);
+SELECT is((SELECT count(*) FROM few), 1::bigint,
+  '... which does not stop inserts');
+SELECT results_eq($$ SELECT state, message, hint FROM error_of(
+    'SELECT shard_fdw.create_shards(''few'', 0)') $$,
+  $$ VALUES ('22023', 'cannot create 0 shards',
+             'Give a number of at least 1.') $$, 'no shards');
+SELECT is(state_of(
+  $$ SELECT shard_fdw.create_shards('few', -1) $$), '22023', 'less than none');
+SELECT results_eq($$ SELECT arguments, state, message
+    FROM unnest(ARRAY['NULL, 1', '''log'', NULL',
+                      'NULL, NULL, NULL']) arguments,
+         error_of(format('SELECT shard_fdw.create_shards(%s)', arguments)) $$,
+  $$ SELECT arguments, '22004',
+            'the logical table and the number of shards must not be null'
+       FROM unnest(ARRAY['NULL, 1', '''log'', NULL',
+                         'NULL, NULL, NULL']) arguments $$,
+  'NULL arguments');
+SELECT results_eq($$ SELECT name, state, message
+    FROM unnest(ARRAY['plain', 'few_view', 'few_0', 'ref_pkey']) name,
+         error_of(format('SELECT shard_fdw.create_shards(%L, 1)', name)) $$,
+  $$ SELECT name, '42809',
+            format('"%s" is not a foreign table of shard_fdw', name)
+       FROM unnest(ARRAY['plain', 'few_view', 'few_0', 'ref_pkey']) name $$,
+  'relations that are no logical table');
+SELECT is(state_of(
+  'SELECT shard_fdw.create_shards(4294967295::oid, 1)'), '42P01',
+  'no relation at all');
+CREATE FOREIGN DATA WRAPPER nothing;
+CREATE SERVER nothing FOREIGN DATA WRAPPER nothing;
+CREATE FOREIGN TABLE not_ours (id int) SERVER nothing OPTIONS (shards '2');
+SELECT is(state_of(
+  $$ SELECT shard_fdw.create_shards('not_ours', 1) $$), '42809',
+  'a foreign table of another wrapper');
+SELECT results_eq($$ SELECT ftoptions::text COLLATE "default", relhassubclass
+                       FROM pg_foreign_table JOIN pg_class c ON c.oid = ftrelid
+                      WHERE ftrelid = 'not_ours'::regclass $$,
+  $$ VALUES ('{shards=2}', false) $$, '... keeps its options to itself');
+
+CREATE TABLE partitioned (id int) PARTITION BY LIST (id);
+SELECT is(state_of($$ CREATE FOREIGN TABLE partition_1
+                      PARTITION OF partitioned FOR VALUES IN (1)
+                      SERVER shards OPTIONS (shards '2') $$), '42809',
+  'a partition can have no shards');
+SELECT is_empty($$ SELECT names_like('partition_1') $$,
+  '... and is not created');
+
+-- ALTER ... OPTIONS is not the way to more shards
+
+SELECT results_eq($$ SELECT DISTINCT state, message, hint
+    FROM unnest(ARRAY['FOREIGN TABLE', 'TABLE']) kind,
+         unnest(ARRAY['ADD shards ''2''',
+                      'ADD shards ''2'', ADD template ''ref''']) options,
+         error_of(format('ALTER %s log OPTIONS (%s)', kind, options)) $$,
+  $$ VALUES ('HV00D', 'option "shards" is only for CREATE FOREIGN TABLE',
+             'Add shards to foreign table "log" '
+             || 'with SELECT shard_fdw.create_shards().') $$,
+  'option "shards" is only for CREATE FOREIGN TABLE');
+SELECT results_eq($$ SELECT (SELECT ftoptions::text COLLATE "default"
+                               FROM pg_foreign_table
+                              WHERE ftrelid = 'log'::regclass),
+                            array_length(shard_names('log'), 1) $$,
+  $$ VALUES ('{route=round_robin,max_shards=20}', 12) $$,
+  '... nothing has changed');
+
+--
+-- No shards
+--
+
+CREATE FOREIGN TABLE bare (id int) SERVER shards;
+CREATE TABLE bare_queries (query text);
+INSERT INTO bare_queries
+VALUES ('VALUES (1)'), ('VALUES (1), (2)'), ('SELECT 1'), ('DEFAULT VALUES');
+SELECT results_eq($$ SELECT query, state, message, hint FROM bare_queries,
+                            error_of('INSERT INTO bare ' || query) $$,
+  $$ SELECT query, '55000', 'foreign table "bare" has no shards',
+            'Create shards with SELECT shard_fdw.create_shards(), '
+            || 'or attach an existing table with ALTER TABLE ... INHERIT.'
+       FROM bare_queries $$,
+  'a table without shards takes no rows, and the hint says how to get some');
+INSERT INTO bare SELECT 1 WHERE false;
+UPDATE bare SET id = 2;
+DELETE FROM bare;
+TRUNCATE bare;
+SELECT is_empty('SELECT * FROM bare', '... but is a table for all else');
+CREATE TABLE bare_old (x int, id int);
+INSERT INTO bare_old VALUES (1, 1);
+ALTER TABLE bare_old INHERIT bare;
+INSERT INTO bare VALUES (2);
+SELECT results_eq('SELECT * FROM bare_old ORDER BY id',
+  'VALUES (1, 1), (NULL, 2)', 'the second way of the hint works');
+DROP TABLE bare_old;
+SELECT is(state_of('INSERT INTO bare VALUES (1)'), '55000',
+  'the last shard is dropped');
+SELECT shard_fdw.create_shards('bare', 1);
+INSERT INTO bare VALUES (3);
+SELECT results_eq('SELECT id FROM bare', 'VALUES (3)', 'the first way works');
+
+--
+-- Changing the logical table changes the shards
+--
+
+CREATE TABLE prop_template (
+  b text NOT NULL DEFAULT 'b', extra int, id int NOT NULL,
+  a int CONSTRAINT a_small CHECK (a < 1000)
+);
+CREATE FOREIGN TABLE prop (
+  id int NOT NULL, a int, b text,
+  CONSTRAINT a_small CHECK (a < 1000)
+) SERVER shards OPTIONS (shards '1', route 'round_robin');
+SELECT shard_fdw.create_shards('prop', 1, 'prop_template');
+SELECT shard_fdw.create_shards('prop', 1);
+CREATE TABLE prop_old (
+  b text, a int CONSTRAINT a_small CHECK (a < 1000), gone int, id int NOT NULL);
+ALTER TABLE prop_old DROP COLUMN gone;
+ALTER TABLE prop_old INHERIT prop;
+SELECT is(shard_names('prop'), ARRAY['prop_0', 'prop_1', 'prop_2', 'prop_old'],
+  'shards made without a template, with one, from a model, and by hand');
+SELECT is_empty($$ SELECT attrelid::regclass, attname FROM pg_attribute
+                    WHERE attrelid = ANY ('{prop_0,prop_1,prop_2}'::regclass[])
+                      AND attnum > 0 AND attname <> 'extra'
+                      AND (attislocal OR attinhcount <> 1) $$,
+  'columns of the logical table are inherited only');
+SELECT is_empty($$ SELECT conrelid::regclass, conname FROM pg_constraint
+                    WHERE conrelid = ANY ('{prop_0,prop_1,prop_2}'::regclass[])
+                      AND conislocal AND coninhcount > 0 $$,
+  'so are its constraints');
+
+-- The columns of that name in the shards: their types, and NOT NULL.
+CREATE FUNCTION columns_of(logical regclass, name name) RETURNS text
+LANGUAGE sql AS $$
+  SELECT string_agg(format_type(atttypid, atttypmod)
+                    || CASE WHEN attnotnull THEN ' not null' ELSE '' END, ', '
+                    ORDER BY ordinal)
+    FROM shard_fdw.list_shards(logical)
+    JOIN pg_attribute ON attrelid = shard
+   WHERE attname = name AND NOT attisdropped
+$$;
+
+INSERT INTO prop SELECT g, g, 'first' FROM generate_series(1, 4) g;
+ALTER FOREIGN TABLE prop ADD COLUMN c int DEFAULT 7;
+SELECT is(columns_of('prop', 'c'), 'integer, integer, integer, integer',
+  'ADD COLUMN adds it to the shards');
+SELECT is((SELECT sum(c) FROM prop), 28::bigint, '... with the default');
+INSERT INTO prop (id, b, c) SELECT g, 'second', g FROM generate_series(5, 8) g;
+SELECT results_eq('SELECT c FROM prop WHERE id > 4 ORDER BY id',
+  'VALUES (5), (6), (7), (8)', '... and it takes values');
+ALTER TABLE prop RENAME COLUMN c TO d;
+INSERT INTO prop (id, b, d) SELECT g, 'third', g FROM generate_series(9, 12) g;
+SELECT is(columns_of('prop', 'd'), 'integer, integer, integer, integer',
+  'RENAME COLUMN renames it in the shards');
+SELECT results_eq('SELECT d FROM prop WHERE id > 8 ORDER BY id',
+  'VALUES (9), (10), (11), (12)', '... and it takes values');
+ALTER TABLE prop ALTER COLUMN d TYPE bigint,
+                 ALTER COLUMN d SET DEFAULT 5000000000;
+SELECT is(columns_of('prop', 'd'), 'bigint, bigint, bigint, bigint',
+  'ALTER COLUMN TYPE changes it in the shards');
+INSERT INTO prop (id, b) SELECT g, 'fourth' FROM generate_series(13, 16) g;
+SELECT results_eq('SELECT d FROM prop ORDER BY id',
+  'SELECT CASE WHEN g < 5 THEN 7 WHEN g < 13 THEN g ELSE 5000000000 END
+     FROM generate_series(1, 16) g',
+  '... rows keep their values and get new ones');
+
+SELECT is(state_of(
+  $$ INSERT INTO prop (id, b, a) VALUES (99, 'x', 1000) $$), '23514',
+  'a constraint of the logical table is enforced');
+ALTER TABLE prop DROP CONSTRAINT a_small;
+SELECT results_eq($$ SELECT conrelid::regclass::text FROM pg_constraint
+                      WHERE conname = 'a_small'
+                        AND conrelid <> 'prop_template'::regclass $$,
+  $$ VALUES ('prop_old') $$,
+  'DROP CONSTRAINT drops it from the shards, unless they had it before');
+ALTER TABLE prop_old DROP CONSTRAINT a_small;
+INSERT INTO prop (id, b, a)
+SELECT g, 'fifth', 1000 FROM generate_series(17, 20) g;
+SELECT is((SELECT count(DISTINCT tableoid) FROM prop WHERE a = 1000), 4::bigint,
+  '... and all take such rows');
+SELECT is(state_of(
+  'ALTER TABLE prop ADD CONSTRAINT d_small CHECK (d < 100)'), '23514',
+  'ADD CONSTRAINT checks the rows in the shards');
+ALTER TABLE prop ADD CONSTRAINT d_small CHECK (d < 100) NOT VALID;
+SELECT is((SELECT count(*) FROM generate_series(1, 4),
+                  state_of($$ INSERT INTO prop (id, b, d)
+                              VALUES (99, 'x', 100) $$) state
+            WHERE state = '23514'), 4::bigint, '... and guards all shards');
+ALTER TABLE prop DROP CONSTRAINT d_small;
+SELECT is_empty($$ SELECT conrelid::regclass FROM pg_constraint
+                    WHERE conname = 'd_small' $$, '... until it is dropped');
+
+SELECT is(state_of('ALTER TABLE prop ALTER a SET NOT NULL'),
+  '23502', 'SET NOT NULL checks the rows in the shards');
+UPDATE prop SET a = 0 WHERE a IS NULL;
+ALTER TABLE prop ALTER a SET NOT NULL;
+SELECT is(columns_of('prop', 'a'),
+  'integer not null, integer not null, integer not null, integer not null',
+  'SET NOT NULL sets it in the shards');
+SELECT is((SELECT count(*) FROM generate_series(1, 4),
+                  state_of($$ INSERT INTO prop (id, b)
+                              VALUES (99, 'x') $$) state
+            WHERE state = '23502'), 4::bigint, '... and is enforced');
+ALTER TABLE prop ALTER a DROP NOT NULL;
+SELECT is(columns_of('prop', 'a'), 'integer, integer, integer, integer',
+  'DROP NOT NULL drops it');
+INSERT INTO prop (id, b) SELECT g, 'sixth' FROM generate_series(21, 24) g;
+SELECT is((SELECT count(DISTINCT tableoid) FROM prop WHERE a IS NULL),
+  4::bigint, '... and all take such rows');
+
+ALTER TABLE prop DROP COLUMN b;
+SELECT results_eq($$ SELECT shard::text FROM shard_fdw.list_shards('prop')
+                       JOIN pg_attribute ON attrelid = shard
+                      WHERE attname = 'b' $$,
+  $$ VALUES ('prop_old') $$,
+  'DROP COLUMN drops it from the shards, unless they had it before');
+INSERT INTO prop (id, a) SELECT g, g FROM generate_series(25, 28) g;
+SELECT results_eq('SELECT id, a, d FROM prop WHERE id > 24 ORDER BY id',
+  'SELECT g, g, 5000000000 FROM generate_series(25, 28) g',
+  '... which does not mix up the others');
+INSERT INTO prop_1 (id, extra) VALUES (29, 290);
+ALTER TABLE prop ADD COLUMN extra int DEFAULT -1;
+INSERT INTO prop (id, extra) SELECT g, g FROM generate_series(31, 34) g;
+INSERT INTO prop (id) VALUES (35);
+SELECT results_eq('SELECT id, extra FROM prop WHERE id > 28 ORDER BY id',
+  'VALUES (29, 290), (31, 31), (32, 32), (33, 33), (34, 34), (35, -1)',
+  'ADD COLUMN takes over a column that a shard has already');
+ALTER TABLE prop ADD COLUMN twice int GENERATED ALWAYS AS (id * 2) STORED;
+INSERT INTO prop (id) SELECT g FROM generate_series(41, 44) g;
+SELECT is_empty('SELECT * FROM prop WHERE twice IS DISTINCT FROM id * 2',
+  'ADD COLUMN of a generated column');
+SELECT is((SELECT count(*) FROM prop), 38::bigint,
+  'no row was lost on the way');
+
+--
+-- Attaching and detaching tables
+--
+
+CREATE FOREIGN TABLE att (id int, t text, CONSTRAINT id_min CHECK (id > 0))
+SERVER shards OPTIONS (shards '1');
+CREATE TABLE att_order (t text, id int, CONSTRAINT id_min CHECK (id > 0));
+CREATE TABLE att_more (
+  a int, id int, b int, c date, t text, CONSTRAINT id_min CHECK (id > 0));
+ALTER TABLE att_more DROP COLUMN a, DROP COLUMN b;
+INSERT INTO att VALUES (1, 'one');
+INSERT INTO att_order VALUES ('two', 2);
+INSERT INTO att_more VALUES (3, '2000-01-01', 'three');
+ALTER TABLE att_order INHERIT att;
+ALTER TABLE att_more INHERIT att;
+SELECT results_eq('SELECT * FROM att ORDER BY id',
+  $$ VALUES (1, 'one'), (2, 'two'), (3, 'three') $$,
+  'rows of attached tables are there at once');
+SELECT is(shard_names('att'), ARRAY['att_0', 'att_more', 'att_order'],
+  'they are shards');
+SET LOCAL shard_fdw.shard = 1;
+INSERT INTO att VALUES (4, 'four');
+INSERT INTO att VALUES (5, 'five'), (6, 'six');
+SET LOCAL shard_fdw.shard = 2;
+INSERT INTO att VALUES (7, 'seven');
+INSERT INTO att VALUES (8, 'eight'), (9, 'nine');
+RESET shard_fdw.shard;
+SELECT results_eq('SELECT id, c, t FROM att_more ORDER BY id',
+  $$ VALUES (3, '2000-01-01'::date, 'three'), (4, NULL, 'four'),
+            (5, NULL, 'five'), (6, NULL, 'six') $$,
+  'rows in a table with dropped and more columns');
+SELECT results_eq('SELECT id, t FROM att_order ORDER BY id',
+  $$ VALUES (2, 'two'), (7, 'seven'), (8, 'eight'), (9, 'nine') $$,
+  'rows in a table with another order of columns');
+ALTER TABLE att_0 NO INHERIT att;
+SELECT results_eq('SELECT min(id), count(*) FROM att', 'VALUES (2, 8::bigint)',
+  'rows of a detached table are no longer there');
+INSERT INTO att SELECT g, 'more' FROM generate_series(10, 20) g;
+SELECT results_eq('SELECT * FROM att_0', $$ VALUES (1, 'one') $$,
+  '... and it gets no rows');
+ALTER TABLE att_more NO INHERIT att;
+INSERT INTO att VALUES (21, 'last');
+SELECT is(shard_fdw.last_shard(), 'att_order'::regclass,
+  'the session goes to the shard that is left');
+ALTER TABLE att_more INHERIT att;
+ALTER TABLE att_0 INHERIT att;
+SELECT results_eq('SELECT id FROM att ORDER BY id',
+  'SELECT generate_series(1, 21)', 'attached again');
+ALTER TABLE att_order NO INHERIT att;
+DROP TABLE att_order;
+INSERT INTO att VALUES (22, 'next');
+SELECT is((SELECT count(*) FROM att WHERE id = 22), 1::bigint,
+  'inserts go on after the session''s shard was detached and dropped');
+
+CREATE TABLE att_missing (id int CONSTRAINT id_min CHECK (id > 0));
+CREATE TABLE att_type (id int CONSTRAINT id_min CHECK (id > 0), t varchar);
+CREATE TABLE att_check (id int, t text);
+SELECT results_eq($$ SELECT name, state
+    FROM unnest(ARRAY['att_missing', 'att_type', 'att_check']) name,
+         error_of(format('ALTER TABLE %I INHERIT att', name)) $$,
+  $$ SELECT name, '42804'
+       FROM unnest(ARRAY['att_missing', 'att_type', 'att_check']) name $$,
+  'what does not have the columns and constraints cannot be a shard');
+CREATE TABLE att_zz (
+  id int CONSTRAINT id_min CHECK (id > 0), t text, must int NOT NULL);
+ALTER TABLE att_zz INHERIT att;
+SET LOCAL shard_fdw.shard = 2;
+SELECT results_eq($$ SELECT state, message FROM error_of(
+    'INSERT INTO att VALUES (30, ''x'')') $$,
+  $$ VALUES ('23502', 'null value in column "must" of relation "att_zz" '
+                      || 'violates not-null constraint') $$,
+  'a column that only the shard has and that must not be null');
+RESET shard_fdw.shard;
+
+-- a table can be a shard of two logical tables
+
+CREATE FOREIGN TABLE one (id int) SERVER shards;
+CREATE FOREIGN TABLE two (t text) SERVER shards;
+CREATE TABLE both_0 () INHERITS (one, two);
+INSERT INTO one VALUES (1);
+INSERT INTO two VALUES ('two');
+INSERT INTO one VALUES (3);
+SELECT bag_eq('SELECT * FROM both_0',
+  $$ VALUES (1, NULL), (NULL, 'two'), (3, NULL) $$,
+  'a shard of two logical tables');
+
+--
+-- Dropping
+--
+
+CREATE FOREIGN TABLE drops (id int) SERVER shards
+OPTIONS (shards '3', route 'round_robin');
+INSERT INTO drops SELECT g FROM generate_series(1, 6) g;
+SELECT is(state_of('DROP FOREIGN TABLE drops'), '2BP01',
+  'DROP FOREIGN TABLE refuses while there are shards');
+DROP TABLE drops_1;
+INSERT INTO drops SELECT g FROM generate_series(11, 14) g;
+SELECT results_eq('SELECT tableoid::regclass::text, count(*) FROM drops
+                    GROUP BY 1 ORDER BY 1',
+  $$ VALUES ('drops_0', 4::bigint), ('drops_2', 4) $$,
+  'inserts go on in the others after DROP TABLE of a shard');
+SELECT results_eq($$ SELECT create_shards::text
+                       FROM shard_fdw.create_shards('drops', 1) $$,
+  $$ VALUES ('drops_3') $$, 'numbers are not used again');
+INSERT INTO drops SELECT g FROM generate_series(21, 23) g;
+SELECT is((SELECT count(DISTINCT tableoid) FROM drops WHERE id > 20), 3::bigint,
+  'the new shard gets its share');
+SELECT is(state_of('DROP SERVER shards'), '2BP01',
+  'DROP SERVER refuses while tables use it');
+SELECT is(state_of('DROP EXTENSION shard_fdw'), '2BP01',
+  'DROP EXTENSION refuses while tables use it');
+SELECT is(state_of('DROP FOREIGN DATA WRAPPER shard_fdw'),
+  '2BP01', 'the wrapper belongs to the extension');
+SELECT is(state_of('DROP EVENT TRIGGER shard_fdw_on_ddl_end'),
+  '2BP01', '... as does the event trigger');
+SELECT is((SELECT count(*) FROM drops), 11::bigint, 'the rows are still there');
+SAVEPOINT dropping;
+DROP FOREIGN TABLE drops CASCADE;
+SELECT is_empty($$ SELECT names_like('drops') $$, 'CASCADE drops the shards');
+CREATE FOREIGN TABLE drops (id int) SERVER shards OPTIONS (shards '1');
+INSERT INTO drops VALUES (1);
+SELECT results_eq('SELECT id FROM drops', 'VALUES (1)',
+  'a new table of the same name');
+ROLLBACK TO dropping;
+INSERT INTO drops SELECT g FROM generate_series(31, 33) g;
+SELECT results_eq('SELECT count(*), count(DISTINCT tableoid) FROM drops',
+  'VALUES (14::bigint, 3::bigint)', 'DROP is rolled back');
+DROP TABLE drops_0, drops_2, drops_3;
+DROP FOREIGN TABLE drops;
+SELECT is_empty($$ SELECT names_like('drops') $$,
+  'DROP FOREIGN TABLE once there are no shards');
+SAVEPOINT creating;
+CREATE FOREIGN TABLE passed (id int) SERVER shards OPTIONS (shards '2');
+INSERT INTO passed VALUES (1);
+ROLLBACK TO creating;
+SELECT is_empty($$ SELECT names_like('passed') $$,
+  'nothing is left of a table whose creation is rolled back');
+SAVEPOINT dropping;
+DROP SERVER shards CASCADE;
+SELECT is_empty($$ SELECT names_like('copied') $$,
+  'DROP SERVER CASCADE drops logical tables and shards');
+ROLLBACK TO dropping;
+DROP EXTENSION shard_fdw CASCADE;
+SELECT is_empty($$ SELECT names_like('copied') UNION ALL
+                   SELECT evtname::text FROM pg_event_trigger
+                    WHERE evtname LIKE 'shard_fdw%' $$,
+  'DROP EXTENSION CASCADE drops all');
+ROLLBACK TO dropping;
+INSERT INTO copied VALUES (99, 'back', 99);
+SELECT is((SELECT t FROM copied WHERE id = 99), 'back', '... and comes back');
+
+--
+-- Roles
+--
+
+SET LOCAL ROLE shard_user;
+CREATE TABLE owned_template (id int PRIMARY KEY, t text);
+CREATE FOREIGN TABLE owned (
+  id int, t text DEFAULT 'none', secret text DEFAULT 'secret',
+  n int GENERATED ALWAYS AS IDENTITY, CONSTRAINT id_min CHECK (id > 0)
+) SERVER shards
+OPTIONS (shards '2', template 'owned_template', route 'round_robin');
+SELECT shard_fdw.create_shards('owned', 1);
+INSERT INTO owned SELECT g FROM generate_series(1, 6) g;
+RESET ROLE;
+SELECT is((SELECT count(*) FROM owned), 6::bigint,
+  'a role with no more than USAGE on the server creates and fills a table');
+SELECT shard_fdw.create_shards('owned', 1);
+SELECT results_eq($$ SELECT oid::regclass::text FROM pg_class
+                      WHERE relkind IN ('r', 'f') AND relname LIKE 'owned%'
+                        AND relowner = 'shard_user'::regrole ORDER BY 1 $$,
+  $$ VALUES ('owned'), ('owned_0'), ('owned_1'), ('owned_2'), ('owned_3'),
+            ('owned_template') $$,
+  'shards belong to the owner of the table, also those a superuser creates');
+CREATE TABLE owner_commands (command text);
+INSERT INTO owner_commands
+VALUES ('SELECT shard_fdw.create_shards(''owned'', 1)'),
+       ('ALTER FOREIGN TABLE owned OPTIONS (SET route ''session'')'),
+       ('DROP FOREIGN TABLE owned CASCADE');
+SELECT results_eq($$ SELECT command, state, message FROM owner_commands,
+                            error_of(command, 'shard_reader') $$,
+  $$ SELECT command, '42501', 'must be owner of foreign table owned'
+       FROM owner_commands $$,
+  'others cannot create shards, change or drop the table');
+SET LOCAL ROLE shard_reader;
+CREATE TABLE foreign_shard (id int, t text, secret text, n int,
+                            CONSTRAINT id_min CHECK (id > 0));
+RESET ROLE;
+SELECT is(state_of('ALTER TABLE foreign_shard INHERIT owned', 'shard_reader'),
+  '42501', '... nor attach a table to it');
+SELECT is(state_of('ALTER TABLE foreign_shard INHERIT owned', 'shard_user'),
+  '42501', 'the owner cannot attach the table of another');
+GRANT shard_user TO shard_reader;
+SET LOCAL ROLE shard_reader;
+SELECT shard_fdw.create_shards('owned', 1);
+RESET ROLE;
+REVOKE shard_user FROM shard_reader;
+SELECT results_eq($$ SELECT relowner::regrole::text FROM pg_class
+                      WHERE relname = 'owned_4' $$,
+  $$ VALUES ('shard_user') $$,
+  'a member of the owner role creates shards for it');
+SELECT is(state_of(
+  $$ SELECT shard_fdw.create_shards('owned', 1, 'model') $$), '42501',
+  'the owner must be allowed to read the template, whoever calls');
+SELECT is(state_of($$ CREATE FOREIGN TABLE bad (id int, n int) SERVER shards
+     OPTIONS (shards '1', template 'model') $$, 'shard_user'),
+  '42501', '... also in CREATE FOREIGN TABLE');
+CREATE SERVER private FOREIGN DATA WRAPPER shard_fdw;
+SELECT results_eq($$ SELECT state, message FROM error_of(
+    'CREATE FOREIGN TABLE bad (id int) SERVER private OPTIONS (shards ''1'')',
+    'shard_user') $$,
+  $$ VALUES ('42501', 'permission denied for foreign server private') $$,
+  'USAGE on the server is needed');
+SELECT is_empty($$ SELECT names_like('bad') $$,
+  '... none left anything behind');
+
+-- what is in the owner's tables does not run as the caller
+
+CREATE SEQUENCE runs_as_owner;
+CREATE SEQUENCE runs_as_other;
+GRANT ALL ON SEQUENCE runs_as_owner, runs_as_other TO PUBLIC;
+CREATE FUNCTION who() RETURNS bool IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM CASE current_user WHEN 'shard_user'
+          THEN nextval('public.runs_as_owner')
+          ELSE nextval('public.runs_as_other') END;
+  RETURN true;
+END $$;
+SET LOCAL ROLE shard_user;
+CREATE FOREIGN TABLE trap (id int) SERVER shards OPTIONS (shards '1');
+CREATE INDEX ON trap_0 (id) WHERE who();
+RESET ROLE;
+SELECT setval('runs_as_owner', 1, false), setval('runs_as_other', 1, false);
+SELECT shard_fdw.create_shards('trap', 1);
+SELECT results_eq('SELECT o.is_called, c.is_called
+                     FROM runs_as_owner o, runs_as_other c',
+  'VALUES (true, false)', 'create_shards() works as the owner of the table');
+SELECT is(current_user, session_user, '... and the caller is who it was');
+
+-- privileges on the logical table are all it takes
+
+CREATE TABLE row_commands (command text);
+INSERT INTO row_commands
+VALUES ('SELECT * FROM owned'), ('INSERT INTO owned VALUES (7)'),
+       ('INSERT INTO owned SELECT 7'), ('UPDATE owned SET id = 7'),
+       ('DELETE FROM owned'), ('TRUNCATE owned');
+SELECT results_eq($$ SELECT command, state, message FROM row_commands,
+                            error_of(command, 'shard_reader') $$,
+  $$ SELECT command, '42501', 'permission denied for foreign table owned'
+       FROM row_commands $$,
+  'no privileges');
+GRANT INSERT ON owned TO shard_reader;
+SET LOCAL ROLE shard_reader;
+INSERT INTO owned (id) VALUES (7);
+INSERT INTO owned (id) SELECT g FROM generate_series(8, 20) g;
+COPY owned (id) FROM stdin;
+21
+\.
+RESET ROLE;
+SELECT results_eq('SELECT id, t, secret FROM owned WHERE id >= 7 ORDER BY id',
+  $$ SELECT g, 'none'::text, 'secret'::text FROM generate_series(7, 21) g $$,
+  'INSERT on the logical table is enough to insert');
+SELECT is(state_of('SELECT * FROM owned', 'shard_reader'),
+  '42501', '... not to read');
+SELECT is(state_of('INSERT INTO owned (id) VALUES (8) RETURNING id',
+                   'shard_reader'),
+  '42501', '... not for RETURNING');
+SELECT is(state_of('INSERT INTO owned_0 VALUES (8)', 'shard_reader'),
+  '42501', '... not to insert into a shard by its name');
+SELECT is(state_of('INSERT INTO owned (id)
+                    SELECT 20 FROM generate_series(1, 6)', 'shard_reader'),
+  '23505', '... constraints of the shards hold');
+REVOKE INSERT ON owned FROM shard_reader;
+GRANT SELECT ON owned TO shard_reader;
+SELECT results_eq($$ SELECT run_as('shard_reader',
+    'SELECT count(*), sum(id), count(DISTINCT tableoid) FROM owned') $$,
+  $$ VALUES ('(21,231,5)') $$, 'SELECT on the logical table is enough to read');
+SET LOCAL constraint_exclusion = on;
+SELECT results_eq($$ SELECT run_as('shard_reader',
+    'SELECT count(*), sum(id), count(DISTINCT tableoid) FROM owned') $$,
+  $$ VALUES ('(21,231,5)') $$, '... with constraint_exclusion = on, too');
+RESET constraint_exclusion;
+SET LOCAL enable_seqscan = off;
+SELECT results_eq($$ SELECT run_as('shard_reader',
+    'SELECT a.id, b.secret FROM owned a JOIN owned b USING (id)
+      WHERE a.id IN (3, 15) ORDER BY 1') $$,
+  $$ VALUES ('(3,secret)'), ('(15,secret)') $$, '... by an index, in a join');
+RESET enable_seqscan;
+SELECT is(state_of('SELECT * FROM owned_0', 'shard_reader'),
+  '42501', '... not to read a shard by its name');
+SELECT is(state_of('INSERT INTO owned (id) VALUES (22)', 'shard_reader'),
+  '42501', '... not to insert');
+SELECT is(state_of('UPDATE owned SET id = id', 'shard_reader'),
+  '42501', '... not to update');
+GRANT UPDATE, DELETE ON owned TO shard_reader;
+SET LOCAL ROLE shard_reader;
+UPDATE owned SET t = 'updated' WHERE id > 10;
+DELETE FROM owned WHERE id > 15;
+RESET ROLE;
+SELECT results_eq('SELECT t, count(*) FROM owned GROUP BY 1 ORDER BY 1',
+  $$ VALUES ('none', 10::bigint), ('updated', 5) $$,
+  'UPDATE and DELETE on the logical table are enough, too');
+REVOKE ALL ON owned FROM shard_reader;
+
+-- a view gives what its owner may do
+
+SET LOCAL ROLE shard_user;
+CREATE VIEW owned_view AS SELECT id, t FROM owned WHERE id < 100;
+GRANT SELECT, INSERT ON owned_view TO shard_reader;
+SET LOCAL ROLE shard_reader;
+INSERT INTO owned_view VALUES (50, 'view');
+RESET ROLE;
+SELECT results_eq($$ SELECT run_as('shard_reader',
+    'SELECT * FROM owned_view WHERE id > 20') $$,
+  $$ VALUES ('(50,view)') $$, 'INSERT and SELECT through the owner''s view');
+
+-- columns, compared with a plain table
+
+CREATE TABLE owned_plain (
+  id int, t text DEFAULT 'none', secret text DEFAULT 'secret',
+  n int GENERATED ALWAYS AS IDENTITY, CONSTRAINT id_min CHECK (id > 0));
+CREATE FOREIGN TABLE columns (
+  id int, t text DEFAULT 'none', secret text DEFAULT 'secret',
+  n int GENERATED ALWAYS AS IDENTITY, CONSTRAINT id_min CHECK (id > 0)
+) SERVER shards;
+CREATE TABLE columns_turned (
+  x text DEFAULT 'hidden', n int NOT NULL, secret text, t text, id int,
+  CONSTRAINT id_min CHECK (id > 0));
+ALTER TABLE columns_turned INHERIT columns;
+GRANT INSERT (id, t), SELECT (t, tableoid) ON columns, owned_plain
+  TO shard_reader;
+CREATE TABLE attempts (attempt text);
+INSERT INTO attempts
+VALUES ('INSERT INTO % (id, t) VALUES (1, $$x$$)'),
+       ('INSERT INTO % (id, t) SELECT 2, $$y$$'),
+       ('INSERT INTO % (id) VALUES (3) RETURNING t'),
+       ('INSERT INTO % (id) VALUES (3) RETURNING id'),
+       ('INSERT INTO % (id, secret) VALUES (3, $$x$$)'),
+       ('INSERT INTO % VALUES (3)'),
+       ('INSERT INTO % VALUES (3, $$x$$, $$x$$)'),
+       ('INSERT INTO % (id) VALUES (0)'),
+       ('INSERT INTO % (id, t) VALUES (0, $$z$$), (1, $$z$$)'),
+       ('INSERT INTO % (id, t) SELECT 0, $$z$$ FROM generate_series(1, 3)'),
+       ('INSERT INTO % (id) VALUES (0) RETURNING t'),
+       ('SELECT t FROM %'),
+       ('SELECT count(*) FROM %'),
+       ('SELECT id FROM %'),
+       ('SELECT t FROM % WHERE id = 1'),
+       ('SELECT % FROM %'),
+       ('UPDATE % SET t = t'),
+       ('DELETE FROM %');
+GRANT SELECT ON attempts TO shard_reader;
+
+-- Error code and detail, or else the result.
+CREATE FUNCTION try(command text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  result text;
+  detail text;
+BEGIN
+  IF command ~ '^SELECT|RETURNING' THEN
+    EXECUTE command INTO result;
+  ELSE
+    EXECUTE command;
+  END IF;
+  RETURN coalesce(result, 'done');
+EXCEPTION WHEN OTHERS THEN
+  GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+  RETURN concat_ws(' ', SQLSTATE, detail);
+END $$;
+SELECT bag_eq($$ SELECT run_as('shard_reader', 'SELECT attempt,
+    try(replace(attempt, ''%'', ''columns'')) FROM attempts') $$,
+  $$ SELECT run_as('shard_reader', 'SELECT attempt,
+    try(replace(attempt, ''%'', ''owned_plain'')) FROM attempts') $$,
+  'column privileges let through, refuse and hide as on a plain table');
+SELECT results_eq('SELECT x, n, secret, t, id FROM columns_turned ORDER BY n',
+  $$ SELECT 'hidden', n, secret, t, id FROM owned_plain ORDER BY n $$,
+  '... and the same rows have got in');
+SELECT is((SELECT detail FROM error_of('INSERT INTO columns (id) VALUES (0)',
+                                       'shard_reader')),
+  'Failing row contains (id, t) = (0, none).',
+  'an error message does not show what the role may not see');
+
+SELECT * FROM finish();
+ROLLBACK;
