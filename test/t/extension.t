@@ -1,0 +1,225 @@
+# The extension as such: who may create it, where it can be, what happens when
+# it goes and comes back, and when its library is loaded.
+use strict;
+use warnings;
+
+use ShardTest;
+use Test::More;
+
+my $node = shard_node('extension');
+my $create_log = q{
+	CREATE FOREIGN TABLE log (a int, b text) SERVER shards OPTIONS (shards '3')};
+my $on_conflict = qr/^cannot use ON CONFLICT on foreign table "log"$/;
+$node->safe_psql('postgres', $create_log);
+
+# Dependencies
+
+my ($state, $message, $all) = sqlstate($node, 'DROP EXTENSION shard_fdw');
+is($state, '2BP01', 'DROP EXTENSION refuses while a server uses it');
+like($all, qr/foreign table log depends on server shards/, '... and says who does');
+($state) = sqlstate($node, 'DROP SERVER shards');
+is($state, '2BP01', 'DROP SERVER refuses while a table uses it');
+($state, $message, $all) = sqlstate($node, 'DROP FOREIGN TABLE log');
+is($state, '2BP01', 'DROP FOREIGN TABLE refuses while there are shards');
+like($all, qr/table log_0 depends on foreign table log/, '... and says which');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.shards'),
+	'3', 'all is as it was');
+
+# Goes and comes back, in a session that has used it, and in another that
+# still has plans.
+
+my $session = $node->background_psql('postgres', on_error_stop => 0);
+my $other = $node->background_psql('postgres', on_error_stop => 0);
+foreach my $s ($session, $other)
+{
+	$s->query_safe('SET client_min_messages = warning');
+	$s->query_safe("PREPARE ins AS INSERT INTO log VALUES (1, 'x')");
+	$s->query_safe('PREPARE total AS SELECT count(*) FROM log');
+	$s->query_safe('EXECUTE ins') for 1 .. 6;
+	$s->query_safe('EXECUTE total') for 1 .. 6;
+}
+is($session->query_safe('EXECUTE total'), '12', 'two sessions have used it');
+$session->query_safe('DROP EXTENSION shard_fdw CASCADE');
+is( $session->query_safe(q{
+		SELECT count(*) FROM pg_class WHERE relname LIKE 'log%'}),
+	'0', 'CASCADE drops tables and shards');
+is( $session->query_safe(q{
+		SELECT count(*) FROM pg_event_trigger WHERE evtname LIKE 'shard%'}),
+	'0', '... and the event trigger');
+is( $session->query_safe(q{
+		SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()}),
+	'1', 'the lock of the lease is still held');
+my (undef, $failed) = $other->query('EXECUTE total');
+is($failed, 1, 'the other session finds the table gone');
+like($other->{stderr}, qr/relation "log" does not exist/, '... and says so');
+$other->{stderr} = '';
+
+$session->query_safe('CREATE EXTENSION shard_fdw');
+$session->query_safe('CREATE SERVER shards FOREIGN DATA WRAPPER shard_fdw');
+$session->query_safe($create_log);
+foreach my $s ($session, $other)
+{
+	$s->query_safe('EXECUTE ins') for 1 .. 6;
+	$s->query_safe("INSERT INTO log SELECT g, 'y' FROM generate_series(1, 10) g");
+}
+is($session->query_safe('EXECUTE total'), '32', 'both sessions use the new one');
+is($other->query_safe('EXECUTE total'), '32', '... and see the same');
+is( $session->query_safe(q{
+		SELECT count(*), count(DISTINCT shard), max(level) FROM shard_fdw.leases}),
+	'2|2|0', 'leases on the new shards');
+is( $session->query_safe(q{
+		SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid > 2}),
+	'2', 'leases on shards that are gone have been given back');
+$session->query_safe('BEGIN');
+$session->query_safe('DROP EXTENSION shard_fdw CASCADE');
+$session->query_safe('ROLLBACK');
+is($session->query_safe('EXECUTE ins; EXECUTE total'),
+	'33', 'DROP EXTENSION rolled back');
+$_->quit foreach ($session, $other);
+
+# Where and by whom
+
+($state, $message, $all) = sqlstate($node, 'CREATE EXTENSION shard_fdw');
+is($state, '42710', 'there is one already');
+$node->safe_psql('postgres', q{
+	CREATE ROLE someone LOGIN;
+	CREATE DATABASE owned OWNER someone;
+	CREATE DATABASE second});
+($state, $message, $all) = sqlstate($node, 'CREATE EXTENSION shard_fdw',
+	database => 'owned', user => 'someone');
+is("$state $message", '42501 permission denied to create extension "shard_fdw"',
+	'only a superuser may create it, not the owner of the database');
+like($all, qr/HINT:  Must be superuser to create this extension/, '... says the hint');
+($state) = sqlstate($node, 'CREATE EXTENSION shard_fdw SCHEMA public',
+	database => 'owned');
+is($state, '0A000', 'its schema is fixed');
+
+setup_shards($node, 'second');
+is( $node->safe_psql('second', qq{
+		$create_log;
+		INSERT INTO log SELECT g FROM generate_series(1, 5) g;
+		SELECT count(*) FROM log;
+		SELECT count(*), max(level) FROM shard_fdw.leases}),
+	"5\n1|0", 'a second database');
+is( $node->safe_psql('postgres', q{
+		SELECT count(*) FROM log; SELECT count(*) FROM shard_fdw.leases}),
+	"33\n0", '... has nothing to do with the first');
+$node->safe_psql('owned', 'CREATE EXTENSION shard_fdw');
+is( $node->safe_psql('owned', q{
+		SET ROLE someone;
+		SELECT count(*) FROM shard_fdw.shards;
+		SELECT count(*) FROM shard_fdw.leases}),
+	"0\n0", 'anybody may use its views');
+($state) = sqlstate($node, 'CREATE SERVER s FOREIGN DATA WRAPPER shard_fdw',
+	database => 'owned', user => 'someone');
+is($state, '42501', 'making servers takes USAGE of the wrapper');
+
+# The first statement of a session, when the library is not loaded yet
+
+is( $node->safe_psql('postgres', q{
+		SET shard_fdw.shard = 2;
+		INSERT INTO log VALUES (1000) RETURNING shard_fdw.last_shard();
+		SHOW shard_fdw.shard}),
+	"log_2\n2", 'the setting is kept that was made before');
+is( $node->safe_psql('postgres', q{
+		BEGIN;
+		SET LOCAL shard_fdw.shard = 1;
+		INSERT INTO log VALUES (1001) RETURNING shard_fdw.last_shard();
+		COMMIT;
+		SHOW shard_fdw.shard}),
+	"log_1\n-1", '... also by SET LOCAL, to the end of the transaction');
+($state, undef, $all) = sqlstate($node, q{
+	SET shard_fdw.shard = 'many';
+	INSERT INTO log VALUES (1002);
+	DO $$ BEGIN ASSERT current_setting('shard_fdw.shard') = '-1'; END $$});
+is($state, '00000', 'a bad value that was set before is forgotten');
+like($all, qr/WARNING:  .*invalid value for parameter "shard_fdw.shard": "many"/,
+	'... with a warning');
+($state) = sqlstate($node, q{
+	SET shard_fdw.shard = 0;
+	INSERT INTO log VALUES (1003);
+	SET shard_fdw.sharrd = 0});
+is($state, '42602', 'other names of ours cannot be set');
+is( $node->safe_psql('second', q{
+		ALTER DATABASE second SET shard_fdw.shard = 1;
+		\c
+		INSERT INTO log VALUES (1) RETURNING shard_fdw.last_shard()}),
+	'log_1', 'a setting of the database');
+is( $node->safe_psql('second', q{
+		SET shard_fdw.shard = 1;
+		SELECT count(*) FROM log WHERE a = 1;
+		SELECT shard_fdw.last_shard() IS NULL}),
+	"2\nt", 'a query comes first');
+foreach my $first (
+	'SELECT * FROM shard_fdw.shards WHERE ordinal = 5',
+	'SELECT * FROM ONLY log',
+	'EXPLAIN SELECT * FROM log',
+	'UPDATE log SET a = a WHERE false',
+	'DELETE FROM log WHERE false',
+	'ANALYZE log',
+	'TRUNCATE ONLY log',
+	'ALTER FOREIGN TABLE log ALTER a SET STATISTICS 10',
+	'SELECT shard_fdw.last_shard()',
+	q{SELECT * FROM shard_fdw.run_command_on_shards('log', 'SELECT') WHERE false},
+	'COPY log FROM stdin')
+{
+	($state) = sqlstate($node, $first);
+	is($state, '00000', "what comes first may be: $first");
+}
+is($node->safe_psql('postgres', 'SELECT count(*) FROM log'),
+	'37', '... and no row is lost by it');
+
+# ON CONFLICT: what can be told before the library is there, core tells.
+
+foreach my $clause ('DO NOTHING', '(a) DO NOTHING', '(a) DO UPDATE SET b = 1',
+	'ON CONSTRAINT x DO NOTHING')
+{
+	my $insert = "INSERT INTO log VALUES (1) ON CONFLICT $clause";
+
+	($state) = sqlstate($node, $insert);
+	like($state, qr/^(0A000|42P10|42704)$/, "first of all: ON CONFLICT $clause");
+	($state) = sqlstate($node, "EXPLAIN $insert");
+	like($state, qr/^(0A000|42P10|42704)$/, "EXPLAIN, first of all: ON CONFLICT $clause");
+	next if $clause =~ /CONSTRAINT/;
+	($state, $message) = sqlstate($node, "SELECT count(*) FROM log; $insert");
+	is($state, '0A000', "later on: ON CONFLICT $clause");
+	like($message, $on_conflict, '... is refused by us');
+}
+is($node->safe_psql('postgres', 'SELECT count(*) FROM log'),
+	'37', 'no row has got in');
+
+# Preloaded
+
+foreach my $parameter ('session_preload_libraries', 'shared_preload_libraries')
+{
+	$node->append_conf('postgresql.conf', "$parameter = 'shard_fdw'");
+	$node->restart;
+	is( $node->safe_psql('postgres', 'SHOW shard_fdw.shard'),
+		'-1', "$parameter: the library is there");
+	($state, $message) = sqlstate($node,
+		'INSERT INTO log VALUES (1) ON CONFLICT (a) DO NOTHING');
+	is($state, '0A000', "$parameter: ON CONFLICT, first of all");
+	like($message, $on_conflict, '... is refused by us');
+	is( $node->safe_psql('postgres', q{
+			SET shard_fdw.shard = 2;
+			BEGIN;
+			INSERT INTO log SELECT 2000 FROM generate_series(1, 10);
+			SELECT count(*) FROM log_2 WHERE a = 2000;
+			ROLLBACK;
+			RESET shard_fdw.shard;
+			INSERT INTO log VALUES (2001);
+			SELECT count(*), max(level) FROM shard_fdw.leases}),
+		"10\n1|0", "$parameter: inserts and leases");
+	($state) = sqlstate($node, 'SET shard_fdw.sharrd = 0');
+	is($state, '42602', "$parameter: other names of ours cannot be set");
+	is( $node->safe_psql('template1', 'SELECT count(*) FROM pg_class WHERE relname = $$pg_class$$'),
+		'1', "$parameter: a database without the extension is none the worse");
+	$node->append_conf('postgresql.conf', "$parameter = ''");
+}
+$node->restart;
+is( $node->safe_psql('postgres', q{
+		LOAD 'shard_fdw'; SHOW shard_fdw.shard; SELECT count(*) FROM log}),
+	"-1\n39", 'loaded by hand');
+
+$node->stop;
+done_testing();

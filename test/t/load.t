@@ -1,0 +1,114 @@
+# Many clients at once: every row arrives, sessions spread evenly, and nothing
+# is left behind.
+use strict;
+use warnings;
+
+use ShardTest;
+use Test::More;
+
+my $node = shard_node('load');
+$node->safe_psql('postgres', q{
+	CREATE FOREIGN TABLE log (id bigserial, client int, n int)
+	  SERVER shards OPTIONS (shards '8');
+	CREATE FOREIGN TABLE rr (client int, n int)
+	  SERVER shards OPTIONS (shards '8', route 'round_robin');
+	CREATE FOREIGN TABLE bulk (client int, n int)
+	  SERVER shards OPTIONS (shards '8', route 'round_robin');
+	-- smallest and greatest number of sessions of a shard
+	CREATE VIEW balance AS
+	SELECT min(sessions), max(sessions), sum(sessions)
+	  FROM shard_fdw.shards WHERE logical = 'log'::regclass;
+});
+
+# Every client inserts once and then waits at the gate, so that all of them
+# hold a lease at the same time.
+my $gate = $node->background_psql('postgres');
+my $script = q{
+INSERT INTO log (client, n) VALUES (:client_id, 1);
+SELECT pg_advisory_xact_lock_shared(4711);
+};
+
+foreach my $case ([ 32, '4|4|32', 60 ], [ 21, '2|3|21', 20 ], [ 5, '0|1|5', 20 ])
+{
+	my ($clients, $balance, $each) = @$case;
+
+	$gate->query_safe('SELECT pg_advisory_lock(4711)');
+	$node->safe_psql('postgres', 'TRUNCATE log');
+	my $bench = pgbench_start($node, $script, '-c', $clients, '-j', '4',
+		'-t', $each, '-M', 'prepared');
+	poll_ok($node, "SELECT sum = $clients FROM balance",
+		"$clients clients lease a shard each");
+	is($node->safe_psql('postgres', 'SELECT * FROM balance'),
+		$balance, "$clients clients: shards differ by one at most");
+	is( $node->safe_psql('postgres', q{
+			SELECT count(DISTINCT (shard, level)) = count(*), max(level)
+			  FROM shard_fdw.leases}),
+		't|' . (int(($clients + 7) / 8) - 1),
+		"$clients clients: no level is left out");
+	$gate->query_safe('SELECT pg_advisory_unlock(4711)');
+
+	# They go on with the shard they have.
+	is(pgbench_ok($bench, "$clients clients"),
+		$clients * $each, "$clients clients: all transactions");
+	is( $node->safe_psql('postgres', q{
+			SELECT count(*), count(DISTINCT client), count(DISTINCT id),
+			       count(DISTINCT (client, tableoid)) FROM log}),
+		join('|', $clients * $each, $clients, $clients * $each, $clients),
+		"$clients clients: a row for every transaction, a shard for every client");
+	poll_ok($node, 'SELECT sum = 0 FROM balance',
+		"$clients clients: no lease is left");
+}
+$gate->quit;
+
+# Round robin: each client's rows are even, so are all of them.
+
+foreach my $mode ('simple', 'extended', 'prepared')
+{
+	$node->safe_psql('postgres', 'TRUNCATE rr');
+	my $done = pgbench_run($node, "round robin, $mode",
+		'INSERT INTO rr VALUES (:client_id, 1);',
+		'-c', '32', '-j', '4', '-t', '25', '-M', $mode);
+	is( $node->safe_psql('postgres', q{
+			SELECT count(*), count(DISTINCT tableoid) FROM rr}),
+		"$done|8", "round robin, $mode: a row for every transaction");
+	is( $node->safe_psql('postgres', q{
+			SELECT max(n), min(n) FROM
+			  (SELECT client, tableoid, count(*) AS n FROM rr GROUP BY 1, 2) c}),
+		'4|3', "round robin, $mode: even for every client");
+	cmp_ok(
+		$node->safe_psql('postgres', q{
+			SELECT max(n) - min(n) FROM
+			  (SELECT count(*) AS n FROM rr GROUP BY tableoid) c}),
+		'<=', 32, "round robin, $mode: even in all");
+}
+is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.leases'),
+	'0', 'round robin leases nothing');
+
+# Statements of many rows, and rollbacks.
+
+my $done = pgbench_run($node, 'bulk', q{
+BEGIN;
+INSERT INTO bulk SELECT :client_id, g FROM generate_series(1, 50) g;
+SAVEPOINT s;
+INSERT INTO bulk SELECT -1, g FROM generate_series(1, 10) g;
+ROLLBACK TO s;
+INSERT INTO bulk VALUES (:client_id, 51), (:client_id, 52), (:client_id, 53);
+COMMIT;
+}, '-c', '16', '-j', '4', '-t', '20');
+is( $node->safe_psql('postgres', q{
+		SELECT count(*), sum(n), count(DISTINCT tableoid), min(client) FROM bulk}),
+	join('|', $done * 53, $done * 53 * 54 / 2, 8, 0),
+	'bulk: all rows of what was committed, no other');
+
+# A new session for every transaction.
+
+$node->safe_psql('postgres', 'TRUNCATE log');
+$done = pgbench_run($node, 'reconnecting',
+	'INSERT INTO log (client, n) VALUES (:client_id, 1);',
+	'-C', '-c', '12', '-j', '2', '-t', '12');
+is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT id) FROM log'),
+	"$done|$done", 'reconnecting: a row for every transaction');
+poll_ok($node, 'SELECT sum = 0 FROM balance', 'reconnecting: no lease is left');
+
+$node->stop;
+done_testing();

@@ -1,0 +1,145 @@
+# Memory does not grow with the number of rows, nor with that of statements.
+use strict;
+use warnings;
+
+use ShardTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+plan skip_all => 'this system has no /proc' unless -r "/proc/$$/status";
+
+# Few shared buffers: those that a backend has touched count as its memory.
+my $node = shard_node('memory', conf => "shared_buffers = 1MB\nmax_wal_size = 2GB\n");
+my $dir = PostgreSQL::Test::Utils::tempdir;
+$node->safe_psql('postgres', q{
+	CREATE TABLE model (id int PRIMARY KEY, v text, w text);
+	CREATE FOREIGN TABLE log (id int, v text, w text)
+	  SERVER shards OPTIONS (shards '4', template 'model');
+	CREATE FOREIGN TABLE rr (id int, v text, w text)
+	  SERVER shards OPTIONS (shards '4', template 'model', route 'round_robin');
+	CREATE FUNCTION rows_of(n int, width int) RETURNS TABLE (id int, v text, w text)
+	LANGUAGE sql AS
+	$$ SELECT g, repeat(chr(65 + g % 26), width), 'w' || g FROM generate_series(1, n) g $$;
+	-- what the backend has asked the system for, caches included
+	CREATE VIEW memory AS
+	SELECT sum(total_bytes)::bigint AS bytes FROM pg_backend_memory_contexts;
+});
+
+# The peak of a backend's memory so far, in kB.
+sub peak
+{
+	my ($session) = @_;
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+	my ($peak) = slurp_file("/proc/$pid/status") =~ /^VmHWM:\s+(\d+) kB/m;
+	return $peak;
+}
+
+# Rows, and their width, of the smaller run: more than is ever collected at
+# once.  The larger has ten times as many.  (A function in FROM would collect
+# its rows, up to work_mem.)
+my %sizes = (narrow => [ 10000, 150 ], wide => [ 1500, 5000 ]);
+my $allowance = 1024;
+
+foreach my $name (sort keys %sizes)
+{
+	my ($n, $width) = @{ $sizes{$name} };
+
+	foreach my $format ('text', 'binary')
+	{
+		$node->safe_psql('postgres',
+			"COPY (SELECT * FROM rows_of($_, $width)) TO '$dir/$name.$format.$_' (FORMAT $format)")
+		  foreach ($n, 10 * $n);
+	}
+	foreach my $table ('log', 'rr')
+	{
+		my %commands = (
+			'COPY' => sub { "COPY $table FROM '$dir/$name.text.$_[0]'" },
+			'COPY of binary' =>
+			  sub { "COPY $table FROM '$dir/$name.binary.$_[0]' (FORMAT binary)" },
+			'INSERT ... SELECT' =>
+			  sub { "INSERT INTO $table SELECT generate_series(1, $_[0]), repeat('x', $width), 'w'" },
+			'INSERT ... RETURNING' =>
+			  sub { "WITH i AS (INSERT INTO $table SELECT generate_series(1, $_[0]), 'x', 'w' RETURNING 1) SELECT FROM i WHERE false" });
+
+		foreach my $command (sort keys %commands)
+		{
+			my $session = $node->background_psql('postgres');
+
+			# What is loaded or cached once must not count.
+			$session->query_safe("TRUNCATE $table; SELECT count(*) FROM $table;");
+			$session->query_safe($commands{$command}->($n));
+			$session->query_safe("TRUNCATE $table");
+			$session->query_safe($commands{$command}->($n));
+			my $small = peak($session);
+			$session->query_safe("TRUNCATE $table");
+			$session->query_safe($commands{$command}->(10 * $n));
+			my $large = peak($session);
+			is($session->query_safe("SELECT count(*) FROM $table"),
+				10 * $n, "$command of $name rows into $table");
+			cmp_ok($large - $small, '<=', $allowance,
+				"... takes $large kB, for a tenth of the rows $small kB");
+			$session->quit;
+		}
+	}
+}
+
+# Many small statements: in one transaction, and each in its own.
+
+my %loops = (
+	'a row at a time' => 'INSERT INTO %s VALUES (i, $$v$$, $$w$$)',
+	'three rows at a time' =>
+	  'INSERT INTO %s VALUES (i, $$v$$), (i, $$v$$), (i, $$v$$)',
+	'with a savepoint' =>
+	  'BEGIN INSERT INTO %s VALUES (i, $$v$$); EXCEPTION WHEN unique_violation THEN NULL; END');
+$node->safe_psql('postgres', q{
+	CREATE FOREIGN TABLE log_plain (id int, v text, w text) SERVER shards OPTIONS (shards '4');
+	CREATE FOREIGN TABLE rr_plain (id int, v text, w text)
+	  SERVER shards OPTIONS (shards '4', route 'round_robin')});
+foreach my $table ('log_plain', 'rr_plain')
+{
+	foreach my $loop (sort keys %loops)
+	{
+		my $session = $node->background_psql('postgres');
+		my $statement = sprintf($loops{$loop}, $table);
+		my $do = "DO \$do\$ BEGIN FOR i IN 1 .. %d LOOP $statement; END LOOP; END \$do\$";
+
+		# Savepoints that have written stay with the transaction.
+		my ($few, $many) = $loop =~ /savepoint/ ? (500, 1000) : (1000, 20000);
+		my $each = $loop =~ /savepoint/ ? 1024 : 4;
+		$session->query_safe('BEGIN');
+		$session->query_safe(sprintf($do, $few));
+		my $before = $session->query_safe('SELECT bytes FROM memory');
+		$session->query_safe(sprintf($do, $many));
+		my $after = $session->query_safe('SELECT bytes FROM memory');
+		$session->query_safe('COMMIT');
+		cmp_ok($after - $before, '<=', $many * $each,
+			"$table: one transaction, $loop: from $before to $after bytes");
+		my $done = $session->query_safe('SELECT bytes FROM memory');
+		cmp_ok($done - $before, '<=', 64 * 1024,
+			"$table: ... at its end $done bytes");
+		$session->quit;
+	}
+
+	my $session = $node->background_psql('postgres');
+	my $insert = "INSERT INTO $table VALUES (1, 'v', 'w');\n";
+	$session->query_safe($insert x 200);
+	my $before = $session->query_safe('SELECT bytes FROM memory');
+	$session->query_safe($insert x 3000);
+	my $after = $session->query_safe('SELECT bytes FROM memory');
+	cmp_ok($after - $before, '<=', 8 * 1024,
+		"$table: a transaction each: from $before to $after bytes");
+
+	# Whenever a shard changes, what is known of all of them is built anew.
+	my $change = "SELECT FROM shard_fdw.seal('${table}_0'); $insert"
+	  . "SELECT FROM shard_fdw.unseal('${table}_0'); $insert";
+	$session->query_safe($change x 50);
+	$before = $session->query_safe('SELECT bytes FROM memory');
+	$session->query_safe($change x 300);
+	$after = $session->query_safe('SELECT bytes FROM memory');
+	cmp_ok($after - $before, '<=', 64 * 1024,
+		"$table: shards change: from $before to $after bytes");
+	$session->quit;
+}
+
+$node->stop;
+done_testing();
