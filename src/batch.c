@@ -29,11 +29,22 @@
 #include "commands/copyfrom_internal.h"
 #include "commands/trigger.h"
 #include "optimizer/optimizer.h"
+#include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
-/* Rows that wait take about this much memory, at most, all shards together. */
-#define MAX_BUFFERED_BYTES	(128 * 1024)
+/*
+ * Rows that wait take about this much memory, at most: those of one shard,
+ * which is enough for a page or two of narrow rows, and all together.
+ *
+ * Statements of some thousand rows get by with less.  What such a statement
+ * allocates over and above its plan, the C library is likely to give back to
+ * the system at its end, and the next one pays for having it faulted in again.
+ */
+#define MAX_SHARD_BYTES		(32 * 1024)
+#define MAX_BYTES			(512 * 1024)
+#define MAX_BYTES_AT_FIRST	(64 * 1024)
+#define FLUSHES_AT_FIRST	32
 
 /*
  * shard_batch_size
@@ -158,14 +169,20 @@ add_pending(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row,
 		oldcontext = MemoryContextSwitchTo(insert->estate->es_query_cxt);
 		copy = next_slot(insert, target);
 		MemoryContextSwitchTo(oldcontext);
-		/* Make the tuple at once, rather than copy one made for the row. */
-		slot_getallattrs(row);
-		memcpy(copy->tts_values, row->tts_values, natts * sizeof(Datum));
-		memcpy(copy->tts_isnull, row->tts_isnull, natts * sizeof(bool));
-		ExecStoreVirtualTuple(copy);
-		ExecMaterializeSlot(copy);
+		if (TTS_IS_HEAPTUPLE(row) && ((HeapTupleTableSlot *) row)->tuple != NULL)
+			ExecCopySlot(copy, row);
+		else
+		{
+			/* Make the tuple here, rather than copy one made for the row. */
+			slot_getallattrs(row);
+			memcpy(copy->tts_values, row->tts_values, natts * sizeof(Datum));
+			memcpy(copy->tts_isnull, row->tts_isnull, natts * sizeof(bool));
+			ExecStoreVirtualTuple(copy);
+			ExecMaterializeSlot(copy);
+		}
 		copy->tts_tableOid = row->tts_tableOid;
-		size = ((HeapTupleTableSlot *) copy)->tuple->t_len;
+		size = ((HeapTupleTableSlot *) copy)->tuple->t_len +
+			sizeof(HeapTupleTableSlot) + natts * (sizeof(Datum) + sizeof(bool));
 		row = copy;
 	}
 	target->pending[target->npending++] = row;
@@ -203,6 +220,11 @@ write_local(ShardInsert *insert, ShardTarget *target)
 	{
 		oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
 		target->bistate = GetBulkInsertState();
+		/* One ring for all shards, or it would not be small. */
+		FreeAccessStrategy(target->bistate->strategy);
+		if (insert->ring == NULL)
+			insert->ring = GetAccessStrategy(BAS_BULKWRITE);
+		target->bistate->strategy = insert->ring;
 		MemoryContextSwitchTo(oldcontext);
 	}
 
@@ -225,8 +247,8 @@ write_local(ShardInsert *insert, ShardTarget *target)
 		if (has_after_row)
 			ExecARInsertTriggers(estate, rri, row, recheck, NULL);
 		list_free(recheck);
-		ResetPerTupleExprContext(estate);
 	}
+	ResetPerTupleExprContext(estate);
 }
 
 /*
@@ -327,6 +349,7 @@ shard_batch_flush(ShardInsert *insert)
 		for (int i = 0; i < Min(target->npending, target->nslots); i++)
 			ExecClearTuple(target->slots[i]);
 		target->npending = 0;
+		target->pending_bytes = 0;
 	}
 
 	if (copy != NULL)
@@ -334,6 +357,7 @@ shard_batch_flush(ShardInsert *insert)
 		copy->line_buf_valid = line_buf_valid;
 		copy->cur_lineno = lineno;
 	}
+	insert->nflushes++;
 	insert->nbuffered = 0;
 	insert->buffered_bytes = 0;
 	MemoryContextReset(insert->batch_context);
@@ -440,6 +464,7 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 				  TupleTableSlot *slot)
 {
 	TupleTableSlot *row;
+	Size		size;
 
 	if (unlikely(!insert->is_init))
 		init_collecting(insert);
@@ -454,7 +479,9 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 
 	row = shard_target_row(insert, target, slot, target->slot);
 	shard_check_row(insert, target, row);
-	insert->buffered_bytes += add_pending(insert, target, row, false);
+	size = add_pending(insert, target, row, false);
+	target->pending_bytes += size;
+	insert->buffered_bytes += size;
 	insert->nbuffered++;
 	if (insert->copy != NULL)
 		target->linenos[target->npending - 1] = insert->copy->cur_lineno;
@@ -463,7 +490,10 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 	shard_last = RelationGetRelid(target->rri->ri_RelationDesc);
 
 	if (target->npending >= insert->table->batch_size ||
-		insert->buffered_bytes >= MAX_BUFFERED_BYTES)
+		(target->pending_bytes >= MAX_SHARD_BYTES &&
+		 target->rri->ri_FdwRoutine == NULL) ||
+		insert->buffered_bytes >= (insert->nflushes < FLUSHES_AT_FIRST ?
+								   MAX_BYTES_AT_FIRST : MAX_BYTES))
 		shard_batch_flush(insert);
 	return true;
 }
@@ -531,7 +561,10 @@ shard_batch_end(ShardInsert *insert, ShardTarget *target)
 {
 	Assert(target->npending == 0);
 	if (target->bistate != NULL)
+	{
+		target->bistate->strategy = NULL;	/* it has other users */
 		FreeBulkInsertState(target->bistate);
+	}
 	if (target->max_pending > 0)
 		table_finish_bulk_insert(target->rri->ri_RelationDesc,
 								 insert_options(target->rri->ri_RelationDesc));

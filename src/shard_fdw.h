@@ -112,6 +112,7 @@ typedef struct ShardTarget
 	bool		can_batch;
 	BulkInsertState bistate;
 	int			npending;
+	Size		pending_bytes;	/* memory they take */
 	int			max_pending;
 	TupleTableSlot **pending;	/* rows to write */
 	uint64	   *linenos;		/* their COPY lines, if known */
@@ -146,6 +147,8 @@ typedef struct ShardInsert
 	struct CopyFromStateData *copy; /* the COPY whose rows we collect */
 	int			nbuffered;		/* rows collected, all shards together */
 	Size		buffered_bytes;
+	int			nflushes;
+	BufferAccessStrategy ring;	/* what COPY writes through */
 } ShardInsert;
 
 /* in shard_fdw.c */
