@@ -15,6 +15,7 @@ OBJS = \
 	src/clone.o \
 	src/ddl.o \
 	src/fromcore.o \
+	src/hash.o \
 	src/insert.o \
 	src/option.o \
 	src/plan.o \

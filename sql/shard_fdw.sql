@@ -52,6 +52,18 @@ COMMENT ON EVENT TRIGGER shard_fdw_on_ddl_end
 IS 'creates the shards that CREATE FOREIGN TABLE asks for';
 
 --
+-- The hash route
+--
+
+CREATE FUNCTION shard_fdw.in_hash(
+  modulus int, remainder int, VARIADIC key "any")
+RETURNS bool
+AS 'MODULE_PATHNAME', 'shard_in_hash'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION shard_fdw.in_hash(int, int, "any")
+IS 'in a CHECK constraint: says which hashes of its key a shard holds';
+
+--
 -- Looking at shards
 --
 

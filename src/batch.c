@@ -59,7 +59,7 @@ shard_batch_size(ShardInsert *insert)
 	ResultRelInfo *root = insert->root;
 	Plan	   *plan = insert->mtstate->ps.plan;
 
-	if (!insert->may_batch)
+	if (!insert->may_batch || insert->on_conflict)
 		return 1;
 
 	/* Core wants these done row by row. */
@@ -243,7 +243,7 @@ write_local(ShardInsert *insert, ShardTarget *target)
 		if (copy != NULL)
 			copy->cur_lineno = target->linenos[i];
 		if (rri->ri_NumIndices > 0)
-			recheck = shard_insert_index_tuples(rri, row, estate);
+			recheck = shard_insert_index_tuples(rri, row, estate, NULL);
 		if (has_after_row)
 			ExecARInsertTriggers(estate, rri, row, recheck, NULL);
 		list_free(recheck);
@@ -428,9 +428,11 @@ init_collecting(ShardInsert *insert)
 	insert->collects = shard_batch_size(insert) > 1;
 	if (insert->is_copy && !copy_may_collect(insert))
 		insert->collects = false;
-	insert->batch_context =
-		AllocSetContextCreate(insert->estate->es_query_cxt,
-							  "shard_fdw batch", ALLOCSET_DEFAULT_SIZES);
+	/* COPY may hand over batches that we have not collected. */
+	if (insert->collects || insert->is_copy)
+		insert->batch_context =
+			AllocSetContextCreate(insert->estate->es_query_cxt,
+								  "shard_fdw batch", ALLOCSET_DEFAULT_SIZES);
 }
 
 /*
@@ -525,7 +527,7 @@ shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
 		init_collecting(insert);
 	for (int i = 0; i < *nslots; i++)
 	{
-		ShardTarget *target = shard_insert_target(insert);
+		ShardTarget *target = shard_insert_target(insert, slots[i]);
 		TupleTableSlot *row;
 
 		if (!target->can_batch)

@@ -404,15 +404,20 @@ copy_triggers(Relation source, Oid shard)
  *		Create a shard of the logical table under the given name, as a copy
  *		of the table "source" unless that is NULL.  SPI is connected.
  *
+ * "placement" is the condition that says which hashes of the key the shard
+ * holds, or NULL; what the source has instead of it is not copied.
+ *
  * Returns its OID.  Raises ERRCODE_DUPLICATE_TABLE if the name is taken, and
  * what the DDL commands raise.
  */
 Oid
-shard_clone(Relation logical, const char *name, Relation source)
+shard_clone(Relation logical, const char *name, Relation source,
+			const char *placement)
 {
 	StringInfoData sql;
 	char	   *schema = get_namespace_name(RelationGetNamespace(logical));
 	Oid			shard;
+	char	   *constraint;
 
 	if (OidIsValid(get_relname_relid(name, RelationGetNamespace(logical))))
 		ereport(ERROR,
@@ -452,6 +457,13 @@ shard_clone(Relation logical, const char *name, Relation source)
 		/* A sealed table can be the model, but new shards are open. */
 		if (shard_seal_constraint(RelationGetRelid(logical)) == NULL)
 			shard_drop_seal(shard);
+		while ((constraint = shard_placement_constraint(shard)) != NULL)
+			shard_execute("ALTER TABLE %s DROP CONSTRAINT %s",
+						  shard_qualified_name(shard),
+						  quote_identifier(constraint));
 	}
+	if (placement != NULL)
+		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_hash CHECK (%s)",
+					  shard_qualified_name(shard), placement);
 	return shard;
 }

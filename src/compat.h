@@ -73,16 +73,35 @@ shard_lock_held(const LOCKTAG *tag, LOCKMODE mode)
 #endif
 }
 
-/* 16 can restrict index insertion to summarizing indexes. */
+/*
+ * 16 can restrict index insertion to summarizing indexes.  With "conflict"
+ * given, duplicates are no errors but reported there.
+ */
 static inline List *
 shard_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot,
-						  EState *estate)
+						  EState *estate, bool *conflict)
 {
 #if PG_VERSION_NUM < 160000
-	return ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL);
+	return ExecInsertIndexTuples(rri, slot, estate, false, conflict != NULL,
+								 conflict, NIL);
 #else
-	return ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL,
-								 false);
+	return ExecInsertIndexTuples(rri, slot, estate, false, conflict != NULL,
+								 conflict, NIL, false);
+#endif
+}
+
+/* 18 can ignore one tuple. */
+static inline bool
+shard_check_index_constraints(ResultRelInfo *rri, TupleTableSlot *slot,
+							  EState *estate, ItemPointer conflict)
+{
+#if PG_VERSION_NUM < 180000
+	return ExecCheckIndexConstraints(rri, slot, estate, conflict, NIL);
+#else
+	ItemPointerData none;
+
+	ItemPointerSetInvalid(&none);
+	return ExecCheckIndexConstraints(rri, slot, estate, conflict, &none, NIL);
 #endif
 }
 
@@ -151,9 +170,27 @@ shard_check_insert_target(ResultRelInfo *rri)
 	bms_overlap((rinfo)->clause_relids, (rel)->nulling_relids)
 #endif
 
+/* 16 describes in another way what outer joins a condition waits for. */
+#if PG_VERSION_NUM < 160000
+#define shard_make_pseudoconstant(root, clause, security_level) \
+	make_restrictinfo(root, clause, true, false, true, security_level, \
+					  NULL, NULL, NULL)
+#else
+#define shard_make_pseudoconstant(root, clause, security_level) \
+	make_restrictinfo(root, clause, true, false, false, true, security_level, \
+					  NULL, NULL, NULL)
+#endif
+
 /* 18 gives an append relation the tuples of its children, not their rows. */
 #define shard_append_tuples(rows, tuples) \
 	(PG_VERSION_NUM < 180000 ? (rows) : (tuples))
+
+/* 18 renamed the field. */
+#if PG_VERSION_NUM < 180000
+#define shard_check_exprs	ri_ConstraintExprs
+#else
+#define shard_check_exprs	ri_CheckConstraintExprs
+#endif
 
 /* 18 has constraints that are declared but not enforced. */
 #if PG_VERSION_NUM < 180000

@@ -172,6 +172,42 @@ lock_model_shard(ShardTable *table)
 }
 
 /*
+ * The conditions that say which hashes of the key each of "count" new shards
+ * of a hash table holds: the remainders that no shard has, of the modulus
+ * that the table's shards have, or of the count if there are none.
+ */
+static char **
+new_placements(Relation logical, const ShardTable *table, PartitionKey key,
+			   int count)
+{
+	char	  **result = palloc0(sizeof(char *) * count);
+	char	   *columns = shard_key_columns(key, table->relid);
+	int			modulus = table->nplaces > 0 ?
+		table->places[table->nplaces - 1].modulus : count;
+	int			n = 0;
+
+	for (int r = 0; r < modulus && n < count; r++)
+	{
+		bool		taken = false;
+
+		for (int i = 0; i < table->nplaces && !taken; i++)
+			taken = r % table->places[i].modulus == table->places[i].remainder;
+		if (!taken)
+			result[n++] = psprintf("shard_fdw.in_hash(%d, %d, %s)", modulus, r,
+								   columns);
+	}
+	if (n < count)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot add %d shards to foreign table \"%s\"", count,
+						RelationGetRelationName(logical)),
+				 errdetail_plural("Its shards hold the remainders of the hash modulo %d, of which %d is missing.",
+								  "Its shards hold the remainders of the hash modulo %d, of which %d are missing.",
+								  n, modulus, n)));
+	return result;
+}
+
+/*
  * Create shards of the logical table, as its owner, and return their OIDs.
  * Without a template another shard is copied, if there is one.
  */
@@ -184,6 +220,7 @@ create_shards(Oid logical_relid, int count, Oid template)
 	Relation	source = NULL;
 	ShardTable *table;
 	ShardOptions options;
+	char	  **placements = NULL;
 	uint64		number;
 	Oid			owner;
 	int			save_nestlevel;
@@ -207,6 +244,11 @@ create_shards(Oid logical_relid, int count, Oid template)
 	if (!OidIsValid(template))
 		template = lock_model_shard(table);
 	number = next_shard_number(logical, table);
+	if (options.route == SHARD_ROUTE_HASH)
+		placements = new_placements(logical, table,
+									shard_key_create(logical_relid,
+													 options.key, false),
+									count);
 
 	/*
 	 * The shards belong to the owner of the logical table, whoever calls, and
@@ -240,7 +282,8 @@ create_shards(Oid logical_relid, int count, Oid template)
 	{
 		Oid			shard = shard_clone(logical,
 										shard_name(logical, number + i),
-										source);
+										source,
+										placements ? placements[i] : NULL);
 		MemoryContext oldcontext = MemoryContextSwitchTo(context);
 
 		shards = lappend_oid(shards, shard);
@@ -392,6 +435,8 @@ shard_on_ddl_end(PG_FUNCTION_ARGS)
 		if (!shard_is_logical(relids[i]))
 			continue;
 		shard_get_options(relids[i], &options);
+		if (options.route == SHARD_ROUTE_HASH)
+			(void) shard_key_create(relids[i], options.key, false);
 		if (options.shards == 0)
 			continue;
 		if (!is_create)

@@ -1,13 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * fromcore.c
- *	  Planner functions that PostgreSQL has but does not export.
+ *	  Functions that PostgreSQL has but does not export.
  *
  * shard_expand_child() follows expand_single_inheritance_child() in
  * src/backend/optimizer/util/inherit.c; shard_set_append_size() follows
  * set_append_rel_size(), set_rel_size(), set_plain_rel_size(),
  * set_foreign_size() and set_rel_consider_parallel() in
- * src/backend/optimizer/path/allpaths.c (PostgreSQL 15 to 18).  What cannot
+ * src/backend/optimizer/path/allpaths.c; shard_find_partition_scheme()
+ * follows find_partition_scheme() in src/backend/optimizer/util/plancat.c;
+ * shard_check_tid_visible() follows ExecCheckTIDVisible() and
+ * ExecCheckTupleVisible() in src/backend/executor/nodeModifyTable.c
+ * (PostgreSQL 15 to 18).  What cannot
  * occur for a logical table that is only read has been left out: row marks,
  * result relations, table samples, and children that are partitioned.
  *
@@ -20,6 +24,9 @@
 
 #include <math.h>
 
+#include "access/sysattr.h"
+#include "access/tableam.h"
+#include "access/xact.h"
 #include "foreign/fdwapi.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -32,6 +39,8 @@
 #include "optimizer/paths.h"
 #include "optimizer/plancat.h"
 #include "utils/lsyscache.h"
+#include "utils/partcache.h"
+#include "utils/snapmgr.h"
 
 /*
  * shard_expand_child
@@ -263,4 +272,87 @@ shard_set_append_size(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 		mark_dummy_rel(rel);
 
 	pfree(parent_attrsizes);
+}
+
+/*
+ * shard_find_partition_scheme
+ *		The partition scheme of tables with this key, found in the query or
+ *		added to it.
+ *
+ * Core compares schemes by pointer, so tables that can be joined partition by
+ * partition must share one.  Allocated in the current memory context.
+ */
+PartitionScheme
+shard_find_partition_scheme(PlannerInfo *root, PartitionKey partkey)
+{
+	int			natts = partkey->partnatts;
+	PartitionScheme scheme;
+	ListCell   *lc;
+
+	foreach(lc, root->part_schemes)
+	{
+		scheme = lfirst(lc);
+		if (scheme->strategy == partkey->strategy &&
+			scheme->partnatts == natts &&
+			memcmp(scheme->partopfamily, partkey->partopfamily,
+				   sizeof(Oid) * natts) == 0 &&
+			memcmp(scheme->partopcintype, partkey->partopcintype,
+				   sizeof(Oid) * natts) == 0 &&
+			memcmp(scheme->partcollation, partkey->partcollation,
+				   sizeof(Oid) * natts) == 0)
+			return scheme;
+	}
+
+	/* The key may not survive as long as the query. */
+	scheme = palloc0(sizeof(PartitionSchemeData));
+	scheme->strategy = partkey->strategy;
+	scheme->partnatts = natts;
+	scheme->partopfamily = palloc(sizeof(Oid) * natts);
+	memcpy(scheme->partopfamily, partkey->partopfamily, sizeof(Oid) * natts);
+	scheme->partopcintype = palloc(sizeof(Oid) * natts);
+	memcpy(scheme->partopcintype, partkey->partopcintype, sizeof(Oid) * natts);
+	scheme->partcollation = palloc(sizeof(Oid) * natts);
+	memcpy(scheme->partcollation, partkey->partcollation, sizeof(Oid) * natts);
+	scheme->parttyplen = palloc(sizeof(int16) * natts);
+	memcpy(scheme->parttyplen, partkey->parttyplen, sizeof(int16) * natts);
+	scheme->parttypbyval = palloc(sizeof(bool) * natts);
+	memcpy(scheme->parttypbyval, partkey->parttypbyval, sizeof(bool) * natts);
+	scheme->partsupfunc = palloc(sizeof(FmgrInfo) * natts);
+	for (int i = 0; i < natts; i++)
+		fmgr_info_copy(&scheme->partsupfunc[i], &partkey->partsupfunc[i],
+					   CurrentMemoryContext);
+	root->part_schemes = lappend(root->part_schemes, scheme);
+	return scheme;
+}
+
+/*
+ * shard_check_tid_visible
+ *		Raise ERRCODE_T_R_SERIALIZATION_FAILURE if the transaction's snapshot
+ *		must not see the row that ON CONFLICT DO NOTHING has found.
+ */
+void
+shard_check_tid_visible(EState *estate, ResultRelInfo *rri, ItemPointer tid)
+{
+	Relation	rel = rri->ri_RelationDesc;
+	TupleTableSlot *slot;
+
+	if (!IsolationUsesXactSnapshot())
+		return;
+	slot = ExecGetReturningSlot(estate, rri);
+	if (!table_tuple_fetch_row_version(rel, tid, SnapshotAny, slot))
+		elog(ERROR, "failed to fetch conflicting tuple for ON CONFLICT");
+	if (!table_tuple_satisfies_snapshot(rel, slot, estate->es_snapshot))
+	{
+		bool		isnull;
+		Datum		xmin = slot_getsysattr(slot,
+										   MinTransactionIdAttributeNumber,
+										   &isnull);
+
+		/* Rows of the same command are not seen either, but are no race. */
+		if (!TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin)))
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not serialize access due to concurrent update")));
+	}
+	ExecClearTuple(slot);
 }

@@ -108,8 +108,9 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 	if (plan->operation != CMD_INSERT)
 		return NIL;
 
-	shard_reject_on_conflict(plan->onConflictAction,
-							 planner_rt_fetch(result_relation, root)->relid);
+	if (plan->onConflictAction != ONCONFLICT_NONE)
+		shard_check_on_conflict(planner_rt_fetch(result_relation, root)->relid,
+								plan->onConflictAction, false);
 
 	/* Subqueries that became subplans are found in the list of their roots. */
 	may_batch = !shard_sees_rows((Node *) root->parse);
@@ -121,22 +122,31 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 }
 
 /*
- * shard_reject_on_conflict
- *		Refuse ON CONFLICT on a logical table.
+ * shard_check_on_conflict
+ *		Refuse ON CONFLICT on a logical table unless it can be done.
  *
- * Raises ERRCODE_FEATURE_NOT_SUPPORTED unless the action is none.
+ * "has_target" says whether the clause names what may conflict.  Raises
+ * ERRCODE_FEATURE_NOT_SUPPORTED but for DO NOTHING without a target on a hash
+ * table, where a row that conflicts can only be in the same shard.
  */
 void
-shard_reject_on_conflict(OnConflictAction action, Oid relid)
+shard_check_on_conflict(Oid relid, OnConflictAction action, bool has_target)
 {
-	if (action == ONCONFLICT_NONE)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot use ON CONFLICT on foreign table \"%s\"",
-					get_rel_name(relid)),
-			 errdetail("A row is checked against the one shard it goes to, so a conflicting row in another shard would not be seen."),
-			 errhint("Insert without ON CONFLICT, or insert into one shard.")));
+	if (shard_table_get(relid)->route != SHARD_ROUTE_HASH)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot use ON CONFLICT on foreign table \"%s\"",
+						get_rel_name(relid)),
+				 errdetail("A row is checked against the one shard it goes to, so a conflicting row in another shard would not be seen."),
+				 errhint("Insert without ON CONFLICT, or insert into one shard.")));
+	if (action != ONCONFLICT_NOTHING || has_target)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot use ON CONFLICT %s on foreign table \"%s\"",
+						action == ONCONFLICT_NOTHING ?
+						"with a conflict target" : "DO UPDATE",
+						get_rel_name(relid)),
+				 errhint("ON CONFLICT DO NOTHING without a conflict target is possible.")));
 }
 
 /*
@@ -156,6 +166,8 @@ shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	insert->root = root;
 	insert->estate = mtstate->ps.state;
 	insert->mtstate = mtstate;
+	insert->on_conflict = mtstate->ps.plan != NULL &&
+		((ModifyTable *) mtstate->ps.plan)->onConflictAction != ONCONFLICT_NONE;
 	root->ri_FdwState = insert;
 	return insert;
 }
@@ -194,7 +206,7 @@ shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
 }
 
 /*
- * Lock the shard that the next row goes to.  Returns its ordinal.
+ * Lock the shard that a row goes to.  Returns its ordinal.
  *
  * Until the lock is held, others may detach, seal or drop the shard that was
  * chosen.  All that changes a shard in those ways takes an exclusive lock on
@@ -203,7 +215,7 @@ shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
  * end of the transaction.
  */
 static int
-lock_shard(ShardInsert *insert)
+lock_shard(ShardInsert *insert, TupleTableSlot *row)
 {
 	ShardTable *table = insert->table;
 
@@ -214,7 +226,7 @@ lock_shard(ShardInsert *insert)
 		Oid			shard;
 
 		shard_table_get(table->relid);
-		ordinal = shard_route(table);
+		ordinal = shard_route(table, row);
 		shard = table->members[ordinal].relid;
 		LockRelationOid(shard, RowExclusiveLock);
 		if (likely(table->is_valid || seen == SharedInvalidMessageCounter))
@@ -272,9 +284,10 @@ init_defaults(ShardTarget *target, Relation shard)
 static ShardTarget *
 open_target(ShardInsert *insert, int ordinal)
 {
+	ShardTable *table = insert->table;
 	EState	   *estate = insert->estate;
 	ResultRelInfo *root = insert->root;
-	ShardMember *member = &insert->table->members[ordinal];
+	ShardMember *member = &table->members[ordinal];
 	ShardTarget *target;
 	ResultRelInfo *rri;
 	ResultRelInfo *top;
@@ -294,9 +307,10 @@ open_target(ShardInsert *insert, int ordinal)
 	rel = table_open(member->relid, NoLock);
 	target->rri = rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(rri, rel, 0, top, estate->es_instrument);
-	shard_check_insert_target(rri);
+	if (!member->is_local)
+		shard_check_insert_target(rri);
 
-	map = shard_member_map(member, insert->table, root->ri_RelationDesc, rel);
+	map = shard_member_map(member, table, root->ri_RelationDesc, rel);
 	if (map != NULL)
 	{
 		target->map = make_attrmap(map->maplen);
@@ -311,7 +325,7 @@ open_target(ShardInsert *insert, int ordinal)
 					   shard_map_by_name(top->ri_RelationDesc, rel));
 
 	if (rel->rd_rel->relhasindex)
-		ExecOpenIndices(rri, false);
+		ExecOpenIndices(rri, insert->on_conflict);
 
 	if (rri->ri_TrigDesc != NULL)
 	{
@@ -346,6 +360,15 @@ open_target(ShardInsert *insert, int ordinal)
 				rri->ri_FdwRoutine->GetForeignModifyBatchSize(rri);
 	}
 	rri->ri_BatchSize = Max(rri->ri_BatchSize, 1);
+
+	/*
+	 * If the placement is all there is to check, there is nothing to check:
+	 * the route has just seen to it, and nobody changes the row any more.
+	 */
+	if (member->modulus > 0 && table->route == SHARD_ROUTE_HASH &&
+		shard_pinned < 0 && RelationGetDescr(rel)->constr->num_check == 1 &&
+		!(rri->ri_TrigDesc != NULL && rri->ri_TrigDesc->trig_insert_before_row))
+		rri->shard_check_exprs = palloc0(sizeof(ExprState *));
 
 	target->is_logical = rri->ri_FdwRoutine != NULL &&
 		rri->ri_FdwRoutine->GetForeignRelSize == shardGetForeignRelSize;
@@ -382,13 +405,13 @@ find_target(ShardInsert *insert, int ordinal)
 
 /*
  * shard_insert_target
- *		The shard that the next row goes to, locked and open.
+ *		The shard that a row goes to, locked and open.
  *
- * The result belongs to the statement.  Raises what routing raises (see
+ * "row" is in the layout of the logical table.  The result belongs to the statement.  Raises what routing raises (see
  * shard_route()) and what opening a table raises.
  */
 ShardTarget *
-shard_insert_target(ShardInsert *insert)
+shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 {
 	ShardTable *table = insert->table;
 	int			ordinal;
@@ -399,21 +422,22 @@ shard_insert_target(ShardInsert *insert)
 
 	if (table->route == SHARD_ROUTE_SESSION || shard_pinned >= 0)
 	{
-		insert->current = find_target(insert, lock_shard(insert));
+		insert->current = find_target(insert, lock_shard(insert, row));
 		return insert->current;
 	}
 
 	/* Shards that were opened before are still locked, hence still good. */
 	if (likely(table->is_valid && insert->generation == table->generation))
 	{
-		ordinal = shard_route(table);
+		ordinal = shard_route(table, row);
 		if (likely(insert->by_ordinal[ordinal] != NULL))
 			return insert->by_ordinal[ordinal];
 		/* Not open yet: give the turn back, lock_shard() takes it again. */
-		table->next--;
+		if (table->route == SHARD_ROUTE_ROUND_ROBIN)
+			table->next--;
 	}
 
-	ordinal = lock_shard(insert);
+	ordinal = lock_shard(insert, row);
 	if (insert->generation != table->generation)
 	{
 		insert->generation = table->generation;
@@ -477,12 +501,53 @@ shard_check_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 }
 
 /*
+ * Insert a row unless it conflicts with another, as ExecInsert() does it for
+ * ON CONFLICT DO NOTHING.  Returns false if it does.
+ */
+static bool
+insert_speculatively(ShardInsert *insert, ResultRelInfo *rri,
+					 TupleTableSlot *row, List **recheck)
+{
+	EState	   *estate = insert->estate;
+	Relation	rel = rri->ri_RelationDesc;
+
+	for (;;)
+	{
+		ItemPointerData tid;
+		uint32		token;
+		bool		conflict = false;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!shard_check_index_constraints(rri, row, estate, &tid))
+		{
+			shard_check_tid_visible(estate, rri, &tid);
+			InstrCountTuples2(&insert->mtstate->ps, 1);
+			return false;
+		}
+
+		/*
+		 * Others that find our row wait for this lock, not for the end of our
+		 * transaction: we may yet find that they were first.
+		 */
+		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
+		table_tuple_insert_speculative(rel, row, insert->cid, 0, NULL, token);
+		*recheck = shard_insert_index_tuples(rri, row, estate, &conflict);
+		table_tuple_complete_speculative(rel, row, token, !conflict);
+		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+		if (!conflict)
+			return true;
+		list_free(*recheck);
+		*recheck = NIL;
+	}
+}
+
+/*
  * shard_insert_row
  *		Insert one row into a shard: triggers, constraints, indexes.
  *
  * "slot" holds the row as the logical table has it.  Returns it, updated to
- * what was stored if anybody is going to look, or NULL if a trigger
- * suppressed the row.
+ * what was stored if anybody is going to look, or NULL if a trigger or ON
+ * CONFLICT suppressed the row.
  */
 TupleTableSlot *
 shard_insert_row(ShardInsert *insert, ShardTarget *target,
@@ -511,11 +576,16 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 			return NULL;
 		row->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
 	}
+	else if (insert->on_conflict && rri->ri_NumIndices > 0)
+	{
+		if (!insert_speculatively(insert, rri, row, &recheck))
+			return NULL;
+	}
 	else
 	{
 		table_tuple_insert(rri->ri_RelationDesc, row, insert->cid, 0, NULL);
 		if (rri->ri_NumIndices > 0)
-			recheck = shard_insert_index_tuples(rri, row, estate);
+			recheck = shard_insert_index_tuples(rri, row, estate, NULL);
 	}
 
 	ExecARInsertTriggers(estate, rri, row, recheck, NULL);
@@ -548,7 +618,7 @@ shardExecForeignInsert(EState *estate, ResultRelInfo *rri,
 					   TupleTableSlot *slot, TupleTableSlot *plan_slot)
 {
 	ShardInsert *insert = rri->ri_FdwState;
-	ShardTarget *target = shard_insert_target(insert);
+	ShardTarget *target = shard_insert_target(insert, slot);
 
 	if (shard_collect_row(insert, target, slot))
 		return slot;

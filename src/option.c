@@ -17,13 +17,13 @@
 #include "catalog/pg_foreign_table.h"
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
+#include "pg_config_manual.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
 #define DEFAULT_BATCH_SIZE	1000
 #define DEFAULT_MAX_SHARDS	1024
-#define MAX_MAX_SHARDS		65536
 
 PG_FUNCTION_INFO_V1(shard_fdw_validator);
 
@@ -39,6 +39,7 @@ static const ValidOption valid_options[] = {
 	{"shards", ForeignTableRelationId},
 	{"template", ForeignTableRelationId},
 	{"route", ForeignTableRelationId},
+	{"key", ForeignTableRelationId},
 	{"batch_size", ForeignTableRelationId},
 	{"max_shards", ForeignTableRelationId},
 };
@@ -46,6 +47,7 @@ static const ValidOption valid_options[] = {
 static const char *const route_names[] = {
 	[SHARD_ROUTE_SESSION] = "session",
 	[SHARD_ROUTE_ROUND_ROBIN] = "round_robin",
+	[SHARD_ROUTE_HASH] = "hash",
 };
 
 /*
@@ -145,21 +147,49 @@ table_name_option(DefElem *def)
 }
 
 /*
+ * The names of columns, separated by commas, which must at least look like
+ * some.
+ */
+static char *
+columns_option(DefElem *def)
+{
+	char	   *value = defGetString(def);
+	List	   *names;
+	bool		valid;
+
+	valid = SplitIdentifierString(pstrdup(value), ',', &names) &&
+		names != NIL && list_length(names) <= PARTITION_MAX_KEYS;
+	for (int i = 0; valid && i < list_length(names); i++)
+		for (int j = 0; j < i; j++)
+			valid &= strcmp(list_nth(names, i), list_nth(names, j)) != 0;
+	if (!valid)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						def->defname, value),
+				 errhint("The value is a list of up to %d different column names, separated by commas.",
+						 PARTITION_MAX_KEYS)));
+	return value;
+}
+
+/*
  * Store one option's value, checked.  The caller has checked the name.
  */
 static void
 apply_option(ShardOptions *options, DefElem *def)
 {
 	if (strcmp(def->defname, "shards") == 0)
-		options->shards = integer_option(def, 1, MAX_MAX_SHARDS);
+		options->shards = integer_option(def, 1, SHARD_MAX_SHARDS);
 	else if (strcmp(def->defname, "template") == 0)
 		options->template_name = table_name_option(def);
 	else if (strcmp(def->defname, "route") == 0)
 		options->route = route_option(def);
+	else if (strcmp(def->defname, "key") == 0)
+		options->key = columns_option(def);
 	else if (strcmp(def->defname, "batch_size") == 0)
 		options->batch_size = integer_option(def, 1, 100000);
 	else if (strcmp(def->defname, "max_shards") == 0)
-		options->max_shards = integer_option(def, 1, MAX_MAX_SHARDS);
+		options->max_shards = integer_option(def, 1, SHARD_MAX_SHARDS);
 	else
 		Assert(false);
 }
@@ -189,6 +219,7 @@ shard_fdw_validator(PG_FUNCTION_ARGS)
 	List	   *defs = untransformRelOptions(PG_GETARG_DATUM(0));
 	Oid			context = PG_GETARG_OID(1);
 	ShardOptions options;
+	bool		has_route = false;
 	ListCell   *lc;
 
 	set_defaults(&options);
@@ -204,8 +235,17 @@ shard_fdw_validator(PG_FUNCTION_ARGS)
 		if (!known)
 			report_unknown_option(def->defname, context);
 		apply_option(&options, def);
+		has_route |= strcmp(def->defname, "route") == 0;
 	}
 
+	if (context == ForeignTableRelationId && has_route &&
+		(options.route == SHARD_ROUTE_HASH) != (options.key != NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 options.key == NULL
+				 ? errmsg("route \"hash\" needs option \"key\"")
+				 : errmsg("option \"key\" needs route \"hash\""),
+				 errhint("The key is the columns whose values decide which shard a row goes to.")));
 	if (options.template_name != NULL && options.shards == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),

@@ -21,9 +21,12 @@
  */
 #include "shard_fdw.h"
 
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "optimizer/appendinfo.h"
 #include "optimizer/cost.h"
 #include "optimizer/inherit.h"
@@ -33,10 +36,14 @@
 #include "optimizer/plancat.h"
 #include "optimizer/planner.h"
 #include "optimizer/prep.h"
+#include "optimizer/restrictinfo.h"
 #include "parser/parsetree.h"
 #include "partitioning/partbounds.h"
+#include "partitioning/partprune.h"
 #include "storage/lmgr.h"
 #include "storage/sinval.h"
+#include "utils/lsyscache.h"
+#include "utils/partcache.h"
 #include "utils/typcache.h"
 
 static get_relation_info_hook_type prev_get_relation_info_hook = NULL;
@@ -94,7 +101,9 @@ check_on_conflict(Query *query)
 									 query->rtable)->relid;
 
 		if (shard_is_logical(relid))
-			shard_reject_on_conflict(query->onConflict->action, relid);
+			shard_check_on_conflict(relid, query->onConflict->action,
+									query->onConflict->arbiterElems != NIL ||
+									OidIsValid(query->onConflict->constraint));
 	}
 	/* INSERT cannot be nested any deeper. */
 	foreach(lc, query->cteList)
@@ -130,11 +139,180 @@ shard_plan_init(void)
 }
 
 /*
- * Lock all shards of a logical table, and their own children if they have
- * any.  Returns their OIDs.
+ * Which partition each shard of a hash table is, as far as the table's
+ * conditions leave any in: what becomes of a table's "places" in a query.
+ */
+typedef struct HashParts
+{
+	int			nparts;
+	ShardPlace *places;			/* modulus and remainder of each part */
+	Oid		   *shards;			/* the shard of each part */
+	Bitmapset  *live;			/* parts that can have matching rows */
+} HashParts;
+
+/*
+ * Describe a hash table to core as the partitioned table that it could be,
+ * and have core find out which parts the conditions leave in.  Returns NULL
+ * if the table's shards are not placed as partitions are.
+ */
+static HashParts *
+prune_hash_table(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table)
+{
+	PartitionKey key = table->key;
+	HashParts  *parts;
+
+	if (table->bounds == NULL)
+		return NULL;
+
+	/* The table's entry may be rebuilt before the query has been planned. */
+	parts = palloc0(sizeof(HashParts));
+	parts->nparts = table->nplaces;
+	parts->places = palloc(sizeof(ShardPlace) * parts->nparts);
+	memcpy(parts->places, table->places, sizeof(ShardPlace) * parts->nparts);
+	parts->shards = palloc(sizeof(Oid) * parts->nparts);
+	for (int i = 0; i < parts->nparts; i++)
+		parts->shards[i] = table->members[table->places[i].ordinal].relid;
+
+	rel->part_scheme = shard_find_partition_scheme(root, key);
+	rel->boundinfo = partition_bounds_copy(table->bounds, key);
+	rel->nparts = parts->nparts;
+	rel->partexprs = palloc(sizeof(List *) * key->partnatts);
+	rel->nullable_partexprs = palloc0(sizeof(List *) * key->partnatts);
+	for (int i = 0; i < key->partnatts; i++)
+		rel->partexprs[i] = list_make1(makeVar(rel->relid, key->partattrs[i],
+											   key->parttypid[i],
+											   key->parttypmod[i],
+											   key->parttypcoll[i], 0));
+	parts->live = prune_append_rel_partitions(rel);
+	return parts;
+}
+
+/*
+ * Take back what prune_hash_table() has told core.
+ */
+static void
+clear_partition_info(RelOptInfo *rel)
+{
+	rel->part_scheme = NULL;
+	rel->boundinfo = NULL;
+	rel->nparts = -1;
+	rel->partexprs = NULL;
+	rel->nullable_partexprs = NULL;
+}
+
+/*
+ * The expression that a column of the key is compared with for equality, if
+ * it is the same for all rows of a scan; else NULL.
+ */
+static Node *
+key_value(PlannerInfo *root, RelOptInfo *rel, Expr *clause, Var *column,
+		  PartitionScheme scheme, int keyno)
+{
+	OpExpr	   *op = (OpExpr *) clause;
+	Node	   *left;
+	Node	   *right;
+
+	if (!IsA(clause, OpExpr) || list_length(op->args) != 2)
+		return NULL;
+	left = linitial(op->args);
+	right = lsecond(op->args);
+	if (!equal(strip_implicit_coercions(left), column))
+	{
+		Node	   *swap = left;
+
+		left = right;
+		right = swap;
+		if (!equal(strip_implicit_coercions(left), column))
+			return NULL;
+	}
+
+	/* Not a coercion that changes the value, and the key's own equality. */
+	while (IsA(left, RelabelType))
+		left = (Node *) ((RelabelType *) left)->arg;
+	if (!IsA(left, Var) ||
+		get_op_opfamily_strategy(op->opno, scheme->partopfamily[keyno]) != HTEqualStrategyNumber ||
+		(OidIsValid(scheme->partcollation[keyno]) &&
+		 op->inputcollid != scheme->partcollation[keyno]) ||
+		!bms_is_empty(pull_varnos(root, right)) ||
+		contain_volatile_functions(right))
+		return NULL;
+	return right;
+}
+
+/*
+ * If conditions fix all columns of the key to values that are not known yet
+ * but will be the same for a whole scan, return expressions for them.
  */
 static List *
-lock_shards(Oid relid, LOCKMODE lockmode)
+late_key_values(PlannerInfo *root, RelOptInfo *rel, Index *security_level)
+{
+	PartitionScheme scheme = rel->part_scheme;
+	List	   *values = NIL;
+	bool		all_known = true;
+
+	*security_level = 0;
+	for (int i = 0; i < scheme->partnatts; i++)
+	{
+		Var		   *column = linitial_node(Var, rel->partexprs[i]);
+		Node	   *value = NULL;
+		ListCell   *lc;
+
+		foreach(lc, rel->baserestrictinfo)
+		{
+			RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
+
+			value = key_value(root, rel, rinfo->clause, column, scheme, i);
+			if (value != NULL &&
+				shard_can_hash_with(scheme->partopfamily[i], exprType(value)))
+			{
+				*security_level = Max(*security_level, rinfo->security_level);
+				break;
+			}
+			value = NULL;
+		}
+		if (value == NULL)
+			return NIL;
+		all_known &= IsA(value, Const);
+		value = copyObject(value);
+		if (exprCollation(value) != scheme->partcollation[i])
+			value = (Node *) makeRelabelType((Expr *) value, exprType(value),
+											 exprTypmod(value),
+											 scheme->partcollation[i],
+											 COERCE_IMPLICIT_CAST);
+		values = lappend(values, value);
+	}
+	/* Known values have been pruned with already. */
+	return all_known ? NIL : values;
+}
+
+/*
+ * Have the executor find out whether a shard is to be scanned, by a condition
+ * that does not depend on its rows.
+ */
+static void
+gate_shard(PlannerInfo *root, RelOptInfo *child, const ShardPlace *place,
+		   List *values, Index security_level)
+{
+	Expr	   *clause = shard_in_hash_clause(place->modulus, place->remainder,
+											  copyObject(values));
+
+	child->baserestrictinfo =
+		lappend(child->baserestrictinfo,
+				shard_make_pseudoconstant(root, clause, security_level));
+	child->baserestrict_min_security = Min(child->baserestrict_min_security,
+										   security_level);
+	root->hasPseudoConstantQuals = true;
+}
+
+/*
+ * Lock the shards of a logical table that can have matching rows, and their
+ * own children if they have any.  Returns their OIDs; *parts tells which
+ * partition is which, in that order, if the table is a hash table that can
+ * be seen as a partitioned one.
+ */
+static List *
+lock_shards(PlannerInfo *root, RelOptInfo *rel, Oid relid, LOCKMODE lockmode,
+			HashParts **parts)
 {
 	ShardTable *table;
 	uint64		seen;
@@ -148,12 +326,24 @@ lock_shards(Oid relid, LOCKMODE lockmode)
 		table = shard_table_get(relid);
 		list_free(shards);
 		shards = NIL;
-		for (int i = 0; i < table->nmembers; i++)
+		clear_partition_info(rel);
+		*parts = prune_hash_table(root, rel, table);
+		if (*parts != NULL)
 		{
-			shards = lappend_oid(shards, table->members[i].relid);
-			has_children |= table->members[i].has_children;
-			LockRelationOid(table->members[i].relid, lockmode);
+			HashParts  *p = *parts;
+
+			for (int i = -1; (i = bms_next_member(p->live, i)) >= 0;)
+				shards = lappend_oid(shards, p->shards[i]);
 		}
+		else
+			for (int i = 0; i < table->nmembers; i++)
+			{
+				shards = lappend_oid(shards, table->members[i].relid);
+				has_children |= table->members[i].has_children;
+			}
+		/* The entry may be rebuilt while we wait. */
+		for (int i = 0; i < list_length(shards); i++)
+			LockRelationOid(list_nth_oid(shards, i), lockmode);
 	} while (!table->is_valid && seen != SharedInvalidMessageCounter);
 
 	if (has_children)
@@ -171,28 +361,37 @@ lock_shards(Oid relid, LOCKMODE lockmode)
 }
 
 /*
- * Describe the logical table to core as hash-partitioned by an expression
- * that no clause can ever match.
+ * An expression that no clause can ever match.
+ */
+static Expr *
+unmatchable_expr(void)
+{
+	SetToDefault *result = makeNode(SetToDefault);
+
+	result->typeId = INT4OID;
+	result->typeMod = -1;
+	return (Expr *) result;
+}
+
+/*
+ * Describe a logical table without a key to core as hash-partitioned by an
+ * expression that no clause can ever match.
  *
  * That is all core needs to aggregate shard by shard and combine the partial
  * results.  A partition key made of real columns would let it conclude that
  * equal values are in one shard, which is not so on these routes.
  */
 static void
-set_partition_info(PlannerInfo *root, RelOptInfo *rel)
+set_keyless_parts(PlannerInfo *root, RelOptInfo *rel)
 {
 	PartitionScheme scheme = palloc0(sizeof(PartitionSchemeData));
 	PartitionBoundInfo bounds = palloc0(sizeof(PartitionBoundInfoData));
-	SetToDefault *unmatchable = makeNode(SetToDefault);
 	ListCell   *lc;
-
-	unmatchable->typeId = INT4OID;
-	unmatchable->typeMod = -1;
 
 	scheme->strategy = PARTITION_STRATEGY_HASH;
 	scheme->partnatts = 1;
 	scheme->partopfamily = palloc(sizeof(Oid));
-	scheme->partopfamily[0] = 
+	scheme->partopfamily[0] =
 		lookup_type_cache(INT4OID, TYPECACHE_HASH_OPFAMILY)->hash_opf;
 	scheme->partopcintype = palloc(sizeof(Oid));
 	scheme->partopcintype[0] = INT4OID;
@@ -210,7 +409,7 @@ set_partition_info(PlannerInfo *root, RelOptInfo *rel)
 	rel->part_scheme = scheme;
 	rel->boundinfo = bounds;
 	rel->partexprs = palloc(sizeof(List *));
-	rel->partexprs[0] = list_make1(unmatchable);
+	rel->partexprs[0] = list_make1(unmatchable_expr());
 	rel->nullable_partexprs = palloc0(sizeof(List *));
 	rel->nparts = 0;
 	rel->part_rels = palloc(sizeof(RelOptInfo *) *
@@ -231,17 +430,93 @@ set_partition_info(PlannerInfo *root, RelOptInfo *rel)
 }
 
 /*
+ * Let core keep seeing a hash table as partitioned, now that its shards are
+ * in the query.
+ *
+ * Joins and grouping look at all expressions for a column of the key.
+ * Run-time pruning looks at the first alone; it would look for the partition
+ * key of a relation that has none, so the first is one that it cannot use.
+ */
+static void
+set_hash_parts(PlannerInfo *root, RelOptInfo *rel, const HashParts *parts)
+{
+	ListCell   *lc;
+
+	rel->nparts = parts->nparts;
+	rel->live_parts = bms_copy(parts->live);
+	rel->part_rels = palloc0(sizeof(RelOptInfo *) * parts->nparts);
+	for (int i = 0; i < rel->part_scheme->partnatts; i++)
+		rel->partexprs[i] = lcons(unmatchable_expr(), rel->partexprs[i]);
+
+	foreach(lc, root->append_rel_list)
+	{
+		AppendRelInfo *appinfo = lfirst_node(AppendRelInfo, lc);
+		Oid			shard;
+
+		if (appinfo->parent_relid != rel->relid)
+			continue;
+		shard = root->simple_rte_array[appinfo->child_relid]->relid;
+		rel->all_partrels = bms_add_member(rel->all_partrels,
+										   appinfo->child_relid);
+		for (int i = 0; i < parts->nparts; i++)
+			if (parts->shards[i] == shard)
+				rel->part_rels[i] = find_base_rel(root, appinfo->child_relid);
+	}
+}
+
+/*
+ * Gate those shards of a hash table, of those in the query, that only values
+ * known later can rule out.  The table is described as prune_hash_table()
+ * leaves it.
+ */
+static void
+gate_shards(PlannerInfo *root, RelOptInfo *rel, const HashParts *parts)
+{
+	Index		security_level;
+	List	   *values = late_key_values(root, rel, &security_level);
+	ListCell   *lc;
+
+	if (values == NIL)
+		return;
+	foreach(lc, root->append_rel_list)
+	{
+		AppendRelInfo *appinfo = lfirst_node(AppendRelInfo, lc);
+		Oid			shard;
+
+		if (appinfo->parent_relid != rel->relid)
+			continue;
+		shard = root->simple_rte_array[appinfo->child_relid]->relid;
+		for (int i = 0; i < parts->nparts; i++)
+			if (parts->shards[i] == shard)
+				gate_shard(root, find_base_rel(root, appinfo->child_relid),
+						   &parts->places[i], values, security_level);
+	}
+}
+
+/*
  * Add the shards to the query in place of the logical table.
  */
 static void
 expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 {
-	List	   *shards = lock_shards(rte->relid, rte->rellockmode);
+	HashParts  *parts;
+	List	   *shards = lock_shards(root, rel, rte->relid, rte->rellockmode,
+									 &parts);
+	bool		has_whole_row =
+		!bms_is_empty(rel->attr_needed[InvalidAttrNumber - rel->min_attr]);
 	Relation	parent;
 	ListCell   *lc;
 
+	/* The plan is good as long as what left shards out is. */
+	if (parts != NULL)
+		for (int i = 0; i < parts->nparts; i++)
+			if (!bms_is_member(i, parts->live))
+				root->glob->relationOids =
+					lappend_oid(root->glob->relationOids, parts->shards[i]);
+
 	if (shards == NIL)
 	{
+		clear_partition_info(rel);
 		mark_dummy_rel(rel);
 		return;
 	}
@@ -257,17 +532,56 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 		table_close(child, NoLock);
 	}
 	table_close(parent, NoLock);
-
 	rte->inh = true;
-	shard_set_append_size(root, rel, rte);
 
 	/*
 	 * Core cannot combine partial aggregates over whole rows, which children
 	 * have to convert; it fails to find them again in the result.
 	 */
-	if (enable_partitionwise_aggregate && !IS_DUMMY_REL(rel) &&
-		bms_is_empty(rel->attr_needed[InvalidAttrNumber - rel->min_attr]))
-		set_partition_info(root, rel);
+	if (parts != NULL)
+	{
+		gate_shards(root, rel, parts);
+		if ((enable_partitionwise_aggregate || enable_partitionwise_join) &&
+			!has_whole_row)
+		{
+			set_hash_parts(root, rel, parts);
+			rel->consider_partitionwise_join = enable_partitionwise_join;
+		}
+		else
+			clear_partition_info(rel);
+	}
+	shard_set_append_size(root, rel, rte);
+	if (parts == NULL && enable_partitionwise_aggregate && !has_whole_row &&
+		!IS_DUMMY_REL(rel))
+		set_keyless_parts(root, rel);
+}
+
+/*
+ * Core has expanded the logical table "rel", one of whose members is the
+ * table itself: leave out the shards that cannot have matching rows.
+ */
+static void
+prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	HashParts  *parts = prune_hash_table(root, rel, shard_table_get(relid));
+	ListCell   *lc;
+
+	if (parts == NULL)
+		return;
+	gate_shards(root, rel, parts);
+	foreach(lc, root->append_rel_list)
+	{
+		AppendRelInfo *appinfo = lfirst_node(AppendRelInfo, lc);
+		Oid			shard;
+
+		if (appinfo->parent_relid != rel->relid)
+			continue;
+		shard = root->simple_rte_array[appinfo->child_relid]->relid;
+		for (int i = 0; i < parts->nparts; i++)
+			if (parts->shards[i] == shard && !bms_is_member(i, parts->live))
+				mark_dummy_rel(find_base_rel(root, appinfo->child_relid));
+	}
+	clear_partition_info(rel);
 }
 
 /*
@@ -280,9 +594,20 @@ shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	/*
 	 * Without our mark, this is the table without its children: FROM ONLY,
 	 * or the table as a member of its own inheritance set.  It has no rows.
+	 * It is the first member, so the others have not been looked at yet.
 	 */
 	if (rel->fdw_private != &expand_mark)
+	{
+		AppendRelInfo *appinfo = root->append_rel_array ?
+			root->append_rel_array[rel->relid] : NULL;
+
+		if (appinfo != NULL &&
+			planner_rt_fetch(appinfo->parent_relid, root)->rtekind == RTE_RELATION &&
+			planner_rt_fetch(appinfo->parent_relid, root)->relid == relid)
+			prune_expanded_table(root, find_base_rel(root, appinfo->parent_relid),
+								 relid);
 		mark_dummy_rel(rel);
+	}
 	else
 		expand_logical_table(root, rel, planner_rt_fetch(rel->relid, root));
 }

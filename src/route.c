@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * route.c
- *	  Which shard: leases, round robin, and the pin.
+ *	  Which shard: leases, round robin, hash, and the pin.
  *
  * A lease is a session-level lock of the user lock method on a tag that no
  * call of pg_advisory_lock() can make.  That gives all that a lease needs
@@ -151,15 +151,76 @@ route_pinned(ShardTable *table)
 }
 
 /*
+ * Complain about a row that no shard takes.  "ordinal" is that of a sealed
+ * shard that holds such rows, or -1.
+ */
+static void
+report_no_place(const ShardTable *table, uint64 hash, int ordinal)
+{
+	char	   *columns = shard_key_columns(table->key, table->relid);
+	int			modulus;
+
+	if (table->nplaces == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no shard of foreign table \"%s\" has a place in its hash route",
+						get_rel_name(table->relid)),
+				 errdetail("A shard takes rows of this table if it has a CHECK constraint that calls shard_fdw.in_hash() on the key (%s).",
+						   columns),
+				 errhint("Create shards with SELECT shard_fdw.create_shards(), or add the constraint to the tables that are shards.")));
+	modulus = table->places[table->nplaces - 1].modulus;
+	if (ordinal >= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("shard \"%s\" of foreign table \"%s\" is sealed",
+						get_rel_name(table->members[ordinal].relid),
+						get_rel_name(table->relid)),
+				 errdetail("It holds the rows whose key (%s) has the hash remainder %d of %d.",
+						   columns, (int) (hash % modulus), modulus),
+				 errhint("Open it with SELECT shard_fdw.unseal().")));
+	ereport(ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION),
+			 errmsg("no shard of foreign table \"%s\" takes the row",
+					get_rel_name(table->relid)),
+			 errdetail("Its key (%s) has the hash remainder %d of %d.",
+					   columns, (int) (hash % modulus), modulus),
+			 errhint("Create the missing shards with SELECT shard_fdw.create_shards().")));
+}
+
+static int
+route_by_hash(ShardTable *table, TupleTableSlot *row)
+{
+	uint64		hash;
+	int			ordinal;
+
+	if (unlikely(table->key == NULL))
+	{
+		ShardOptions options;
+
+		/* To say what is wrong with it. */
+		shard_get_options(table->relid, &options);
+		(void) shard_key_create(table->relid, options.key, false);
+		elog(ERROR, "key of foreign table %u has changed", table->relid);
+	}
+	hash = shard_key_hash(table->key, row);
+	ordinal = shard_find_place(table, hash);
+	if (unlikely(ordinal < 0 || !table->members[ordinal].is_open))
+		report_no_place(table, hash, ordinal);
+	return ordinal;
+}
+
+/*
  * shard_route
- *		The ordinal of the shard that the next row goes to.
+ *		The ordinal of the shard that a row goes to.
  *
+ * "row" is in the logical table's layout; only the hash route looks at it.
  * Takes a lease if the route wants one and this backend has none.  Raises
- * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if no shard takes inserts, and
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if no shard takes inserts,
+ * ERRCODE_CHECK_VIOLATION if none takes rows with such a key, and
  * ERRCODE_INVALID_PARAMETER_VALUE if shard_fdw.shard is out of range.
  */
 int
-shard_route(ShardTable *table)
+shard_route(ShardTable *table, TupleTableSlot *row)
 {
 	if (unlikely(table->nmembers == 0))
 		ereport(ERROR,
@@ -185,6 +246,8 @@ shard_route(ShardTable *table)
 			if (table->next == 0)
 				table->next = shard_backend_number();
 			return table->open[table->next++ % table->nopen];
+		case SHARD_ROUTE_HASH:
+			return route_by_hash(table, row);
 	}
 	pg_unreachable();
 }

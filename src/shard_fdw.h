@@ -20,14 +20,19 @@
 #include "foreign/fdwapi.h"
 #include "nodes/execnodes.h"
 #include "nodes/pathnodes.h"
+#include "partitioning/partdefs.h"
 
 #include "compat.h"
+
+/* The greatest value of option "max_shards". */
+#define SHARD_MAX_SHARDS	65536
 
 /* How a row finds its shard. */
 typedef enum ShardRoute
 {
 	SHARD_ROUTE_SESSION,		/* the shard this backend leases */
-	SHARD_ROUTE_ROUND_ROBIN		/* the next open shard, row by row */
+	SHARD_ROUTE_ROUND_ROBIN,	/* the next open shard, row by row */
+	SHARD_ROUTE_HASH			/* the shard that holds the hash of its key */
 } ShardRoute;
 
 /* Table options after defaults: table over server over built-in. */
@@ -36,6 +41,7 @@ typedef struct ShardOptions
 	int			shards;			/* shards to create; 0: not given */
 	char	   *template_name;	/* table to copy them from, or NULL */
 	ShardRoute	route;
+	char	   *key;			/* names of the hash key's columns, or NULL */
 	int			batch_size;		/* rows inserted at once, at most */
 	int			max_shards;		/* shards a table may have */
 } ShardOptions;
@@ -50,6 +56,11 @@ typedef struct ShardMember
 	bool		sees_rows;		/* has a BEFORE ROW INSERT trigger, or a CHECK
 								 * constraint that may look at other rows */
 
+	/* Hash route: which hashes of the key it holds; modulus 0: unknown. */
+	int			modulus;
+	int			remainder;
+	bool		is_place_valid; /* ... and that its rows have been checked */
+
 	/*
 	 * How columns of the logical table map to columns of the shard.  Found
 	 * out when somebody first has both relations open and locked.
@@ -57,6 +68,14 @@ typedef struct ShardMember
 	bool		map_known;
 	AttrMap    *map;			/* NULL: the same columns in the same places */
 } ShardMember;
+
+/* A member that holds some hashes of the key. */
+typedef struct ShardPlace
+{
+	int			modulus;
+	int			remainder;
+	int			ordinal;
+} ShardPlace;
 
 /*
  * What this backend knows about a logical table.
@@ -84,6 +103,13 @@ typedef struct ShardTable
 	Oid		   *sorted;			/* the shards' OIDs, ascending */
 	int			nopen;
 	int		   *open;			/* ordinals of the open shards, ascending */
+
+	/* Hash route only. */
+	PartitionKey key;			/* NULL: option "key" is not good */
+	int			nplaces;
+	ShardPlace *places;			/* by modulus and remainder */
+	PartitionBoundInfo bounds;	/* of "places" as partitions; NULL if the
+								 * shards are not placed as partitions are */
 
 	/* Routing state, which a rebuild leaves alone; owned by route.c. */
 	Oid			lease_shard;	/* the leased shard, or InvalidOid */
@@ -131,11 +157,12 @@ typedef struct ShardInsert
 	ModifyTableState *mtstate;
 	CommandId	cid;			/* stamped on new rows */
 	bool		may_batch;		/* no volatile expression could see the table */
+	bool		on_conflict;	/* DO NOTHING with rows that conflict */
 	bool		wants_row;		/* caller looks at the row after the insert */
 
 	ShardTarget *current;		/* session route: where all rows go */
 	uint64		generation;		/* by_ordinal is right for this one */
-	ShardTarget **by_ordinal;	/* opened so far; round robin only */
+	ShardTarget **by_ordinal;	/* opened so far; if rows have a say */
 	List	   *targets;		/* of ShardTarget, in order of opening */
 
 	/* Batches; owned by batch.c. */
@@ -163,21 +190,36 @@ extern void shard_table_init(void);
 extern ShardTable *shard_table_get(Oid relid);
 extern void shard_table_sweep(void);
 extern char *shard_seal_constraint(Oid relid);
+extern char *shard_placement_constraint(Oid relid);
 extern int	shard_table_find(const ShardTable *table, Oid shard);
 extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
 extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
 									   Relation logical, Relation shard);
 
+/* in hash.c */
+extern Expr *shard_in_hash_clause(int modulus, int remainder, List *exprs);
+extern bool shard_can_hash_with(Oid opfamily, Oid type);
+extern PartitionKey shard_key_create(Oid relid, const char *columns,
+									 bool missing_ok);
+extern char *shard_key_columns(PartitionKey key, Oid relid);
+extern uint64 shard_key_hash(PartitionKey key, TupleTableSlot *row);
+extern bool shard_is_placement(Node *expr);
+extern bool shard_read_placement(Node *expr, Oid shard, PartitionKey key,
+								 Oid logical, int *modulus, int *remainder);
+extern void shard_place_members(ShardTable *table);
+extern int	shard_find_place(const ShardTable *table, uint64 hash);
+
 /* in route.c */
 extern int	shard_pinned;		/* GUC shard_fdw.shard */
 extern Oid	shard_last;			/* where this session's last row went */
-extern int	shard_route(ShardTable *table);
+extern int	shard_route(ShardTable *table, TupleTableSlot *row);
 extern void shard_forget_lease(ShardTable *table);
 
 /* in insert.c */
 extern ShardInsert *shard_insert_begin(ModifyTableState *mtstate,
 									   ResultRelInfo *root);
-extern ShardTarget *shard_insert_target(ShardInsert *insert);
+extern ShardTarget *shard_insert_target(ShardInsert *insert,
+										TupleTableSlot *row);
 extern TupleTableSlot *shard_target_row(ShardInsert *insert,
 										ShardTarget *target,
 										TupleTableSlot *row,
@@ -189,7 +231,8 @@ extern TupleTableSlot *shard_insert_row(ShardInsert *insert,
 										TupleTableSlot *slot,
 										TupleTableSlot *plan_slot);
 extern bool shard_sees_rows(Node *node);
-extern void shard_reject_on_conflict(OnConflictAction action, Oid relid);
+extern void shard_check_on_conflict(Oid relid, OnConflictAction action,
+									bool has_target);
 extern List *shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 									Index result_relation, int subplan_index);
 extern void shardBeginForeignModify(ModifyTableState *mtstate,
@@ -225,7 +268,8 @@ extern void shard_drop_seal(Oid shard);
 extern void shard_check_logical(Oid relid);
 
 /* in clone.c */
-extern Oid	shard_clone(Relation logical, const char *name, Relation source);
+extern Oid	shard_clone(Relation logical, const char *name, Relation source,
+						const char *placement);
 
 /* in plan.c */
 extern void shard_plan_init(void);
@@ -238,5 +282,9 @@ extern void shard_expand_child(PlannerInfo *root, RelOptInfo *rel,
 							   Relation child);
 extern void shard_set_append_size(PlannerInfo *root, RelOptInfo *rel,
 								  RangeTblEntry *rte);
+extern void shard_check_tid_visible(EState *estate, ResultRelInfo *rri,
+									ItemPointer tid);
+extern PartitionScheme shard_find_partition_scheme(PlannerInfo *root,
+												   PartitionKey partkey);
 
 #endif							/* SHARD_FDW_H */

@@ -142,21 +142,28 @@ is_constant_false(Node *expr)
 		!DatumGetBool(((Const *) expr)->constvalue);
 }
 
+/* What the CHECK constraints of a relation tell us. */
+typedef struct ShardChecks
+{
+	char	   *seal;			/* name of one that rejects every row, or NULL */
+	char	   *placement;		/* name of one that calls in_hash(), or NULL */
+	bool		sees_rows;		/* one might look at other rows */
+} ShardChecks;
+
 /*
- * What the CHECK constraints of a relation tell us.  *seal becomes the name
- * of one that rejects every row, or NULL; *sees_rows whether one might look
- * at other rows.
+ * Read the CHECK constraints of a relation.  If "hash_key" is that of a
+ * logical table, "member" learns which of its hashes the relation holds.
  */
 static void
-read_checks(Oid relid, char **seal, bool *sees_rows)
+read_checks(Oid relid, ShardChecks *checks, ShardMember *member,
+			PartitionKey hash_key, Oid logical)
 {
 	Relation	catalog;
 	SysScanDesc scan;
 	ScanKeyData key;
 	HeapTuple	tuple;
 
-	*seal = NULL;
-	*sees_rows = false;
+	memset(checks, 0, sizeof(ShardChecks));
 
 	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
 				F_OIDEQ, ObjectIdGetDatum(relid));
@@ -178,9 +185,20 @@ read_checks(Oid relid, char **seal, bool *sees_rows)
 		if (isnull)
 			continue;
 		expr = stringToNode(TextDatumGetCString(bin));
-		*sees_rows |= shard_sees_rows(expr);
-		if (*seal == NULL && is_constant_false(expr))
-			*seal = pstrdup(NameStr(con->conname));
+		checks->sees_rows |= shard_sees_rows(expr);
+		if (checks->seal == NULL && is_constant_false(expr))
+			checks->seal = pstrdup(NameStr(con->conname));
+		if (!shard_is_placement(expr))
+			continue;
+		if (checks->placement == NULL)
+			checks->placement = pstrdup(NameStr(con->conname));
+		/* One whose rows have been checked is worth more. */
+		if (hash_key != NULL && !member->is_place_valid &&
+			(con->convalidated || member->modulus == 0))
+			member->is_place_valid =
+				shard_read_placement(expr, relid, hash_key, logical,
+									 &member->modulus, &member->remainder) &&
+				con->convalidated;
 	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
@@ -197,11 +215,26 @@ read_checks(Oid relid, char **seal, bool *sees_rows)
 char *
 shard_seal_constraint(Oid relid)
 {
-	char	   *seal;
-	bool		sees_rows;
+	ShardChecks checks;
 
-	read_checks(relid, &seal, &sees_rows);
-	return seal;
+	read_checks(relid, &checks, NULL, NULL, InvalidOid);
+	return checks.seal;
+}
+
+/*
+ * shard_placement_constraint
+ *		The name of a CHECK constraint of the relation that calls in_hash(),
+ *		or NULL if there is none.
+ *
+ * As shard_seal_constraint().
+ */
+char *
+shard_placement_constraint(Oid relid)
+{
+	ShardChecks checks;
+
+	read_checks(relid, &checks, NULL, NULL, InvalidOid);
+	return checks.placement;
 }
 
 /*
@@ -241,12 +274,13 @@ has_before_row_insert_trigger(Oid relid)
  * or is out of this backend's reach.
  */
 static bool
-describe_member(NamedMember *named, Oid relid, bool is_temp)
+describe_member(NamedMember *named, Oid relid, bool is_temp,
+				const ShardTable *table)
 {
 	ShardMember *member = &named->member;
 	HeapTuple	tuple;
 	Form_pg_class form;
-	char	   *seal = NULL;
+	ShardChecks checks = {0};
 
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	if (!HeapTupleIsValid(tuple))
@@ -267,12 +301,12 @@ describe_member(NamedMember *named, Oid relid, bool is_temp)
 	member->has_children = form->relhassubclass;
 
 	if (form->relchecks > 0)
-		read_checks(relid, &seal, &member->sees_rows);
-	member->sees_rows |= form->relhastriggers &&
-		has_before_row_insert_trigger(relid);
+		read_checks(relid, &checks, member, table->key, table->relid);
+	member->sees_rows = checks.sees_rows ||
+		(form->relhastriggers && has_before_row_insert_trigger(relid));
 
 	/* Rows of a table that is to last must not go where they will not. */
-	member->is_open = seal == NULL &&
+	member->is_open = checks.seal == NULL &&
 		(is_temp || form->relpersistence != RELPERSISTENCE_TEMP);
 
 	named->name = form->relname;
@@ -336,50 +370,40 @@ has_columns(Oid relid)
 }
 
 /*
- * Fill in everything below "context" in the entry.
+ * Read the catalogs into an entry, in the current memory context.
  */
 static void
-build_table(ShardTable *table)
+read_table(ShardTable *table, MemoryContext scratch)
 {
-	MemoryContext context;
-	MemoryContext scratch;
-	MemoryContext oldcontext;
+	MemoryContext oldcontext = MemoryContextSwitchTo(scratch);
 	ShardOptions options;
 	List	   *children;
 	NamedMember *named;
-	bool		columns;
 	bool		is_temp;
 	int			n = 0;
 	ListCell   *lc;
 
-	scratch = AllocSetContextCreate(CurrentMemoryContext,
-									"shard_fdw catalog reading",
-									ALLOCSET_DEFAULT_SIZES);
-	oldcontext = MemoryContextSwitchTo(scratch);
-
 	shard_get_options(table->relid, &options);
+	table->route = options.route;
+	table->batch_size = options.batch_size;
+	table->has_columns = has_columns(table->relid);
+
+	MemoryContextSwitchTo(oldcontext);
+	table->key = options.route == SHARD_ROUTE_HASH ?
+		shard_key_create(table->relid, options.key, true) : NULL;
+	MemoryContextSwitchTo(scratch);
+
 	children = find_inheritance_children(table->relid, NoLock);
 	named = palloc(sizeof(NamedMember) * Max(list_length(children), 1));
 	is_temp = get_rel_persistence(table->relid) == RELPERSISTENCE_TEMP;
 	foreach(lc, children)
-		if (describe_member(&named[n], lfirst_oid(lc), is_temp))
+		if (describe_member(&named[n], lfirst_oid(lc), is_temp, table))
 			n++;
 	qsort(named, n, sizeof(NamedMember), compare_names);
-	columns = has_columns(table->relid);
+	MemoryContextSwitchTo(oldcontext);
 
-	/* The catalogs have been read; nothing below fails but for memory. */
-	context = AllocSetContextCreate(CacheMemoryContext, "shard_fdw table",
-									ALLOCSET_SMALL_SIZES);
-	MemoryContextSwitchTo(context);
-	if (table->context != NULL)
-		MemoryContextDelete(table->context);
-	table->context = context;
-	table->nmembers = 0;
 	table->nopen = 0;
 	table->sees_rows = false;
-	table->has_columns = columns;
-	table->route = options.route;
-	table->batch_size = options.batch_size;
 	table->members = palloc(sizeof(ShardMember) * Max(n, 1));
 	table->sorted = palloc(sizeof(Oid) * Max(n, 1));
 	table->open = palloc(sizeof(int) * Max(n, 1));
@@ -395,9 +419,40 @@ build_table(ShardTable *table)
 	}
 	table->nmembers = n;
 	qsort(table->sorted, n, sizeof(Oid), compare_oids);
+	if (table->key != NULL)
+		shard_place_members(table);
+}
 
+/*
+ * Fill in everything below "context" in the entry.
+ */
+static void
+build_table(ShardTable *table)
+{
+	MemoryContext scratch;
+	MemoryContext context;
+	MemoryContext oldcontext;
+	ShardTable	built = *table;
+
+	/* An error leaves the entry as it is, and all memory to the caller's. */
+	scratch = AllocSetContextCreate(CurrentMemoryContext,
+									"shard_fdw catalog reading",
+									ALLOCSET_DEFAULT_SIZES);
+	context = AllocSetContextCreate(CurrentMemoryContext, "shard_fdw table",
+									ALLOCSET_SMALL_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+	read_table(&built, scratch);
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(scratch);
+
+	if (table->context != NULL)
+		MemoryContextDelete(table->context);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	/* Reading may have brought invalidations, which are noted in the entry. */
+	built.is_valid = table->is_valid;
+	built.is_outdated = table->is_outdated;
+	*table = built;
+	table->context = context;
 }
 
 /*
@@ -413,14 +468,19 @@ build_table(ShardTable *table)
 ShardTable *
 shard_table_get(Oid relid)
 {
+	static ShardTable *last = NULL;	/* a session mostly asks for the same */
 	ShardTable *table;
 	bool		found;
+
+	if (likely(last != NULL && last->relid == relid && last->is_valid))
+		return last;
 
 	table = hash_search(shard_tables, &relid, HASH_ENTER, &found);
 	if (!found)
 		memset((char *) table + sizeof(Oid), 0,
 			   sizeof(ShardTable) - sizeof(Oid));
-	if (likely(table->is_valid))
+	last = table;
+	if (table->is_valid)
 		return table;
 
 	table->is_building = true;

@@ -1,11 +1,11 @@
--- Random statements against two logical tables and a plain one: after each,
--- all three have the same rows; each query has the same answer.
+-- Random statements against logical tables and a plain one: after each, all
+-- have the same rows; each query has the same answer.
 --
 -- A statement is written once, with {} after each table's name: "_s" stands
 -- for a logical table of route session, "_r" for one of route round_robin
--- whose shards have several layouts, "_p" for the plain table.  All that is
--- random comes from random() after setseed(), so a seed that fails does so
--- again: SELECT differ(seed, statements).
+-- whose shards have several layouts, "_h" for one of route hash, "_p" for the
+-- plain table.  All that is random comes from random() after setseed(), so a
+-- seed that fails does so again: SELECT differ(seed, statements, kinds).
 BEGIN;
 SELECT no_plan();
 SET LOCAL client_min_messages = warning;
@@ -344,7 +344,7 @@ DECLARE
   gen text := 'gen int GENERATED ALWAYS AS (coalesce(val, 0) + grp) STORED';
   checks text := 'CHECK (val IS DISTINCT FROM 666)';
 BEGIN
-  FOREACH kind IN ARRAY ARRAY['_s', '_r'] LOOP
+  FOREACH kind IN ARRAY ARRAY['_s', '_r', '_h'] LOOP
     IF to_regclass('evt' || kind) IS NOT NULL THEN
       EXECUTE format('DROP FOREIGN TABLE evt%s, ref%s CASCADE', kind, kind);
     END IF;
@@ -373,11 +373,19 @@ BEGIN
   ALTER TABLE evt_r_0 INHERIT evt_r;
   ALTER TABLE evt_r_1 INHERIT evt_r;
   ALTER TABLE evt_r_2 INHERIT evt_r;
+  EXECUTE format('CREATE FOREIGN TABLE evt_h (%s, %s) SERVER shards
+    OPTIONS (shards ''4'', route ''hash'', key ''id'', template ''differential_test.evt_template'')', columns, gen);
+  DROP TABLE evt_h_2;
+  EXECUTE format('CREATE TABLE evt_h_two (num numeric, %s, txt text DEFAULT ''none'', extra int DEFAULT 1,
+    val int DEFAULT 7, grp int NOT NULL, id int, %s, CHECK (shard_fdw.in_hash(4, 2, id)))', gen, checks);
+  ALTER TABLE evt_h_two INHERIT evt_h;
+  CREATE FOREIGN TABLE ref_h (k int, w int, name text) SERVER shards
+  OPTIONS (shards '4', route 'hash', key 'k', template 'differential_test.ref_template');
   CREATE FOREIGN TABLE ref_s (k int, w int, name text) SERVER shards OPTIONS (shards '1');
   CREATE FOREIGN TABLE ref_r (k int, w int, name text) SERVER shards
   OPTIONS (shards '3', route 'round_robin', template 'differential_test.ref_template');
 
-  FOREACH kind IN ARRAY ARRAY['_s', '_r', '_p'] LOOP
+  FOREACH kind IN ARRAY ARRAY['_s', '_r', '_h', '_p'] LOOP
     EXECUTE format('INSERT INTO ref%s SELECT g, g * 7 %% 20, ''ref '' || g FROM generate_series(0, 11) g', kind);
     EXECUTE format('INSERT INTO evt%s (id, grp, val, txt, num)
       SELECT g, g %% 8, CASE WHEN g %% 9 > 0 THEN g * 37 %% 100 END, ''row '' || g %% 60, g / 8.0
@@ -406,7 +414,8 @@ BEGIN
 END $$;
 
 -- Run n statements.  Returns '', or what went wrong.
-CREATE FUNCTION differ(seed float, n int) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION differ(seed float, n int, kinds text[] DEFAULT ARRAY['_s', '_r'])
+RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   base int := 1000;
   kind text;
@@ -429,8 +438,10 @@ BEGIN
     base := base + 3000;
     dice := random();
     IF dice < 0.08 THEN
-      FOREACH kind IN ARRAY ARRAY['_s', '_r'] LOOP
-        command := one_of('add', 'seal', 'unseal', 'reattach', 'retire', 'analyze', 'column', 'index');
+      FOREACH kind IN ARRAY kinds LOOP
+        command := CASE kind
+          WHEN '_h' THEN one_of('reattach', 'analyze', 'column', 'index')
+          ELSE one_of('add', 'seal', 'unseal', 'reattach', 'retire', 'analyze', 'column', 'index') END;
         found := restructure(kind, command);
         done := command || ' ' || kind;
         IF found <> '' OR contents(kind) <> contents('_p') THEN
@@ -468,12 +479,17 @@ BEGIN
     ELSE
       command := new_query();
     END IF;
+    -- nor can a row leave its shard
+    IF '_h' = ANY (kinds) THEN
+      command := replace(command, 'id = -id, ', '');
+      commands := (SELECT array_agg(replace(c, 'id = -id, ', '') ORDER BY o) FROM unnest(commands) WITH ORDINALITY u(c, o));
+    END IF;
     -- a row of a sealed shard cannot be updated
     IF command ~ 'UPDATE evt' THEN
       PERFORM restructure('_s', 'unseal'), restructure('_r', 'unseal');
     END IF;
 
-    FOREACH kind IN ARRAY ARRAY['_p', '_s', '_r'] LOOP
+    FOREACH kind IN ARRAY '_p'::text || kinds LOOP
       pinned := -1;
       IF kind = '_s' AND command ~ 'INSERT INTO evt|add_rows' AND commands IS NULL AND random() < 0.7 THEN
         SELECT ordinal INTO pinned FROM shard_fdw.shards
@@ -506,6 +522,8 @@ END $$;
 
 SELECT is(differ(seed, 250), '', 'seed ' || seed)
   FROM unnest(ARRAY[0.1, 0.23, -0.5, 0.777, -0.91]) seed;
+SELECT is(differ(seed, 250, '{_h}'), '', 'hash, seed ' || seed)
+  FROM unnest(ARRAY[0.4, -0.33, 0.62]) seed;
 
 SELECT * FROM finish();
 ROLLBACK;

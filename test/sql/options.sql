@@ -156,7 +156,7 @@ SELECT is_empty(
 
 CREATE TABLE bad_values (name text, value text);
 INSERT INTO bad_values VALUES
-  ('route', ''), ('route', 'hash'), ('route', 'Session'), ('route', 'session '),
+  ('route', ''), ('route', 'hashed'), ('route', 'Session'), ('route', 'session '),
   ('route', 'session, round_robin'), ('route', '0'), ('route', 'round'),
   ('shards', ''), ('shards', '0'), ('shards', '-1'), ('shards', 'many'),
   ('shards', '65537'), ('shards', '99999999999'), ('shards', '4 kB'),
@@ -181,7 +181,7 @@ SELECT results_eq(
 SELECT results_eq('SELECT DISTINCT name, hint FROM errors ORDER BY name',
   $$ VALUES ('batch_size', 'Valid values are the integers from 1 to 100000.'),
             ('max_shards', 'Valid values are the integers from 1 to 65536.'),
-            ('route', 'Valid values are: session, round_robin.'),
+            ('route', 'Valid values are: session, round_robin, hash.'),
             ('shards', 'Valid values are the integers from 1 to 65536.'),
             ('template', 'The value is the name of a table, with its schema '
                          || 'unless it is in the search path.') $$,
@@ -306,7 +306,7 @@ SELECT is(options_of('later'), NULL, '... without a copy of it');
 ALTER SERVER defaults OPTIONS (SET route 'session');
 SELECT is(spread('later', 3), 1::bigint, 'ALTER SERVER ... SET route');
 SELECT is(state_of(
-  'ALTER SERVER defaults OPTIONS (SET route ''hash'')'), 'HV024',
+  'ALTER SERVER defaults OPTIONS (SET route ''hashed'')'), 'HV024',
   'ALTER SERVER ... SET route to a route that does not exist');
 SELECT is(spread('later', 3), 1::bigint, '... changes nothing');
 ALTER SERVER defaults OPTIONS (SET route 'round_robin');

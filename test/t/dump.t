@@ -72,6 +72,10 @@ $node->safe_psql('postgres', q{
 	-- no shards yet
 	CREATE FOREIGN TABLE later (a int) SERVER shards OPTIONS (route 'round_robin');
 
+	-- by hash
+	CREATE FOREIGN TABLE hashed (k text, n int) SERVER shards OPTIONS (shards '4', route 'hash', key 'n, k');
+	INSERT INTO hashed SELECT 'k' || g, g FROM generate_series(1, 50) g;
+
 	-- an unlogged template, and a sub-shard
 	CREATE UNLOGGED TABLE quick_model (a int);
 	CREATE FOREIGN TABLE quick (a int) SERVER shards OPTIONS (shards '2', template 'quick_model');
@@ -158,6 +162,7 @@ my %facts = (
 		SELECT "Key", tableoid::regclass FROM "odd Schema"."Ev""ents" ORDER BY 1, 2::text;
 		SELECT * FROM kept ORDER BY id;
 		SELECT * FROM quick ORDER BY a;
+		SELECT *, tableoid::regclass FROM hashed ORDER BY n;
 		SELECT * FROM kinds_seen ORDER BY 1;
 		SELECT * FROM total;
 		SELECT twice, kind FROM log_3 ORDER BY id},
@@ -211,6 +216,7 @@ sub takes_inserts
 			SELECT count(*), count(DISTINCT tableoid), min("the value")
 			  FROM "odd Schema"."Ev""ents" WHERE "Key" > 1000;
 			INSERT INTO quick VALUES (1), (2);
+			INSERT INTO hashed SELECT k, n + 1000 FROM hashed;
 			INSERT INTO kept (v) VALUES ('c');
 			SELECT count(*) FROM shard_fdw.leases
 			 WHERE logical = 'log'::regclass AND shard::text IN ('log_5', 'log_6', 'log_11');

@@ -100,6 +100,30 @@ is( $node->safe_psql('postgres', q{
 	join('|', $done * 53, $done * 53 * 54 / 2, 8, 0),
 	'bulk: all rows of what was committed, no other');
 
+# Get or insert: 8 clients want the row of the current second.  "spent" counts
+# the numbers that were drawn for rows.
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE keys_model (k bigint PRIMARY KEY, n bigint);
+	CREATE SEQUENCE spent;
+	CREATE FOREIGN TABLE keys (k bigint, n bigint)
+	  SERVER shards OPTIONS (shards '4', route 'hash', key 'k', template 'keys_model');
+});
+pgbench_run($node, 'get or insert', q{
+WITH val (k) AS (VALUES (extract(epoch FROM clock_timestamp())::bigint)),
+     found AS (SELECT keys.* FROM keys JOIN val USING (k)),
+     made AS (INSERT INTO keys SELECT k, nextval('spent') FROM val WHERE NOT EXISTS (SELECT FROM found)
+              ON CONFLICT DO NOTHING RETURNING *)
+SELECT * FROM found UNION ALL SELECT * FROM made;
+}, '-c', '8', '-j', '4', '-T', '4', '-M', 'prepared');
+is($node->safe_psql('postgres', q{
+		SELECT count(*) BETWEEN 4 AND 6, count(*) = count(DISTINCT k), count(*) = count(DISTINCT n) FROM keys}),
+	't|t|t', 'get or insert: one row for every key');
+cmp_ok(
+	$node->safe_psql('postgres', 'SELECT last_value FROM spent'),
+	'<=', 6 * 8,
+	'get or insert: no number is spent when the row exists');
+
 # A new session for every transaction.
 
 $node->safe_psql('postgres', 'TRUNCATE log');
