@@ -48,9 +48,10 @@
  *		entry, an AppendRelInfo and a RelOptInfo.
  *
  * "rte" is the logical table's entry, "parent" and "child" are the open
- * relations.  The caller has made room with expand_planner_arrays().
+ * relations.  The caller has made room with expand_planner_arrays().  Returns
+ * the child's index in the range table.
  */
-void
+Index
 shard_expand_child(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 				   Relation parent, Relation child)
 {
@@ -111,6 +112,7 @@ shard_expand_child(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 	root->append_rel_array[rti] = appinfo;
 
 	(void) build_simple_rel(root, rti, rel);
+	return rti;
 }
 
 /*
@@ -155,10 +157,12 @@ set_child_size(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
  *		Estimate the size of a logical table whose children have been added,
  *		and prepare the children for path generation.
  *
+ * The constraints of children in "settled" are known to exclude nothing.
  * Marks "rel" dummy if no child is left to scan.
  */
 void
-shard_set_append_size(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
+shard_set_append_size(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
+					  Relids settled)
 {
 	bool		has_live_children = false;
 	double		parent_rows = 0;
@@ -191,7 +195,8 @@ shard_set_append_size(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 
 		if (IS_DUMMY_REL(childrel))
 			continue;
-		if (relation_excluded_by_constraints(root, childrel, childrte))
+		if (!bms_is_member(appinfo->child_relid, settled) &&
+			relation_excluded_by_constraints(root, childrel, childrte))
 		{
 			mark_dummy_rel(childrel);
 			continue;

@@ -20,10 +20,8 @@
 
 #include "access/hash.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_am_d.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
-#include "commands/defrem.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "partitioning/partbounds.h"
@@ -31,6 +29,7 @@
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 #include "utils/varlena.h"
 
 PG_FUNCTION_INFO_V1(shard_in_hash);
@@ -50,12 +49,12 @@ typedef struct HashFunctions
 static Oid
 hash_function(Oid type, Oid *opfamily, Oid *opcintype)
 {
-	Oid			opclass = GetDefaultOpClass(type, HASH_AM_OID);
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_HASH_OPFAMILY);
 
-	if (!OidIsValid(opclass))
+	if (!OidIsValid(entry->hash_opf))
 		return InvalidOid;
-	*opfamily = get_opclass_family(opclass);
-	*opcintype = get_opclass_input_type(opclass);
+	*opfamily = entry->hash_opf;
+	*opcintype = entry->hash_opintype;
 	return get_opfamily_proc(*opfamily, *opcintype, *opcintype,
 							 HASHEXTENDED_PROC);
 }
@@ -409,27 +408,26 @@ is_partitioning(const ShardTable *table)
 {
 	int			greatest = table->places[table->nplaces - 1].modulus;
 	bool	   *taken;
+	bool		result = true;
 
 	if (table->nplaces < table->nmembers || greatest > SHARD_MAX_SHARDS)
 		return false;
 	taken = palloc0(sizeof(bool) * greatest);
-	for (int i = 0; i < table->nplaces; i++)
+	for (int i = 0; i < table->nplaces && result; i++)
 	{
 		const ShardPlace *place = &table->places[i];
 		const ShardMember *member = &table->members[place->ordinal];
 
-		if (!member->is_place_valid || member->has_children ||
-			greatest % place->modulus != 0)
-			return false;
+		result = member->is_place_valid && !member->has_children &&
+			greatest % place->modulus == 0;
 		for (int r = place->remainder; r < greatest; r += place->modulus)
 		{
-			if (taken[r])
-				return false;
+			result &= !taken[r];
 			taken[r] = true;
 		}
 	}
 	pfree(taken);
-	return true;
+	return result;
 }
 
 /*
@@ -475,6 +473,10 @@ shard_place_members(ShardTable *table)
 	}
 	table->bounds = partition_bounds_create(specs, table->nplaces, table->key,
 											&mapping);
+	for (int i = 0; i < table->nplaces; i++)
+		pfree(specs[i]);
+	pfree(specs);
+	pfree(mapping);
 }
 
 /*

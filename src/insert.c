@@ -199,6 +199,8 @@ shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
 {
 	ShardInsert *insert = shard_insert_begin(mtstate, rri);
 
+	if (insert->on_conflict)
+		shard_check_on_conflict(insert->table->relid, ONCONFLICT_NOTHING, false);
 	insert->may_batch = true;
 	insert->is_copy = mtstate->ps.plan == NULL;
 	insert->cid = insert->is_copy ? GetCurrentCommandId(true) :
@@ -366,7 +368,8 @@ open_target(ShardInsert *insert, int ordinal)
 	 * the route has just seen to it, and nobody changes the row any more.
 	 */
 	if (member->modulus > 0 && table->route == SHARD_ROUTE_HASH &&
-		shard_pinned < 0 && RelationGetDescr(rel)->constr->num_check == 1 &&
+		shard_pinned < 0 && RelationGetDescr(rel)->constr != NULL &&
+		RelationGetDescr(rel)->constr->num_check == 1 &&
 		!(rri->ri_TrigDesc != NULL && rri->ri_TrigDesc->trig_insert_before_row))
 		rri->shard_check_exprs = palloc0(sizeof(ExprState *));
 

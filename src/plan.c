@@ -28,6 +28,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/appendinfo.h"
+#include "optimizer/clauses.h"
 #include "optimizer/cost.h"
 #include "optimizer/inherit.h"
 #include "optimizer/optimizer.h"
@@ -174,7 +175,7 @@ prune_hash_table(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table)
 		parts->shards[i] = table->members[table->places[i].ordinal].relid;
 
 	rel->part_scheme = shard_find_partition_scheme(root, key);
-	rel->boundinfo = partition_bounds_copy(table->bounds, key);
+	rel->boundinfo = table->bounds;
 	rel->nparts = parts->nparts;
 	rel->partexprs = palloc(sizeof(List *) * key->partnatts);
 	rel->nullable_partexprs = palloc0(sizeof(List *) * key->partnatts);
@@ -184,6 +185,8 @@ prune_hash_table(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table)
 											   key->parttypmod[i],
 											   key->parttypcoll[i], 0));
 	parts->live = prune_append_rel_partitions(rel);
+	rel->boundinfo = enable_partitionwise_aggregate || enable_partitionwise_join ?
+		partition_bounds_copy(table->bounds, key) : NULL;
 	return parts;
 }
 
@@ -198,6 +201,23 @@ clear_partition_info(RelOptInfo *rel)
 	rel->nparts = -1;
 	rel->partexprs = NULL;
 	rel->nullable_partexprs = NULL;
+}
+
+/*
+ * Which part of the hash table "rel" a member of an inheritance set is, or -1
+ * if it is none.
+ */
+static int
+member_part(PlannerInfo *root, RelOptInfo *rel, const HashParts *parts,
+			const AppendRelInfo *appinfo)
+{
+	if (appinfo->parent_relid != rel->relid)
+		return -1;
+	for (int i = 0; i < parts->nparts; i++)
+		if (parts->shards[i] ==
+			root->simple_rte_array[appinfo->child_relid]->relid)
+			return i;
+	return -1;
 }
 
 /*
@@ -234,7 +254,8 @@ key_value(PlannerInfo *root, RelOptInfo *rel, Expr *clause, Var *column,
 		(OidIsValid(scheme->partcollation[keyno]) &&
 		 op->inputcollid != scheme->partcollation[keyno]) ||
 		!bms_is_empty(pull_varnos(root, right)) ||
-		contain_volatile_functions(right))
+		contain_volatile_functions(right) ||
+		contain_subplans(right))
 		return NULL;
 	return right;
 }
@@ -249,40 +270,49 @@ late_key_values(PlannerInfo *root, RelOptInfo *rel, Index *security_level)
 	PartitionScheme scheme = rel->part_scheme;
 	List	   *values = NIL;
 	bool		all_known = true;
+	ListCell   *lc;
 
 	*security_level = 0;
 	for (int i = 0; i < scheme->partnatts; i++)
 	{
 		Var		   *column = linitial_node(Var, rel->partexprs[i]);
 		Node	   *value = NULL;
-		ListCell   *lc;
 
 		foreach(lc, rel->baserestrictinfo)
 		{
 			RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
 
 			value = key_value(root, rel, rinfo->clause, column, scheme, i);
-			if (value != NULL &&
-				shard_can_hash_with(scheme->partopfamily[i], exprType(value)))
+			if (value != NULL)
 			{
 				*security_level = Max(*security_level, rinfo->security_level);
 				break;
 			}
-			value = NULL;
 		}
 		if (value == NULL)
 			return NIL;
 		all_known &= IsA(value, Const);
-		value = copyObject(value);
+		values = lappend(values, value);
+	}
+	/* Known values have been pruned with already. */
+	if (all_known)
+		return NIL;
+
+	foreach(lc, values)
+	{
+		int			i = foreach_current_index(lc);
+		Node	   *value = copyObject(lfirst(lc));
+
+		if (!shard_can_hash_with(scheme->partopfamily[i], exprType(value)))
+			return NIL;
 		if (exprCollation(value) != scheme->partcollation[i])
 			value = (Node *) makeRelabelType((Expr *) value, exprType(value),
 											 exprTypmod(value),
 											 scheme->partcollation[i],
 											 COERCE_IMPLICIT_CAST);
-		values = lappend(values, value);
+		lfirst(lc) = value;
 	}
-	/* Known values have been pruned with already. */
-	return all_known ? NIL : values;
+	return values;
 }
 
 /*
@@ -451,16 +481,13 @@ set_hash_parts(PlannerInfo *root, RelOptInfo *rel, const HashParts *parts)
 	foreach(lc, root->append_rel_list)
 	{
 		AppendRelInfo *appinfo = lfirst_node(AppendRelInfo, lc);
-		Oid			shard;
+		int			part = member_part(root, rel, parts, appinfo);
 
-		if (appinfo->parent_relid != rel->relid)
+		if (part < 0)
 			continue;
-		shard = root->simple_rte_array[appinfo->child_relid]->relid;
 		rel->all_partrels = bms_add_member(rel->all_partrels,
 										   appinfo->child_relid);
-		for (int i = 0; i < parts->nparts; i++)
-			if (parts->shards[i] == shard)
-				rel->part_rels[i] = find_base_rel(root, appinfo->child_relid);
+		rel->part_rels[part] = find_base_rel(root, appinfo->child_relid);
 	}
 }
 
@@ -481,15 +508,11 @@ gate_shards(PlannerInfo *root, RelOptInfo *rel, const HashParts *parts)
 	foreach(lc, root->append_rel_list)
 	{
 		AppendRelInfo *appinfo = lfirst_node(AppendRelInfo, lc);
-		Oid			shard;
+		int			part = member_part(root, rel, parts, appinfo);
 
-		if (appinfo->parent_relid != rel->relid)
-			continue;
-		shard = root->simple_rte_array[appinfo->child_relid]->relid;
-		for (int i = 0; i < parts->nparts; i++)
-			if (parts->shards[i] == shard)
-				gate_shard(root, find_base_rel(root, appinfo->child_relid),
-						   &parts->places[i], values, security_level);
+		if (part >= 0)
+			gate_shard(root, find_base_rel(root, appinfo->child_relid),
+					   &parts->places[part], values, security_level);
 	}
 }
 
@@ -504,6 +527,7 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 									 &parts);
 	bool		has_whole_row =
 		!bms_is_empty(rel->attr_needed[InvalidAttrNumber - rel->min_attr]);
+	Relids		settled = NULL;
 	Relation	parent;
 	ListCell   *lc;
 
@@ -526,9 +550,16 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 	foreach(lc, shards)
 	{
 		Relation	child = table_open(lfirst_oid(lc), NoLock);
+		TupleConstr *constr = RelationGetDescr(child)->constr;
 
 		if (!RELATION_IS_OTHER_TEMP(child))
-			shard_expand_child(root, rel, rte, parent, child);
+		{
+			Index		rti = shard_expand_child(root, rel, rte, parent, child);
+
+			/* If its place is all it has, that has been looked at. */
+			if (parts != NULL && constr != NULL && constr->num_check == 1)
+				settled = bms_add_member(settled, rti);
+		}
 		table_close(child, NoLock);
 	}
 	table_close(parent, NoLock);
@@ -550,7 +581,7 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 		else
 			clear_partition_info(rel);
 	}
-	shard_set_append_size(root, rel, rte);
+	shard_set_append_size(root, rel, rte, settled);
 	if (parts == NULL && enable_partitionwise_aggregate && !has_whole_row &&
 		!IS_DUMMY_REL(rel))
 		set_keyless_parts(root, rel);
@@ -572,14 +603,10 @@ prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	foreach(lc, root->append_rel_list)
 	{
 		AppendRelInfo *appinfo = lfirst_node(AppendRelInfo, lc);
-		Oid			shard;
+		int			part = member_part(root, rel, parts, appinfo);
 
-		if (appinfo->parent_relid != rel->relid)
-			continue;
-		shard = root->simple_rte_array[appinfo->child_relid]->relid;
-		for (int i = 0; i < parts->nparts; i++)
-			if (parts->shards[i] == shard && !bms_is_member(i, parts->live))
-				mark_dummy_rel(find_base_rel(root, appinfo->child_relid));
+		if (part >= 0 && !bms_is_member(part, parts->live))
+			mark_dummy_rel(find_base_rel(root, appinfo->child_relid));
 	}
 	clear_partition_info(rel);
 }

@@ -277,11 +277,11 @@ extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
 								   Oid relid);
 
 /* in fromcore.c */
-extern void shard_expand_child(PlannerInfo *root, RelOptInfo *rel,
-							   RangeTblEntry *rte, Relation parent,
-							   Relation child);
+extern Index shard_expand_child(PlannerInfo *root, RelOptInfo *rel,
+								RangeTblEntry *rte, Relation parent,
+								Relation child);
 extern void shard_set_append_size(PlannerInfo *root, RelOptInfo *rel,
-								  RangeTblEntry *rte);
+								  RangeTblEntry *rte, Relids settled);
 extern void shard_check_tid_visible(EState *estate, ResultRelInfo *rri,
 									ItemPointer tid);
 extern PartitionScheme shard_find_partition_scheme(PlannerInfo *root,
