@@ -34,17 +34,19 @@
 #include "utils/memutils.h"
 
 /*
- * Rows that wait take about this much memory, at most: those of one shard,
- * which is enough for a page or two of narrow rows, and all together.
+ * Rows that wait take about this much memory, at most: those of one shard, and
+ * all together.
  *
- * Statements of some thousand rows get by with less.  What such a statement
- * allocates over and above its plan, the C library is likely to give back to
- * the system at its end, and the next one pays for having it faulted in again.
+ * Statements of some thousand rows get by with less: for one shard, with what
+ * fills a page or two with narrow rows.  What such a statement allocates over
+ * and above its plan, the C library is likely to give back to the system at
+ * its end, and the next one pays for having it faulted in again.
  */
-#define MAX_SHARD_BYTES		(32 * 1024)
-#define MAX_BYTES			(512 * 1024)
-#define MAX_BYTES_AT_FIRST	(64 * 1024)
-#define FLUSHES_AT_FIRST	32
+#define MAX_SHARD_BYTES				(256 * 1024)
+#define MAX_BYTES					(512 * 1024)
+#define MAX_SHARD_BYTES_AT_FIRST	(32 * 1024)
+#define MAX_BYTES_AT_FIRST			(64 * 1024)
+#define FLUSHES_AT_FIRST			32
 
 /*
  * shard_batch_size
@@ -467,6 +469,7 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 {
 	TupleTableSlot *row;
 	Size		size;
+	bool		is_short;
 
 	if (unlikely(!insert->is_init))
 		init_collecting(insert);
@@ -491,11 +494,12 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 		register_pending(insert);
 	shard_last = RelationGetRelid(target->rri->ri_RelationDesc);
 
+	is_short = insert->nflushes < FLUSHES_AT_FIRST;
 	if (target->npending >= insert->table->batch_size ||
-		(target->pending_bytes >= MAX_SHARD_BYTES &&
-		 target->rri->ri_FdwRoutine == NULL) ||
-		insert->buffered_bytes >= (insert->nflushes < FLUSHES_AT_FIRST ?
-								   MAX_BYTES_AT_FIRST : MAX_BYTES))
+		(target->rri->ri_FdwRoutine == NULL &&
+		 target->pending_bytes >= (is_short ? MAX_SHARD_BYTES_AT_FIRST :
+								   MAX_SHARD_BYTES)) ||
+		insert->buffered_bytes >= (is_short ? MAX_BYTES_AT_FIRST : MAX_BYTES))
 		shard_batch_flush(insert);
 	return true;
 }
