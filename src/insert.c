@@ -410,8 +410,9 @@ find_target(ShardInsert *insert, int ordinal)
  * shard_insert_target
  *		The shard that a row goes to, locked and open.
  *
- * "row" is in the layout of the logical table.  The result belongs to the statement.  Raises what routing raises (see
- * shard_route()) and what opening a table raises.
+ * "row" is in the layout of the logical table.  The result belongs to the
+ * statement.  Raises what routing raises (see shard_route()) and what opening
+ * a table raises.
  */
 ShardTarget *
 shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
