@@ -13,12 +13,14 @@ OBJS = \
 	src/admin.o \
 	src/batch.o \
 	src/clone.o \
+	src/conflict.o \
 	src/ddl.o \
 	src/fromcore.o \
 	src/hash.o \
 	src/insert.o \
 	src/option.o \
 	src/plan.o \
+	src/reshard.o \
 	src/route.o \
 	src/shard_fdw.o \
 	src/shardset.o

@@ -35,6 +35,13 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.create_shards(regclass, int, regclass)
 IS 'adds shards to a logical table, copied from the template or else from its last open shard';
 
+CREATE FUNCTION shard_fdw.reshard(logical regclass, new_count int)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'shard_reshard'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.reshard(regclass, int)
+IS 'moves the rows of a hash table to another number of shards; returns how many';
+
 CREATE FUNCTION shard_fdw.on_ddl_end()
 RETURNS event_trigger
 AS 'MODULE_PATHNAME', 'shard_on_ddl_end'

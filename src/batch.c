@@ -61,7 +61,7 @@ shard_batch_size(ShardInsert *insert)
 	ResultRelInfo *root = insert->root;
 	Plan	   *plan = insert->mtstate->ps.plan;
 
-	if (!insert->may_batch || insert->on_conflict)
+	if (!insert->may_batch || insert->on_conflict != ONCONFLICT_NONE)
 		return 1;
 
 	/* Core wants these done row by row. */
@@ -245,7 +245,7 @@ write_local(ShardInsert *insert, ShardTarget *target)
 		if (copy != NULL)
 			copy->cur_lineno = target->linenos[i];
 		if (rri->ri_NumIndices > 0)
-			recheck = shard_insert_index_tuples(rri, row, estate, NULL);
+			recheck = shard_insert_index_tuples(rri, row, estate, NULL, NIL);
 		if (has_after_row)
 			ExecARInsertTriggers(estate, rri, row, recheck, NULL);
 		list_free(recheck);

@@ -18,7 +18,9 @@
 
 #include "access/attmap.h"
 #include "access/tupconvert.h"
+#include "access/tableam.h"
 #include "catalog/pg_class.h"
+#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -75,35 +77,85 @@ shard_lock_held(const LOCKTAG *tag, LOCKMODE mode)
 
 /*
  * 16 can restrict index insertion to summarizing indexes.  With "conflict"
- * given, duplicates are no errors but reported there.
+ * given, duplicates in the arbiters, or in any index if there are none, are
+ * no errors but reported there.
  */
 static inline List *
 shard_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot,
-						  EState *estate, bool *conflict)
+						  EState *estate, bool *conflict, List *arbiters)
 {
 #if PG_VERSION_NUM < 160000
 	return ExecInsertIndexTuples(rri, slot, estate, false, conflict != NULL,
-								 conflict, NIL);
+								 conflict, arbiters);
 #else
 	return ExecInsertIndexTuples(rri, slot, estate, false, conflict != NULL,
-								 conflict, NIL, false);
+								 conflict, arbiters, false);
+#endif
+}
+
+/* Index insertion for a new version of a row, after table_tuple_update(). */
+#if PG_VERSION_NUM < 160000
+typedef bool ShardUpdateIndexes;
+#else
+typedef TU_UpdateIndexes ShardUpdateIndexes;
+#endif
+
+static inline List *
+shard_update_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot,
+						  EState *estate, ShardUpdateIndexes which)
+{
+#if PG_VERSION_NUM < 160000
+	return which ? ExecInsertIndexTuples(rri, slot, estate, true, false, NULL,
+										 NIL) : NIL;
+#else
+	return which != TU_None ?
+		ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL,
+							  which == TU_Summarizing) : NIL;
 #endif
 }
 
 /* 18 can ignore one tuple. */
 static inline bool
 shard_check_index_constraints(ResultRelInfo *rri, TupleTableSlot *slot,
-							  EState *estate, ItemPointer conflict)
+							  EState *estate, ItemPointer conflict,
+							  List *arbiters)
 {
 #if PG_VERSION_NUM < 180000
-	return ExecCheckIndexConstraints(rri, slot, estate, conflict, NIL);
+	return ExecCheckIndexConstraints(rri, slot, estate, conflict, arbiters);
 #else
 	ItemPointerData none;
 
 	ItemPointerSetInvalid(&none);
-	return ExecCheckIndexConstraints(rri, slot, estate, conflict, &none, NIL);
+	return ExecCheckIndexConstraints(rri, slot, estate, conflict, &none,
+									 arbiters);
 #endif
 }
+
+/* 16 also reports what became of the row, 18 is told about MERGE. */
+static inline bool
+shard_fire_before_update(EState *estate, EPQState *epqstate,
+						 ResultRelInfo *rri, ItemPointer tid,
+						 TupleTableSlot *row, TM_FailureData *tmfd)
+{
+#if PG_VERSION_NUM < 160000
+	return ExecBRUpdateTriggers(estate, epqstate, rri, tid, NULL, row, tmfd);
+#elif PG_VERSION_NUM < 180000
+	return ExecBRUpdateTriggers(estate, epqstate, rri, tid, NULL, row, NULL,
+								tmfd);
+#else
+	return ExecBRUpdateTriggers(estate, epqstate, rri, tid, NULL, row, NULL,
+								tmfd, false);
+#endif
+}
+
+/* 18 can return the old row beside the new one. */
+#if PG_VERSION_NUM < 180000
+#define shard_returns_old(rri) false
+#else
+#define shard_returns_old(rri) \
+	((rri)->ri_projectReturning != NULL && \
+	 ((rri)->ri_projectReturning->pi_state.flags & EEO_FLAG_HAS_OLD) != 0)
+#endif
 
 /*
  * 16 finds the map from the root's columns to the child's by itself when

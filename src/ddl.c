@@ -133,12 +133,14 @@ next_shard_number(Relation logical, ShardTable *table)
 }
 
 /*
- * The shard that new ones are copied from: the last open one, or else the
- * last.  InvalidOid if there is none that is an ordinary table.
+ * shard_model_shard
+ *		The shard that new ones are copied from: the last open one, or else
+ *		the last.  InvalidOid if there is none that is an ordinary table.
  */
-static Oid
-model_shard(const ShardTable *table)
+Oid
+shard_model_shard(Oid logical)
 {
+	ShardTable *table = shard_table_get(logical);
 	Oid			result = InvalidOid;
 
 	for (int i = 0; i < table->nmembers; i++)
@@ -156,15 +158,15 @@ model_shard(const ShardTable *table)
  * The same, locked, so that it stays what it is.
  */
 static Oid
-lock_model_shard(ShardTable *table)
+lock_model_shard(Oid logical)
 {
 	Oid			model;
 
-	while (OidIsValid(model = model_shard(table)))
+	while (OidIsValid(model = shard_model_shard(logical)))
 	{
 		LockRelationOid(model, AccessShareLock);
 		/* While we waited it may have been dropped, detached or sealed. */
-		if (model_shard(shard_table_get(table->relid)) == model)
+		if (shard_model_shard(logical) == model)
 			break;
 		UnlockRelationOid(model, AccessShareLock);
 	}
@@ -208,11 +210,51 @@ new_placements(Relation logical, const ShardTable *table, PartitionKey key,
 }
 
 /*
- * Create shards of the logical table, as its owner, and return their OIDs.
- * Without a template another shard is copied, if there is one.
+ * shard_become_owner
+ *		Act as the owner of the logical table until shard_be_oneself(), with
+ *		nothing but the system catalogs in the search path.
+ *
+ * The shards belong to the owner of the logical table, whoever calls, and
+ * what the owner has put into the tables must not run as the caller.  An
+ * error undoes it, too.
  */
-static List *
-create_shards(Oid logical_relid, int count, Oid template)
+void
+shard_become_owner(Relation logical, ShardIdentity *identity)
+{
+	Oid			owner = logical->rd_rel->relowner;
+
+	GetUserIdAndSecContext(&identity->userid, &identity->sec_context);
+	if (owner != identity->userid)
+		SetUserIdAndSecContext(owner, identity->sec_context |
+							   SECURITY_LOCAL_USERID_CHANGE |
+							   SECURITY_RESTRICTED_OPERATION);
+	identity->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * shard_be_oneself
+ *		Undo shard_become_owner(), and the settings made since.
+ */
+void
+shard_be_oneself(const ShardIdentity *identity)
+{
+	AtEOXact_GUC(true, identity->guc_level);
+	SetUserIdAndSecContext(identity->userid, identity->sec_context);
+}
+
+/*
+ * shard_create
+ *		Create shards of the logical table, as its owner, and return their
+ *		OIDs, in the current memory context.  Without a template another shard
+ *		is copied, if there is one.
+ *
+ * Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED beyond max_shards, and what creating
+ * a table raises.
+ */
+List *
+shard_create(Oid logical_relid, int count, Oid template)
 {
 	List	   *shards = NIL;
 	MemoryContext context = CurrentMemoryContext;
@@ -222,10 +264,7 @@ create_shards(Oid logical_relid, int count, Oid template)
 	ShardOptions options;
 	char	  **placements = NULL;
 	uint64		number;
-	Oid			owner;
-	int			save_nestlevel;
-	Oid			save_userid;
-	int			save_sec_context;
+	ShardIdentity identity;
 
 	/* Others that create shards wait for us; inserts do not. */
 	logical = table_open(logical_relid, ShareUpdateExclusiveLock);
@@ -242,7 +281,7 @@ create_shards(Oid logical_relid, int count, Oid template)
 				 errhint("Raise option \"max_shards\" of the foreign table.")));
 
 	if (!OidIsValid(template))
-		template = lock_model_shard(table);
+		template = lock_model_shard(logical_relid);
 	number = next_shard_number(logical, table);
 	if (options.route == SHARD_ROUTE_HASH)
 		placements = new_placements(logical, table,
@@ -250,19 +289,7 @@ create_shards(Oid logical_relid, int count, Oid template)
 													 options.key, false),
 									count);
 
-	/*
-	 * The shards belong to the owner of the logical table, whoever calls, and
-	 * what the owner has put into the template must not run as the caller.
-	 */
-	owner = logical->rd_rel->relowner;
-	GetUserIdAndSecContext(&save_userid, &save_sec_context);
-	if (owner != save_userid)
-		SetUserIdAndSecContext(owner, save_sec_context |
-							   SECURITY_LOCAL_USERID_CHANGE |
-							   SECURITY_RESTRICTED_OPERATION);
-	save_nestlevel = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	shard_become_owner(logical, &identity);
 	/* Merging columns with inherited ones is what we mean to do. */
 	if (client_min_messages < WARNING)
 		(void) set_config_option("client_min_messages", "warning",
@@ -293,8 +320,7 @@ create_shards(Oid logical_relid, int count, Oid template)
 		relation_close(source, NoLock);
 	SPI_finish();
 
-	AtEOXact_GUC(true, save_nestlevel);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	shard_be_oneself(&identity);
 	table_close(logical, NoLock);
 	return shards;
 }
@@ -315,6 +341,20 @@ shard_check_logical(Oid relid)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a foreign table of shard_fdw",
 						get_rel_name(relid))));
+}
+
+/*
+ * shard_check_owned
+ *		The same, and raise ERRCODE_INSUFFICIENT_PRIVILEGE unless the current
+ *		user owns it.
+ */
+void
+shard_check_owned(Oid relid)
+{
+	shard_check_logical(relid);
+	if (!shard_class_ownercheck(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_TABLE,
+					   get_rel_name(relid));
 }
 
 /*
@@ -343,10 +383,7 @@ shard_create_shards(PG_FUNCTION_ARGS)
 	count = PG_GETARG_INT32(1);
 
 	PreventCommandIfReadOnly("create_shards()");
-	shard_check_logical(logical);
-	if (!shard_class_ownercheck(logical, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_TABLE,
-					   get_rel_name(logical));
+	shard_check_owned(logical);
 	if (count < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -354,7 +391,7 @@ shard_create_shards(PG_FUNCTION_ARGS)
 				 errhint("Give a number of at least 1.")));
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	foreach(lc, create_shards(logical, count, template))
+	foreach(lc, shard_create(logical, count, template))
 	{
 		Datum		value = ObjectIdGetDatum(lfirst_oid(lc));
 		bool		isnull = false;
@@ -386,7 +423,7 @@ consume_options(Oid logical, const ShardOptions *options)
 	shard_execute("ALTER FOREIGN TABLE %s OPTIONS (DROP shards%s)",
 				  shard_qualified_name(logical),
 				  options->template_name != NULL ? ", DROP template" : "");
-	list_free(create_shards(logical, options->shards, template));
+	list_free(shard_create(logical, options->shards, template));
 }
 
 /*

@@ -10,10 +10,13 @@
  * src/backend/optimizer/path/allpaths.c; shard_find_partition_scheme()
  * follows find_partition_scheme() in src/backend/optimizer/util/plancat.c;
  * shard_check_tid_visible() follows ExecCheckTIDVisible() and
- * ExecCheckTupleVisible() in src/backend/executor/nodeModifyTable.c
- * (PostgreSQL 15 to 18).  What cannot
- * occur for a logical table that is only read has been left out: row marks,
- * result relations, table samples, and children that are partitioned.
+ * ExecCheckTupleVisible(), shard_lock_conflicting_row() follows
+ * ExecOnConflictUpdate(), and shard_update_row() follows ExecUpdate() and its
+ * subroutines in src/backend/executor/nodeModifyTable.c (PostgreSQL 15 to
+ * 18).  What cannot occur for a logical table that is only read has been left
+ * out of the planner's functions: row marks, result relations, table samples,
+ * and children that are partitioned; and what cannot occur for a row that has
+ * been locked out of the executor's.
  *
  * Portions Copyright (c) 1996-2025, PostgreSQL Global Development Group
  * Portions Copyright (c) 1994, Regents of the University of California
@@ -27,6 +30,8 @@
 #include "access/sysattr.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "commands/trigger.h"
+#include "executor/nodeModifyTable.h"
 #include "foreign/fdwapi.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -331,6 +336,26 @@ shard_find_partition_scheme(PlannerInfo *root, PartitionKey partkey)
 }
 
 /*
+ * Raise an error if the transaction's snapshot must not see the row in the
+ * slot, but for rows of the same command, which are no race.
+ */
+static void
+check_row_visible(EState *estate, Relation rel, TupleTableSlot *slot)
+{
+	bool		isnull;
+	Datum		xmin;
+
+	if (!IsolationUsesXactSnapshot() ||
+		table_tuple_satisfies_snapshot(rel, slot, estate->es_snapshot))
+		return;
+	xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull);
+	if (!TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin)))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+}
+
+/*
  * shard_check_tid_visible
  *		Raise ERRCODE_T_R_SERIALIZATION_FAILURE if the transaction's snapshot
  *		must not see the row that ON CONFLICT DO NOTHING has found.
@@ -338,26 +363,135 @@ shard_find_partition_scheme(PlannerInfo *root, PartitionKey partkey)
 void
 shard_check_tid_visible(EState *estate, ResultRelInfo *rri, ItemPointer tid)
 {
-	Relation	rel = rri->ri_RelationDesc;
 	TupleTableSlot *slot;
 
 	if (!IsolationUsesXactSnapshot())
 		return;
 	slot = ExecGetReturningSlot(estate, rri);
-	if (!table_tuple_fetch_row_version(rel, tid, SnapshotAny, slot))
+	if (!table_tuple_fetch_row_version(rri->ri_RelationDesc, tid, SnapshotAny,
+									   slot))
 		elog(ERROR, "failed to fetch conflicting tuple for ON CONFLICT");
-	if (!table_tuple_satisfies_snapshot(rel, slot, estate->es_snapshot))
-	{
-		bool		isnull;
-		Datum		xmin = slot_getsysattr(slot,
-										   MinTransactionIdAttributeNumber,
-										   &isnull);
-
-		/* Rows of the same command are not seen either, but are no race. */
-		if (!TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin)))
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access due to concurrent update")));
-	}
+	check_row_visible(estate, rri->ri_RelationDesc, slot);
 	ExecClearTuple(slot);
+}
+
+static void
+report_serialization_failure(const char *cause)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent %s",
+						cause)));
+}
+
+/*
+ * shard_lock_conflicting_row
+ *		Lock the row that ON CONFLICT DO UPDATE has found, and fetch it into
+ *		"existing", a slot for the shard.
+ *
+ * Returns false if it is no longer there or no longer the newest version;
+ * the caller has to look for a conflict again.  Raises
+ * ERRCODE_CARDINALITY_VIOLATION if this command has written the row, and
+ * ERRCODE_T_R_SERIALIZATION_FAILURE if the isolation level says so.
+ */
+bool
+shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
+						   ItemPointer tid, TupleTableSlot *existing)
+{
+	Relation	rel = rri->ri_RelationDesc;
+	TM_FailureData tmfd;
+	TM_Result	result;
+	Datum		xmin;
+	bool		isnull;
+
+	/* Newer versions are not followed: they may not conflict. */
+	result = table_tuple_lock(rel, tid, estate->es_snapshot, existing,
+							  estate->es_output_cid,
+							  ExecUpdateLockMode(estate, rri), LockWaitBlock,
+							  0, &tmfd);
+	switch (result)
+	{
+		case TM_Ok:
+			check_row_visible(estate, rel, existing);
+			return true;
+
+		case TM_Invisible:
+			xmin = slot_getsysattr(existing, MinTransactionIdAttributeNumber,
+								   &isnull);
+			if (TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin)))
+				ereport(ERROR,
+						(errcode(ERRCODE_CARDINALITY_VIOLATION),
+						 errmsg("%s command cannot affect row a second time",
+								"ON CONFLICT DO UPDATE"),
+						 errhint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values.")));
+			elog(ERROR, "attempted to lock invisible tuple");
+			break;
+
+		case TM_Updated:
+			report_serialization_failure("update");
+			break;
+
+		case TM_Deleted:
+			report_serialization_failure("delete");
+			break;
+
+		default:
+			elog(ERROR, "unexpected table_tuple_lock status: %u", result);
+	}
+	ExecClearTuple(existing);
+	return false;
+}
+
+/*
+ * shard_update_row
+ *		Update a row of a shard that this transaction has locked: triggers,
+ *		generated columns, constraints, indexes.
+ *
+ * "row" is the new version, in the shard's layout and materialized.  Returns
+ * false if a trigger suppressed the update.  Raises what UPDATE raises.
+ */
+bool
+shard_update_row(EState *estate, EPQState *epqstate, ResultRelInfo *rri,
+				 ItemPointer tid, TupleTableSlot *row)
+{
+	Relation	rel = rri->ri_RelationDesc;
+	TupleConstr *constr = RelationGetDescr(rel)->constr;
+	ShardUpdateIndexes update_indexes;
+	TM_FailureData tmfd;
+	TM_Result	result;
+	LockTupleMode lockmode;
+	List	   *recheck = NIL;
+
+	if (rri->ri_TrigDesc != NULL && rri->ri_TrigDesc->trig_update_before_row &&
+		!shard_fire_before_update(estate, epqstate, rri, tid, row, &tmfd))
+		return false;
+
+	row->tts_tableOid = RelationGetRelid(rel);
+	if (constr != NULL && constr->has_generated_stored)
+		ExecComputeStoredGenerated(rri, estate, row, CMD_UPDATE);
+	ExecMaterializeSlot(row);
+	if (constr != NULL)
+		ExecConstraints(rri, row, estate);
+
+	result = table_tuple_update(rel, tid, row, estate->es_output_cid,
+								estate->es_snapshot,
+								estate->es_crosscheck_snapshot, true, &tmfd,
+								&lockmode, &update_indexes);
+	if (result == TM_SelfModified && tmfd.cmax != estate->es_output_cid)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+				 errmsg("tuple to be updated was already modified by an operation triggered by the current command"),
+				 errhint("Consider using an AFTER trigger instead of a BEFORE trigger to propagate changes to other rows.")));
+	if (result == TM_SelfModified)
+		return false;
+	if (result != TM_Ok)
+		elog(ERROR, "unexpected table_tuple_update status: %u", result);
+
+	if (rri->ri_NumIndices > 0)
+		recheck = shard_update_index_tuples(rri, row, estate, update_indexes);
+	ExecARUpdateTriggers(estate, rri, NULL, NULL, tid, NULL, row, recheck,
+						 NULL, false);
+	list_free(recheck);
+	return true;
 }

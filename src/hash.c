@@ -19,6 +19,7 @@
 #include "shard_fdw.h"
 
 #include "access/hash.h"
+#include "access/stratnum.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
@@ -333,6 +334,24 @@ shard_key_hash(PartitionKey key, TupleTableSlot *row)
 		values[i] = slot_getattr(row, key->partattrs[i], &nulls[i]);
 	return compute_partition_hash_value(key->partnatts, key->partsupfunc,
 										key->partcollation, values, nulls);
+}
+
+/*
+ * shard_key_values_equal
+ *		Are two values, not null, of the key's column number "i" equal as
+ *		hashing sees it?
+ */
+bool
+shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b)
+{
+	Oid			equality = get_opfamily_member(key->partopfamily[i],
+											   key->partopcintype[i],
+											   key->partopcintype[i],
+											   HTEqualStrategyNumber);
+
+	return OidIsValid(equality) &&
+		DatumGetBool(OidFunctionCall2Coll(get_opcode(equality),
+										  key->partcollation[i], a, b));
 }
 
 /*

@@ -94,23 +94,27 @@ shard_sees_rows(Node *node)
 /*
  * shardPlanForeignModify
  *		Plan an INSERT.  The private list tells the executor whether rows may
- *		be collected and inserted together.
+ *		be collected and inserted together, and what the target of an ON
+ *		CONFLICT clause is.
  *
- * Raises ERRCODE_FEATURE_NOT_SUPPORTED for ON CONFLICT.
+ * Raises what shard_plan_on_conflict() raises.
  */
 List *
 shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 					   Index result_relation, int subplan_index)
 {
 	bool		may_batch;
+	List	   *conflict_target = NIL;
 	ListCell   *lc;
 
 	if (plan->operation != CMD_INSERT)
 		return NIL;
 
 	if (plan->onConflictAction != ONCONFLICT_NONE)
-		shard_check_on_conflict(planner_rt_fetch(result_relation, root)->relid,
-								plan->onConflictAction, false);
+		conflict_target =
+			shard_plan_on_conflict(root->parse->onConflict, result_relation,
+								   planner_rt_fetch(result_relation,
+													root)->relid);
 
 	/* Subqueries that became subplans are found in the list of their roots. */
 	may_batch = !shard_sees_rows((Node *) root->parse);
@@ -118,35 +122,7 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 		may_batch = may_batch &&
 			!shard_sees_rows((Node *) lfirst_node(PlannerInfo, lc)->parse);
 
-	return list_make1(makeBoolean(may_batch));
-}
-
-/*
- * shard_check_on_conflict
- *		Refuse ON CONFLICT on a logical table unless it can be done.
- *
- * "has_target" says whether the clause names what may conflict.  Raises
- * ERRCODE_FEATURE_NOT_SUPPORTED but for DO NOTHING without a target on a hash
- * table, where a row that conflicts can only be in the same shard.
- */
-void
-shard_check_on_conflict(Oid relid, OnConflictAction action, bool has_target)
-{
-	if (shard_table_get(relid)->route != SHARD_ROUTE_HASH)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot use ON CONFLICT on foreign table \"%s\"",
-						get_rel_name(relid)),
-				 errdetail("A row is checked against the one shard it goes to, so a conflicting row in another shard would not be seen."),
-				 errhint("Insert without ON CONFLICT, or insert into one shard.")));
-	if (action != ONCONFLICT_NOTHING || has_target)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot use ON CONFLICT %s on foreign table \"%s\"",
-						action == ONCONFLICT_NOTHING ?
-						"with a conflict target" : "DO UPDATE",
-						get_rel_name(relid)),
-				 errhint("ON CONFLICT DO NOTHING without a conflict target is possible.")));
+	return list_make2(makeBoolean(may_batch), conflict_target);
 }
 
 /*
@@ -166,8 +142,8 @@ shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	insert->root = root;
 	insert->estate = mtstate->ps.state;
 	insert->mtstate = mtstate;
-	insert->on_conflict = mtstate->ps.plan != NULL &&
-		((ModifyTable *) mtstate->ps.plan)->onConflictAction != ONCONFLICT_NONE;
+	insert->on_conflict = mtstate->ps.plan == NULL ? ONCONFLICT_NONE :
+		((ModifyTable *) mtstate->ps.plan)->onConflictAction;
 	root->ri_FdwState = insert;
 	return insert;
 }
@@ -186,6 +162,7 @@ shardBeginForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
 		return;
 	insert = shard_insert_begin(mtstate, rri);
 	insert->may_batch = boolVal(linitial(fdw_private));
+	insert->conflict_target = lsecond_node(List, fdw_private);
 	insert->cid = mtstate->ps.state->es_output_cid;
 }
 
@@ -199,8 +176,8 @@ shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
 {
 	ShardInsert *insert = shard_insert_begin(mtstate, rri);
 
-	if (insert->on_conflict)
-		shard_check_on_conflict(insert->table->relid, ONCONFLICT_NOTHING, false);
+	if (insert->on_conflict != ONCONFLICT_NONE)
+		shard_check_route_for_conflict(insert->table);
 	insert->may_batch = true;
 	insert->is_copy = mtstate->ps.plan == NULL;
 	insert->cid = insert->is_copy ? GetCurrentCommandId(true) :
@@ -327,7 +304,9 @@ open_target(ShardInsert *insert, int ordinal)
 					   shard_map_by_name(top->ri_RelationDesc, rel));
 
 	if (rel->rd_rel->relhasindex)
-		ExecOpenIndices(rri, insert->on_conflict);
+		ExecOpenIndices(rri, insert->on_conflict != ONCONFLICT_NONE);
+	if (insert->on_conflict != ONCONFLICT_NONE)
+		shard_open_on_conflict(insert, target, ordinal);
 
 	if (rri->ri_TrigDesc != NULL)
 	{
@@ -337,11 +316,14 @@ open_target(ShardInsert *insert, int ordinal)
 	}
 
 	if (insert->targets == NIL)
-		insert->wants_row = root->ri_projectReturning != NULL ||
+	{
+		insert->has_after_trigger = root->ri_TrigDesc != NULL &&
+			root->ri_TrigDesc->trig_insert_after_row;
+		insert->wants_row = insert->has_after_trigger ||
+			root->ri_projectReturning != NULL ||
 			root->ri_WithCheckOptions != NIL ||
-			root->ri_returningList != NIL ||
-			(root->ri_TrigDesc != NULL &&
-			 root->ri_TrigDesc->trig_insert_after_row);
+			root->ri_returningList != NIL;
+	}
 
 	if (rri->ri_FdwRoutine != NULL)
 	{
@@ -370,7 +352,9 @@ open_target(ShardInsert *insert, int ordinal)
 	if (member->modulus > 0 && table->route == SHARD_ROUTE_HASH &&
 		shard_pinned < 0 && RelationGetDescr(rel)->constr != NULL &&
 		RelationGetDescr(rel)->constr->num_check == 1 &&
-		!(rri->ri_TrigDesc != NULL && rri->ri_TrigDesc->trig_insert_before_row))
+		!(rri->ri_TrigDesc != NULL &&
+		  (rri->ri_TrigDesc->trig_insert_before_row ||
+		   rri->ri_TrigDesc->trig_update_before_row)))
 		rri->shard_check_exprs = palloc0(sizeof(ExprState *));
 
 	target->is_logical = rri->ri_FdwRoutine != NULL &&
@@ -505,44 +489,20 @@ shard_check_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 }
 
 /*
- * Insert a row unless it conflicts with another, as ExecInsert() does it for
- * ON CONFLICT DO NOTHING.  Returns false if it does.
+ * shard_copy_header
+ *		Give a copy of a row the system columns of the row.
+ *
+ * Materializes the copy, a slot of heap tuples.
  */
-static bool
-insert_speculatively(ShardInsert *insert, ResultRelInfo *rri,
-					 TupleTableSlot *row, List **recheck)
+void
+shard_copy_header(TupleTableSlot *to, TupleTableSlot *from)
 {
-	EState	   *estate = insert->estate;
-	Relation	rel = rri->ri_RelationDesc;
-
-	for (;;)
-	{
-		ItemPointerData tid;
-		uint32		token;
-		bool		conflict = false;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!shard_check_index_constraints(rri, row, estate, &tid))
-		{
-			shard_check_tid_visible(estate, rri, &tid);
-			InstrCountTuples2(&insert->mtstate->ps, 1);
-			return false;
-		}
-
-		/*
-		 * Others that find our row wait for this lock, not for the end of our
-		 * transaction: we may yet find that they were first.
-		 */
-		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
-		table_tuple_insert_speculative(rel, row, insert->cid, 0, NULL, token);
-		*recheck = shard_insert_index_tuples(rri, row, estate, &conflict);
-		table_tuple_complete_speculative(rel, row, token, !conflict);
-		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
-		if (!conflict)
-			return true;
-		list_free(*recheck);
-		*recheck = NIL;
-	}
+	ExecMaterializeSlot(to);
+	to->tts_tid = from->tts_tid;
+	if ((TTS_IS_HEAPTUPLE(from) || TTS_IS_BUFFERTUPLE(from)) &&
+		((HeapTupleTableSlot *) from)->tuple != NULL)
+		((HeapTupleTableSlot *) to)->tuple->t_data->t_choice.t_heap =
+			((HeapTupleTableSlot *) from)->tuple->t_data->t_choice.t_heap;
 }
 
 /*
@@ -551,7 +511,8 @@ insert_speculatively(ShardInsert *insert, ResultRelInfo *rri,
  *
  * "slot" holds the row as the logical table has it.  Returns it, updated to
  * what was stored if anybody is going to look, or NULL if a trigger or ON
- * CONFLICT suppressed the row.
+ * CONFLICT suppressed the row.  With ON CONFLICT DO UPDATE the row may be one
+ * that was there and has been updated.
  */
 TupleTableSlot *
 shard_insert_row(ShardInsert *insert, ShardTarget *target,
@@ -561,6 +522,7 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 	ResultRelInfo *rri = target->rri;
 	TupleTableSlot *row;
 	List	   *recheck = NIL;
+	bool		is_new = true;
 
 	row = shard_target_row(insert, target, slot, target->slot);
 	row->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
@@ -580,20 +542,30 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 			return NULL;
 		row->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
 	}
-	else if (insert->on_conflict && rri->ri_NumIndices > 0)
+	else if (insert->on_conflict != ONCONFLICT_NONE && rri->ri_NumIndices > 0)
 	{
-		if (!insert_speculatively(insert, rri, row, &recheck))
+		TupleTableSlot *written = shard_insert_on_conflict(insert, target, row,
+														   &recheck);
+
+		if (written == NULL)
 			return NULL;
+		is_new = written == row;
+		row = written;
 	}
 	else
 	{
 		table_tuple_insert(rri->ri_RelationDesc, row, insert->cid, 0, NULL);
 		if (rri->ri_NumIndices > 0)
-			recheck = shard_insert_index_tuples(rri, row, estate, NULL);
+			recheck = shard_insert_index_tuples(rri, row, estate, NULL, NIL);
 	}
 
-	ExecARInsertTriggers(estate, rri, row, recheck, NULL);
+	if (is_new)
+		ExecARInsertTriggers(estate, rri, row, recheck, NULL);
 	list_free(recheck);
+
+	/* The caller takes what we return for a new row. */
+	if (insert->has_after_trigger)
+		insert->root->ri_TrigDesc->trig_insert_after_row = is_new;
 
 	target->nrows++;
 	if (!target->is_logical)
@@ -607,8 +579,7 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 			execute_attr_map_slot(target->back_map, row, slot);
 		else
 			ExecCopySlot(slot, row);
-		ExecMaterializeSlot(slot);
-		slot->tts_tid = row->tts_tid;
+		shard_copy_header(slot, row);
 	}
 	return slot;
 }

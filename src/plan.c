@@ -84,43 +84,11 @@ take_over_expansion(PlannerInfo *root, Oid relid, bool inhparent,
 	rel->fdw_private = &expand_mark;
 }
 
-/*
- * Refuse ON CONFLICT on logical tables, in the query and in its WITH clauses.
- *
- * What core lets through is refused when the insert is planned, but core
- * itself refuses most of it before that, for want of a unique index on the
- * foreign table.  This is to give the answer that helps.
- */
-static void
-check_on_conflict(Query *query)
-{
-	ListCell   *lc;
-
-	if (query->commandType == CMD_INSERT && query->onConflict != NULL)
-	{
-		Oid			relid = rt_fetch(query->resultRelation,
-									 query->rtable)->relid;
-
-		if (shard_is_logical(relid))
-			shard_check_on_conflict(relid, query->onConflict->action,
-									query->onConflict->arbiterElems != NIL ||
-									OidIsValid(query->onConflict->constraint));
-	}
-	/* INSERT cannot be nested any deeper. */
-	foreach(lc, query->cteList)
-	{
-		Node	   *cte = lfirst_node(CommonTableExpr, lc)->ctequery;
-
-		if (IsA(cte, Query))
-			check_on_conflict((Query *) cte);
-	}
-}
-
 static PlannedStmt *
 shard_planner(Query *parse, const char *query_string, int cursor_options,
 			  ParamListInfo params)
 {
-	check_on_conflict(parse);
+	shard_prepare_on_conflict(parse);
 	return (prev_planner_hook ? prev_planner_hook : standard_planner)
 		(parse, query_string, cursor_options, params);
 }

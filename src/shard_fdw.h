@@ -92,6 +92,7 @@ typedef struct ShardTable
 	bool		is_building;	/* the rebuild below is under way ... */
 	bool		is_outdated;	/* ... and saw an invalidation */
 	uint64		generation;		/* counts rebuilds */
+	SubTransactionId built_in;	/* if the transaction is still running */
 
 	MemoryContext context;		/* holds all that follows */
 	bool		has_columns;
@@ -110,6 +111,7 @@ typedef struct ShardTable
 	ShardPlace *places;			/* by modulus and remainder */
 	PartitionBoundInfo bounds;	/* of "places" as partitions; NULL if the
 								 * shards are not placed as partitions are */
+	List	   *conflicts;		/* of ShardConflict, used last; conflict.c */
 
 	/* Routing state, which a rebuild leaves alone; owned by route.c. */
 	Oid			lease_shard;	/* the leased shard, or InvalidOid */
@@ -118,6 +120,14 @@ typedef struct ShardTable
 	int			lease_ordinal;
 	uint64		next;			/* round robin: rows routed so far */
 } ShardTable;
+
+/* Which indexes detect the conflicts of an ON CONFLICT clause. */
+typedef struct ShardConflict
+{
+	List	   *target;			/* see shard_plan_on_conflict() */
+	bool		is_complete;	/* all shards have such indexes */
+	List	  **arbiters;		/* by ordinal; NIL: not found out yet */
+} ShardConflict;
 
 /* A shard that the running statement has opened. */
 typedef struct ShardTarget
@@ -133,6 +143,11 @@ typedef struct ShardTarget
 
 	bool		sees_rows;		/* a default may look at other rows */
 	bool		is_logical;		/* the shard is a logical table itself */
+
+	/* ON CONFLICT; owned by conflict.c. */
+	List	   *arbiters;		/* indexes that detect a conflict; NIL: all */
+	TupleTableSlot *existing;	/* the row that was there */
+	TupleTableSlot *updated;	/* its new version; if map */
 
 	/* Rows collected for table_multi_insert(); owned by batch.c. */
 	bool		can_batch;
@@ -157,8 +172,14 @@ typedef struct ShardInsert
 	ModifyTableState *mtstate;
 	CommandId	cid;			/* stamped on new rows */
 	bool		may_batch;		/* no volatile expression could see the table */
-	bool		on_conflict;	/* DO NOTHING with rows that conflict */
 	bool		wants_row;		/* caller looks at the row after the insert */
+	bool		has_after_trigger;	/* AFTER ROW, on the logical table */
+
+	/* ON CONFLICT; owned by conflict.c. */
+	OnConflictAction on_conflict;
+	List	   *conflict_target;	/* see shard_plan_on_conflict() */
+	bool		sets_key;		/* DO UPDATE assigns to a column of the key */
+	TupleTableSlot *excluded;	/* EXCLUDED, if the shard's layout differs */
 
 	ShardTarget *current;		/* session route: where all rows go */
 	uint64		generation;		/* by_ordinal is right for this one */
@@ -203,6 +224,7 @@ extern PartitionKey shard_key_create(Oid relid, const char *columns,
 									 bool missing_ok);
 extern char *shard_key_columns(PartitionKey key, Oid relid);
 extern uint64 shard_key_hash(PartitionKey key, TupleTableSlot *row);
+extern bool shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b);
 extern bool shard_is_placement(Node *expr);
 extern bool shard_read_placement(Node *expr, Oid shard, PartitionKey key,
 								 Oid logical, int *modulus, int *remainder);
@@ -231,8 +253,7 @@ extern TupleTableSlot *shard_insert_row(ShardInsert *insert,
 										TupleTableSlot *slot,
 										TupleTableSlot *plan_slot);
 extern bool shard_sees_rows(Node *node);
-extern void shard_check_on_conflict(Oid relid, OnConflictAction action,
-									bool has_target);
+extern void shard_copy_header(TupleTableSlot *to, TupleTableSlot *from);
 extern List *shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 									Index result_relation, int subplan_index);
 extern void shardBeginForeignModify(ModifyTableState *mtstate,
@@ -246,6 +267,18 @@ extern void shardEndForeignModify(EState *estate, ResultRelInfo *rri);
 extern void shardBeginForeignInsert(ModifyTableState *mtstate,
 									ResultRelInfo *rri);
 extern void shardEndForeignInsert(EState *estate, ResultRelInfo *rri);
+
+/* in conflict.c */
+extern void shard_check_route_for_conflict(const ShardTable *table);
+extern void shard_prepare_on_conflict(Query *query);
+extern List *shard_plan_on_conflict(OnConflictExpr *on_conflict,
+									Index result_relation, Oid relid);
+extern void shard_open_on_conflict(ShardInsert *insert, ShardTarget *target,
+								   int ordinal);
+extern TupleTableSlot *shard_insert_on_conflict(ShardInsert *insert,
+												ShardTarget *target,
+												TupleTableSlot *row,
+												List **recheck);
 
 /* in batch.c */
 extern int	shard_batch_size(ShardInsert *insert);
@@ -262,10 +295,24 @@ extern void shard_copy_end(ShardInsert *insert);
 extern void shard_batch_end(ShardInsert *insert, ShardTarget *target);
 
 /* in ddl.c */
+
+/* Who we were before shard_become_owner(). */
+typedef struct ShardIdentity
+{
+	Oid			userid;
+	int			sec_context;
+	int			guc_level;
+} ShardIdentity;
+
 extern char *shard_qualified_name(Oid relid);
 extern void shard_execute(const char *format,...) pg_attribute_printf(1, 2);
 extern void shard_drop_seal(Oid shard);
+extern void shard_become_owner(Relation logical, ShardIdentity *identity);
+extern void shard_be_oneself(const ShardIdentity *identity);
+extern Oid	shard_model_shard(Oid logical);
+extern List *shard_create(Oid logical_relid, int count, Oid template);
 extern void shard_check_logical(Oid relid);
+extern void shard_check_owned(Oid relid);
 
 /* in clone.c */
 extern Oid	shard_clone(Relation logical, const char *name, Relation source,
@@ -284,6 +331,12 @@ extern void shard_set_append_size(PlannerInfo *root, RelOptInfo *rel,
 								  RangeTblEntry *rte, Relids settled);
 extern void shard_check_tid_visible(EState *estate, ResultRelInfo *rri,
 									ItemPointer tid);
+extern bool shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
+									   ItemPointer tid,
+									   TupleTableSlot *existing);
+extern bool shard_update_row(EState *estate, EPQState *epqstate,
+							 ResultRelInfo *rri, ItemPointer tid,
+							 TupleTableSlot *row);
 extern PartitionScheme shard_find_partition_scheme(PlannerInfo *root,
 												   PartitionKey partkey);
 

@@ -22,6 +22,7 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_constraint.h"
@@ -39,6 +40,9 @@
 #include "utils/syscache.h"
 
 static HTAB *shard_tables = NULL;
+
+/* Has the running transaction built entries? */
+static bool has_built = false;
 
 /* A shard while the set is being built: what sorting needs. */
 typedef struct NamedMember
@@ -82,6 +86,53 @@ invalidate_table(Datum arg, Oid relid)
 	}
 }
 
+/*
+ * Mark the entries that the (sub)transaction has built invalid, or all that
+ * the transaction has, when it is rolled back.
+ *
+ * They tell what its own DDL made of the tables.  The invalidations that come
+ * with the rollback do not do: detaching a shard sends one for the shard, of
+ * which the entry knows nothing any more.
+ */
+static void
+forget_built(SubTransactionId since)
+{
+	HASH_SEQ_STATUS status;
+	ShardTable *table;
+
+	hash_seq_init(&status, shard_tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		if (table->built_in != InvalidSubTransactionId &&
+			table->built_in >= since)
+			table->is_valid = false;
+}
+
+static void
+on_subxact_end(SubXactEvent event, SubTransactionId subid,
+			   SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB && has_built)
+		forget_built(subid);
+}
+
+static void
+on_xact_end(XactEvent event, void *arg)
+{
+	HASH_SEQ_STATUS status;
+	ShardTable *table;
+
+	if (!has_built || event == XACT_EVENT_PRE_COMMIT ||
+		event == XACT_EVENT_PARALLEL_PRE_COMMIT ||
+		event == XACT_EVENT_PRE_PREPARE)
+		return;
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_PARALLEL_COMMIT)
+		forget_built(TopSubTransactionId);
+	hash_seq_init(&status, shard_tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+		table->built_in = InvalidSubTransactionId;
+	has_built = false;
+}
+
 /* Options may come from the server. */
 static void
 invalidate_server(Datum arg, int cacheid, uint32 hashvalue)
@@ -106,6 +157,8 @@ shard_table_init(void)
 	CacheRegisterRelcacheCallback(invalidate_table, (Datum) 0);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate_server,
 								  (Datum) 0);
+	RegisterXactCallback(on_xact_end, NULL);
+	RegisterSubXactCallback(on_subxact_end, NULL);
 }
 
 static bool
@@ -433,6 +486,7 @@ build_table(ShardTable *table)
 	MemoryContext context;
 	MemoryContext oldcontext;
 	ShardTable	built = *table;
+	bool		was_lost;
 
 	/* An error leaves the entry as it is, and all memory to the caller's. */
 	scratch = AllocSetContextCreate(CurrentMemoryContext,
@@ -441,6 +495,7 @@ build_table(ShardTable *table)
 	context = AllocSetContextCreate(CurrentMemoryContext, "shard_fdw table",
 									ALLOCSET_SMALL_SIZES);
 	oldcontext = MemoryContextSwitchTo(context);
+	built.conflicts = NIL;
 	read_table(&built, scratch);
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(scratch);
@@ -451,8 +506,19 @@ build_table(ShardTable *table)
 	/* Reading may have brought invalidations, which are noted in the entry. */
 	built.is_valid = table->is_valid;
 	built.is_outdated = table->is_outdated;
+	was_lost = TransactionIdIsValid(GetTopTransactionIdIfAny()) &&
+		built.nmembers < table->nmembers;
 	*table = built;
 	table->context = context;
+	table->built_in = GetCurrentSubTransactionId();
+	has_built = true;
+
+	/*
+	 * If this transaction has detached a shard, plans that are made now must
+	 * not outlive a rollback either; see forget_built().
+	 */
+	if (was_lost)
+		CacheInvalidateRelcacheByRelid(table->relid);
 }
 
 /*

@@ -1245,5 +1245,29 @@ SELECT is((SELECT detail FROM error_of('INSERT INTO columns (id) VALUES (0)',
   'Failing row contains (id, t) = (0, none).',
   'an error message does not show what the role may not see');
 
+--
+-- Detaching that is rolled back
+--
+
+CREATE FOREIGN TABLE undone (a int) SERVER shards OPTIONS (shards '2', route 'round_robin');
+INSERT INTO undone SELECT generate_series(1, 10);
+PREPARE undone_before AS SELECT count(*) FROM undone;
+SELECT results_eq('EXECUTE undone_before', 'SELECT 10::bigint', 'before detaching');
+SAVEPOINT s;
+ALTER TABLE undone_0 NO INHERIT undone;
+SELECT results_eq('EXECUTE undone_before', 'SELECT 5::bigint', 'one shard is detached');
+SAVEPOINT t;
+ALTER TABLE undone_1 NO INHERIT undone;
+PREPARE undone_within AS SELECT count(*) FROM undone;
+SELECT results_eq('EXECUTE undone_within', 'SELECT 0::bigint', 'both are');
+RELEASE t;
+INSERT INTO undone SELECT generate_series(11, 20) WHERE false;
+ROLLBACK TO s;
+SELECT results_eq('SELECT count(*) FROM undone', 'SELECT 10::bigint', 'after a rollback all rows are back');
+SELECT results_eq('EXECUTE undone_before', 'SELECT 10::bigint', '... in a statement prepared before');
+SELECT results_eq('EXECUTE undone_within', 'SELECT 10::bigint', '... in a statement prepared meanwhile');
+INSERT INTO undone SELECT generate_series(11, 20);
+SELECT is((SELECT array_agg(n) FROM (SELECT count(*) AS n FROM undone GROUP BY tableoid) t), '{10,10}', '... and both shards take rows');
+
 SELECT * FROM finish();
 ROLLBACK;

@@ -50,6 +50,16 @@ BEGIN
   RETURN coalesce(result, '{}');
 END $$;
 
+-- What a command returns, sorted.
+CREATE FUNCTION fetched(command text) RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+  r record;
+  result text[] := '{}';
+BEGIN
+  FOR r IN EXECUTE command LOOP result := result || r::text; END LOOP;
+  RETURN ARRAY(SELECT u FROM unnest(result) u ORDER BY u COLLATE "C");
+END $$;
+
 --
 -- Creating hash tables
 --
@@ -241,60 +251,6 @@ DROP TRIGGER t ON orders_0;
 CREATE TRIGGER t BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION change_key();
 INSERT INTO orders VALUES (1, 0, 'moved');
 SELECT is(shard_fdw.last_shard()::text, home(10002), 'a trigger of the logical table changes the key before the row is routed');
-ROLLBACK TO s;
-
---
--- ON CONFLICT DO NOTHING
---
-
--- What a command returns, sorted.
-CREATE FUNCTION fetched(command text) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-  r record;
-  result text[] := '{}';
-BEGIN
-  FOR r IN EXECUTE command LOOP result := result || r::text; END LOOP;
-  RETURN ARRAY(SELECT u FROM unnest(result) u ORDER BY u COLLATE "C");
-END $$;
-SAVEPOINT s;
-CREATE FUNCTION both_do(command text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-  here text[] := fetched(replace(command, '{}', 'orders'));
-  there text[] := fetched(replace(command, '{}', 'plain'));
-BEGIN
-  IF here IS DISTINCT FROM there THEN
-    RETURN format('%s, not %s', here, there);
-  ELSIF rows_of('SELECT * FROM orders') <> rows_of('SELECT * FROM plain') THEN
-    RETURN 'other rows';
-  END IF;
-  RETURN NULL;
-END $$;
-SELECT is(both_do(command), NULL, command) FROM unnest(ARRAY[
-  $$ INSERT INTO {} VALUES (1, 1, 'again') ON CONFLICT DO NOTHING RETURNING * $$,
-  $$ INSERT INTO {} VALUES (6000, 1, 'new') ON CONFLICT DO NOTHING RETURNING * $$,
-  $$ INSERT INTO {} VALUES (6000, 1, 'again'), (6001, 1, 'new'), (6001, 2, 'twice'), (2, 2, 'again'), (6002, 2, 'new')
-     ON CONFLICT DO NOTHING RETURNING * $$,
-  $$ INSERT INTO {} SELECT g, g, 'many' FROM generate_series(4990, 6100) g ON CONFLICT DO NOTHING RETURNING order_id $$,
-  $$ INSERT INTO {} SELECT order_id + 1, 0, 'shifted' FROM {} ON CONFLICT DO NOTHING RETURNING * $$,
-  $$ WITH found AS (SELECT * FROM {} WHERE order_id = 7000),
-          made AS (INSERT INTO {} SELECT 7000, 7, 'made' WHERE NOT EXISTS (SELECT FROM found) ON CONFLICT DO NOTHING RETURNING *)
-     SELECT * FROM found UNION ALL SELECT * FROM made $$,
-  $$ WITH found AS (SELECT * FROM {} WHERE order_id = 7000),
-          made AS (INSERT INTO {} SELECT 7000, 7, 'again' WHERE NOT EXISTS (SELECT FROM found) ON CONFLICT DO NOTHING RETURNING *)
-     SELECT * FROM found UNION ALL SELECT * FROM made $$]) command;
-SELECT is((SELECT concat_ws(' ', n->>'Tuples Inserted', n->>'Conflicting Tuples')
-             FROM plan_nodes('INSERT INTO orders SELECT generate_series(6995, 7004) ON CONFLICT DO NOTHING', 'ANALYZE, TIMING off') n
-            WHERE n ? 'Conflicting Tuples'), '9 1', 'EXPLAIN counts the rows that conflict');
-CREATE TABLE seen (n int);
-CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO seen VALUES (NEW.order_id); RETURN NULL; END';
-CREATE TRIGGER t AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION note();
-INSERT INTO orders VALUES (7000), (8000), (8000), (8001) ON CONFLICT DO NOTHING;
-SELECT results_eq('SELECT n FROM seen ORDER BY n', 'VALUES (8000), (8001)', 'triggers fire for the rows that are inserted');
-SELECT is((SELECT state || ' ' || message FROM error_of('INSERT INTO orders VALUES (1) ON CONFLICT ' || clause)), wanted, clause) FROM (VALUES
-  ('(order_id) DO NOTHING', '0A000 cannot use ON CONFLICT with a conflict target on foreign table "orders"'),
-  ('(order_id) DO UPDATE SET item = 1', '0A000 cannot use ON CONFLICT DO UPDATE on foreign table "orders"')) t(clause, wanted);
-DO $$ BEGIN EXECUTE format('ALTER TABLE %s ADD UNIQUE (order_id, customer) DEFERRABLE', home(1)); END $$;
-SELECT is((SELECT state FROM error_of('INSERT INTO orders SELECT generate_series(9000, 9050) ON CONFLICT DO NOTHING')), '55000', 'a deferrable constraint cannot arbitrate, as in core');
 ROLLBACK TO s;
 
 -- Other columns, and a constraint more.

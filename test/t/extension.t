@@ -188,6 +188,18 @@ foreach my $clause ('DO NOTHING', '(a) DO NOTHING', '(a) DO UPDATE SET b = 1',
 is($node->safe_psql('postgres', 'SELECT count(*) FROM log'),
 	'37', 'no row has got in');
 
+# On a hash table, a conflict target wants the library.
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE keys_model (k int PRIMARY KEY, v text);
+	CREATE FOREIGN TABLE keys (k int, v text)
+	  SERVER shards OPTIONS (shards '2', route 'hash', key 'k', template 'keys_model')});
+my $upsert = q{INSERT INTO keys VALUES (1, 'new') ON CONFLICT (k) DO UPDATE SET v = keys.v || EXCLUDED.v RETURNING v};
+($state) = sqlstate($node, $upsert);
+is($state, '42P10', 'not preloaded, first of all: no index, says core');
+is($node->safe_psql('postgres', "SELECT count(*) FROM keys; $upsert"),
+	"0\nnew", '... and later on the statement works');
+
 # Preloaded
 
 foreach my $parameter ('session_preload_libraries', 'shared_preload_libraries')
@@ -200,6 +212,8 @@ foreach my $parameter ('session_preload_libraries', 'shared_preload_libraries')
 		'INSERT INTO log VALUES (1) ON CONFLICT (a) DO NOTHING');
 	is($state, '0A000', "$parameter: ON CONFLICT, first of all");
 	like($message, $on_conflict, '... is refused by us');
+	like($node->safe_psql('postgres', $upsert),
+		qr/^(new)+$/, "$parameter: ON CONFLICT on a hash table, first of all");
 	is( $node->safe_psql('postgres', q{
 			SET shard_fdw.shard = 2;
 			BEGIN;

@@ -114,5 +114,29 @@ is( $node->safe_psql('postgres', qq{
 		SELECT shard <> '$shard'::regclass FROM shard_fdw.leases}),
 	"\nt", 'then the shard can be sealed');
 
+# What a session knows of a table whose shards it has detached, in a
+# transaction that is then rolled back, or prepared.
+$session = $node->background_psql('postgres');
+$session->query_safe(q{
+	CREATE FOREIGN TABLE undone (a int) SERVER shards OPTIONS (shards '2', route 'round_robin');
+	INSERT INTO undone SELECT generate_series(1, 10)});
+foreach my $end ('ROLLBACK', q{PREPARE TRANSACTION 'five'})
+{
+	is( $session->query_safe(qq{
+			BEGIN;
+			ALTER TABLE undone_0 NO INHERIT undone;
+			ALTER TABLE undone_1 NO INHERIT undone;
+			SELECT count(*) FROM undone;
+			$end}),
+		'0', "$end: without its shards the table is empty");
+	$node->safe_psql('postgres', q{ROLLBACK PREPARED 'five'}) if $end =~ /five/;
+	is($session->query_safe('SELECT count(*) FROM undone'),
+		'10', "$end: all rows are back");
+	is( $session->query_safe('INSERT INTO undone VALUES (0) RETURNING a'),
+		'0', "$end: and the table takes rows");
+	$session->query_safe('DELETE FROM undone WHERE a = 0');
+}
+$session->quit;
+
 $node->stop;
 done_testing();

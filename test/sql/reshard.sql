@@ -1,0 +1,171 @@
+-- reshard(): a hash table with another number of shards.
+BEGIN;
+SELECT no_plan();
+SET LOCAL client_min_messages = warning;
+CREATE SCHEMA reshard_test;
+SET LOCAL search_path = reshard_test, public;
+
+-- The SQLSTATE of a command's error, and its parts.
+CREATE FUNCTION error_of(command text, OUT state text, OUT message text, OUT detail text, OUT hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE command;
+EXCEPTION WHEN OTHERS THEN
+  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+END $$;
+
+CREATE TABLE kinds (kind text PRIMARY KEY);
+INSERT INTO kinds VALUES ('a'), ('b');
+CREATE TABLE model (id int, kind text REFERENCES kinds, body text CHECK (body <> ''), n int DEFAULT 7,
+                    twice int GENERATED ALWAYS AS (n * 2) STORED, PRIMARY KEY (id, kind));
+CREATE INDEX ON model (n) WHERE n > 5;
+CREATE FOREIGN TABLE items (id int GENERATED ALWAYS AS IDENTITY, kind text, body text, n int DEFAULT 7,
+                            twice int GENERATED ALWAYS AS (n * 2) STORED)
+  SERVER shards OPTIONS (shards '3', route 'hash', key 'id, kind', template 'reshard_test.model');
+INSERT INTO items (kind, body, n) SELECT CASE WHEN g % 3 = 0 THEN 'a' ELSE 'b' END, repeat(md5(g::text), g % 200), g % 10 FROM generate_series(1, 3000) g
+  WHERE g % 200 > 0;
+CREATE TABLE plain AS SELECT * FROM items;
+
+-- Triggers do not fire for rows that move, and are afterwards as they were.
+CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'fired %', TG_NAME; END $$;
+DO $$
+DECLARE
+  t text;
+BEGIN
+  FOREACH t IN ARRAY ARRAY['items', 'items_0', 'items_1', 'items_2'] LOOP
+    EXECUTE format('CREATE TRIGGER origin BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION forbid()', t);
+    EXECUTE format('CREATE TRIGGER always AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION forbid()', t);
+    EXECUTE format('CREATE TRIGGER replica AFTER INSERT ON %s EXECUTE FUNCTION forbid()', t);
+    EXECUTE format('CREATE TRIGGER off AFTER INSERT ON %s EXECUTE FUNCTION forbid()', t);
+    EXECUTE format('CREATE TRIGGER gone AFTER DELETE ON %s EXECUTE FUNCTION forbid()', t);
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER always, ENABLE REPLICA TRIGGER replica, DISABLE TRIGGER off', t);
+  END LOOP;
+END $$;
+CREATE VIEW triggers AS
+SELECT string_agg(DISTINCT tgname::text || ' ' || tgenabled::text, ', ' ORDER BY tgname::text || ' ' || tgenabled::text) AS states,
+       count(*) AS n, count(DISTINCT tgrelid) AS tables
+  FROM pg_trigger
+ WHERE NOT tgisinternal AND (tgrelid = 'items'::regclass OR tgrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'items'::regclass));
+CREATE VIEW layout AS
+SELECT string_agg(c.relname || ' ' || (SELECT pg_get_constraintdef(o.oid) FROM pg_constraint o WHERE o.conrelid = c.oid AND conname = 'shard_hash'), ', '
+                  ORDER BY c.relname COLLATE "C") AS shards
+  FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'items'::regclass;
+
+PREPARE all_rows AS SELECT * FROM items EXCEPT ALL SELECT * FROM plain;
+PREPARE one_row (int) AS SELECT count(*) FROM items WHERE id = $1 AND kind = 'a';
+SELECT is_empty('EXECUTE all_rows', 'before');
+
+CREATE FUNCTION check_reshard(count int) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN NEXT is(shard_fdw.reshard('items', count), (SELECT count(*) FROM plain), 'to ' || count || ' shards: all rows move');
+  RETURN NEXT results_eq('SELECT * FROM items ORDER BY id', 'SELECT * FROM plain ORDER BY id', '... and are there');
+  RETURN NEXT is((SELECT shards FROM layout),
+    (SELECT string_agg(format('items_%s CHECK (shard_fdw.in_hash(%s, %s, id, kind))', i, count, i), ', ' ORDER BY format('items_%s', i) COLLATE "C")
+       FROM generate_series(0, count - 1) i), '... the shards have the usual names and places');
+  RETURN NEXT is((SELECT t::text FROM triggers t),
+    format('("always A, gone O, off D, origin O, replica R",%s,%s)', 5 * (count + 1), count + 1), '... the triggers are as they were');
+  RETURN NEXT is((SELECT count(*) FROM pg_index JOIN pg_inherits ON inhrelid = indrelid WHERE inhparent = 'items'::regclass), 2::bigint * count,
+    '... the indexes, too');
+  RETURN NEXT is((SELECT count(*) FROM pg_constraint JOIN pg_inherits ON inhrelid = conrelid WHERE inhparent = 'items'::regclass AND contype = 'f'),
+    count::bigint, '... the foreign keys, too');
+  RETURN NEXT is((SELECT count(*) FROM pg_class WHERE relnamespace = 'shard_fdw'::regnamespace AND relkind IN ('r', 'i')), 0::bigint,
+    '... and nothing is left over');
+END $$;
+SET LOCAL shard_fdw.shard = 1;
+SELECT check_reshard(5);
+SELECT check_reshard(2);
+SELECT check_reshard(24);
+SELECT check_reshard(1);
+SELECT check_reshard(3);
+RESET shard_fdw.shard;
+SELECT is_empty('EXECUTE all_rows', 'prepared statements go on');
+SELECT results_eq('EXECUTE one_row(3)', 'SELECT 1::bigint', '... with the right shard');
+SELECT is((SELECT count(*) FROM pg_class WHERE relname ~ '^items_0_pkey'), 1::bigint, 'indexes have their usual names');
+ALTER TABLE items DISABLE TRIGGER USER;
+SELECT ok(bool_and(success), 'triggers off') FROM shard_fdw.run_command_on_shards('items', 'ALTER TABLE %s DISABLE TRIGGER USER');
+INSERT INTO items (kind, body) VALUES ('a', 'new');
+SELECT is((SELECT count(*) FROM items WHERE body = 'new' AND id > 3000 - 20 AND twice = 14), 1::bigint, 'the identity column goes on');
+SELECT is((error_of($$ INSERT INTO items (kind, body) VALUES ('c', 'new') $$)).state, '23503', 'the foreign key is enforced');
+SELECT is((error_of($$ INSERT INTO items (kind, body) VALUES ('a', '') $$)).state, '23514', 'the CHECK constraint is enforced');
+DELETE FROM items WHERE body = 'new';
+
+-- Sets that are not in order are, afterwards.
+SAVEPOINT s;
+CREATE TABLE lost AS SELECT * FROM items_1;
+DROP TABLE items_1;
+CREATE TABLE more (twice int GENERATED ALWAYS AS (n * 2) STORED, n int, body text, kind text NOT NULL, id int NOT NULL);
+INSERT INTO more (id, kind, body, n) SELECT id, kind, body, n FROM lost;
+ALTER TABLE more INHERIT items;
+SELECT is(shard_fdw.reshard('items', 4), (SELECT count(*) FROM plain), 'a shard with no place');
+SELECT is_empty('EXECUTE all_rows', '... and its rows move');
+SELECT is((SELECT count(*) FROM items WHERE id = 3 AND kind = 'a'), 1::bigint, '... and can be found');
+SELECT hasnt_table('reshard_test', 'more', '... it is gone');
+ROLLBACK TO s;
+
+-- A table of the owner's, called by another who may not, and by one who may.
+SAVEPOINT s;
+GRANT USAGE ON SCHEMA reshard_test TO shard_user;
+GRANT EXECUTE ON FUNCTION error_of TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is(error_of('SELECT shard_fdw.reshard(''items'', 4)')::text, '(42501,"must be owner of foreign table items","","")', 'only the owner');
+RESET ROLE;
+GRANT CREATE ON SCHEMA reshard_test TO shard_user;
+ALTER TABLE items OWNER TO shard_user;
+SELECT ok(bool_and(success), 'ownership') FROM shard_fdw.run_command_on_shards('items', 'ALTER TABLE %s OWNER TO shard_user');
+GRANT REFERENCES, SELECT ON kinds TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is(shard_fdw.reshard('items', 4), 2985::bigint, 'an owner that is no superuser');
+RESET ROLE;
+SELECT is(shard_fdw.reshard('items', 3), (SELECT count(*) FROM plain), 'a superuser for the owner');
+SELECT is((SELECT array_agg(DISTINCT relowner::regrole::text) FROM pg_class WHERE relname ~ '^items'), '{shard_user}', 'the shards are the owner''s');
+ROLLBACK TO s;
+
+-- What is refused
+SELECT is(error_of(format('SELECT shard_fdw.reshard(%s)', args))::text, wanted, args) FROM (VALUES
+  ('NULL, 3', '(22004,"the logical table and the number of shards must not be null","","")'),
+  ('''items'', NULL', '(22004,"the logical table and the number of shards must not be null","","")'),
+  ('''items'', 0', '(22023,"cannot reshard to 0 shards","","Give a number of at least 1.")'),
+  ('''items'', 2000', '(54000,"foreign table ""items"" cannot have more than 1024 shards","It has 0 shards now.","Raise option ""max_shards"" of the foreign table.")'),
+  ('''plain'', 2', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
+  ('1, 2', '(42P01,"relation with OID 1 does not exist","","")')) t(args, wanted);
+EXPLAIN SELECT shard_fdw.reshard('items', 4) FROM items; SELECT count(*) FROM items; SELECT error_of('SELECT shard_fdw.reshard(''items'', 4) FROM items');
+CREATE FOREIGN TABLE log (a int) SERVER shards OPTIONS (shards '2');
+SELECT is(error_of('SELECT shard_fdw.reshard(''log'', 4)')::text,
+  '(0A000,"foreign table ""log"" has route ""session""","Only with route ""hash"" the number of shards decides where rows are.","Add shards with SELECT shard_fdw.create_shards().")',
+  'another route');
+CREATE FOREIGN TABLE empty (a int) SERVER shards OPTIONS (route 'hash', key 'a');
+SELECT is((error_of('SELECT shard_fdw.reshard(''empty'', 4)')).message, 'foreign table "empty" has no shards', 'no shards');
+CREATE FOREIGN TABLE hash (a int) SERVER shards OPTIONS (shards '2', route 'hash', key 'a');
+SAVEPOINT s;
+SELECT shard_fdw.seal('hash_1');
+SELECT is(error_of('SELECT shard_fdw.reshard(''hash'', 4)')::text,
+  '(55000,"shard ""hash_1"" of foreign table ""hash"" is sealed","Its rows would move to shards that are not.","Open it with SELECT shard_fdw.unseal().")', 'a sealed shard');
+ROLLBACK TO s;
+ALTER TABLE hash_1 ADD more int;
+SELECT is(error_of('SELECT shard_fdw.reshard(''hash'', 4)')::text,
+  '(55000,"shard ""hash_1"" has a column ""more"" that foreign table ""hash"" has not","Its values would be lost.","Add the column to the foreign table, or drop it from the shard.")',
+  'a column of one shard alone');
+ROLLBACK TO s;
+CREATE TABLE child () INHERITS (hash_0);
+SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 4)')).detail, 'Shard "hash_0" has inheritance children.', 'a shard with children');
+ROLLBACK TO s;
+CREATE FOREIGN TABLE far (a int) SERVER shards;
+ALTER FOREIGN TABLE far INHERIT hash;
+SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 4)')).detail, 'Shard "far" is a foreign table.', 'a shard that is a foreign table');
+ROLLBACK TO s;
+CREATE VIEW uses AS SELECT * FROM hash_1;
+INSERT INTO hash SELECT generate_series(1, 100);
+SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 4)')).state, '2BP01', 'a shard that something depends on');
+SELECT is((SELECT count(*) FROM hash), 100::bigint, '... and nothing has changed');
+SELECT is((SELECT count(*) FROM uses), (SELECT count(*) FROM hash_1), '... nothing at all');
+ROLLBACK TO s;
+CREATE TABLE hash_5 ();
+SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 6)')).message, 'relation "hash_5" already exists', 'a name that is taken');
+ROLLBACK TO s;
+INSERT INTO hash SELECT generate_series(1, 100);
+ALTER TABLE hash_0 ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+SELECT is(shard_fdw.reshard('hash', 3), 100::bigint, 'a superuser moves rows that a policy hides');
+
+SELECT * FROM finish();
+ROLLBACK;
