@@ -22,6 +22,8 @@ OBJS = \
 	src/plan.o \
 	src/reshard.o \
 	src/route.o \
+	src/seqcare.o \
+	src/sequence.o \
 	src/shard_fdw.o \
 	src/shardset.o
 PGFILEDESC = "shard_fdw - one insert target over many tables"

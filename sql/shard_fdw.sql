@@ -71,6 +71,87 @@ COMMENT ON FUNCTION shard_fdw.in_hash(int, int, "any")
 IS 'in a CHECK constraint: says which hashes of its key a shard holds';
 
 --
+-- Ids
+--
+
+CREATE FUNCTION shard_fdw.in_slot(stride int, slot int, id bigint)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'shard_in_slot'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION shard_fdw.in_slot(int, int, bigint)
+IS 'in a CHECK constraint: says which ids of its sequence a shard holds';
+
+CREATE FUNCTION shard_fdw.reset_sequences(
+  tbl regclass, OUT sequence regclass, OUT next_value bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'shard_reset_sequences'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.reset_sequences(regclass)
+IS 'moves the sequences of a table or of its shards past the values that are there; gives one to shards that have none';
+
+CREATE FUNCTION shard_fdw.own_sequences(tbl regclass)
+RETURNS SETOF regclass
+AS 'MODULE_PATHNAME', 'shard_own_sequences'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.own_sequences(regclass)
+IS 'makes the sequences that defaults of a table draw from belong to its columns';
+
+CREATE FUNCTION shard_fdw.column_maximum(tbl regclass, column_name name)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'shard_column_maximum'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.column_maximum(regclass, name)
+IS 'the greatest value of an integer column; null where it may not be read';
+
+CREATE VIEW shard_fdw.sequences AS
+SELECT q.sequence, q.tbl, q.column_name, q.is_owned, q.last_value,
+       q.increment_by, q.cache_size, q.maximum,
+       CASE WHEN q.increment_by > 0
+            THEN COALESCE(q.last_value + q.increment_by, q.start_value) <= q.maximum
+        END AS collides
+  FROM (SELECT s.seqrelid::regclass AS sequence,
+               a.attrelid::regclass AS tbl,
+               a.attname AS column_name,
+               own.objid IS NOT NULL AS is_owned,
+               CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
+                    THEN pg_catalog.pg_sequence_last_value(s.seqrelid)
+                END AS last_value,
+               s.seqstart AS start_value,
+               s.seqincrement AS increment_by,
+               s.seqcache AS cache_size,
+               shard_fdw.column_maximum(a.attrelid, a.attname) AS maximum
+          FROM pg_catalog.pg_sequence s
+          LEFT JOIN pg_catalog.pg_depend own
+                 ON own.classid = 'pg_catalog.pg_class'::regclass
+                AND own.objid = s.seqrelid
+                AND own.refclassid = 'pg_catalog.pg_class'::regclass
+                AND own.refobjsubid > 0
+                AND own.deptype IN ('a', 'i')
+          LEFT JOIN (pg_catalog.pg_depend used
+                     JOIN pg_catalog.pg_attrdef d ON d.oid = used.objid)
+                 ON used.classid = 'pg_catalog.pg_attrdef'::regclass
+                AND used.refclassid = 'pg_catalog.pg_class'::regclass
+                AND used.refobjid = s.seqrelid
+          LEFT JOIN pg_catalog.pg_attribute a
+                 ON a.attrelid = COALESCE(d.adrelid, own.refobjid)
+                AND a.attnum = COALESCE(d.adnum, own.refobjsubid)
+         WHERE NOT pg_catalog.pg_is_other_temp_schema(
+                     (SELECT c.relnamespace FROM pg_catalog.pg_class c
+                       WHERE c.oid = s.seqrelid))) q;
+COMMENT ON VIEW shard_fdw.sequences
+IS 'all sequences, the columns they serve, and whether the next value is behind the values there';
+GRANT SELECT ON shard_fdw.sequences TO PUBLIC;
+
+CREATE FUNCTION shard_fdw.check_order(
+  logical regclass, OUT shard regclass, OUT id bigint,
+  OUT committed timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'shard_check_order'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.check_order(regclass)
+IS 'rows of a table with commit order that were committed before a row of their shard with a smaller id';
+
+--
 -- Looking at shards
 --
 
@@ -89,12 +170,14 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.last_shard()
 IS 'the shard that this session''s last row went to';
 
--- The number is LEASE_LOCK_KIND in route.c.
+-- The numbers are LEASE_LOCK_KIND and LANE_LOCK_KIND in route.c.  A prepared
+-- transaction that has a lane has no pid.
 CREATE VIEW shard_fdw.leases AS
 SELECT i.inhparent::regclass AS logical,
        c.oid::regclass AS shard,
        l.pid,
-       l.objid::bigint AS level
+       pg_catalog.min(l.objid::bigint) FILTER (WHERE l.objsubid = 28784) AS level,
+       pg_catalog.bool_or(l.objsubid = 28785) AS lane
   FROM pg_catalog.pg_locks l
   JOIN pg_catalog.pg_class c ON c.oid = l.classid
   JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
@@ -102,13 +185,14 @@ SELECT i.inhparent::regclass AS logical,
   JOIN pg_catalog.pg_foreign_server fs ON fs.oid = ft.ftserver
   JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
  WHERE l.locktype = 'advisory'
-   AND l.objsubid = 28784
+   AND l.objsubid IN (28784, 28785)
    AND l.granted
    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
                       WHERE d.datname = pg_catalog.current_database())
-   AND fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc;
+   AND fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc
+ GROUP BY i.inhparent, c.oid, l.pid;
 COMMENT ON VIEW shard_fdw.leases
-IS 'which session inserts into which shard';
+IS 'which session inserts into which shard, and whose transaction has its lane';
 
 CREATE VIEW shard_fdw.shards AS
 SELECT ft.ftrelid::regclass AS logical,
@@ -134,7 +218,7 @@ SELECT ft.ftrelid::regclass AS logical,
   JOIN pg_catalog.pg_class c ON c.oid = s.shard
   LEFT JOIN pg_catalog.pg_foreign_table rt ON rt.ftrelid = s.shard
   LEFT JOIN pg_catalog.pg_foreign_server remote ON remote.oid = rt.ftserver
-  LEFT JOIN (SELECT shard, pg_catalog.count(*) AS sessions
+  LEFT JOIN (SELECT shard, pg_catalog.count(level) AS sessions
                FROM shard_fdw.leases
               GROUP BY shard) l ON l.shard = s.shard
  WHERE fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc;

@@ -316,7 +316,7 @@ qualified_rangevar(Oid relid)
  * itself.
  */
 static void
-copy_foreign_keys(Relation source, Oid shard)
+copy_foreign_keys(Relation source, const char *source_name, Oid shard)
 {
 	Relation	catalog;
 	SysScanDesc scan;
@@ -324,7 +324,7 @@ copy_foreign_keys(Relation source, Oid shard)
 	HeapTuple	tuple;
 	List	   *commands = NIL;
 	ListCell   *lc;
-	char	   *prefix = psprintf("%s_", RelationGetRelationName(source));
+	char	   *prefix = psprintf("%s_", source_name);
 
 	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
 				F_OIDEQ, ObjectIdGetDatum(RelationGetRelid(source)));
@@ -400,12 +400,28 @@ copy_triggers(Relation source, Oid shard)
 }
 
 /*
+ * shard_clone_checks
+ *		Copy foreign keys and triggers to a shard that shard_clone() has made.
+ *		SPI is connected.
+ *
+ * "source_name" is the name that the source had when its foreign keys got
+ * theirs.
+ */
+void
+shard_clone_checks(Relation source, const char *source_name, Oid shard)
+{
+	copy_foreign_keys(source, source_name, shard);
+	copy_triggers(source, shard);
+}
+
+/*
  * shard_clone
  *		Create a shard of the logical table under the given name, as a copy
  *		of the table "source" unless that is NULL.  SPI is connected.
  *
  * "placement" is the condition that says which hashes of the key the shard
- * holds, or NULL; what the source has instead of it is not copied.
+ * holds, or NULL; what the source has instead of it is not copied.  Nor are
+ * foreign keys and triggers, see shard_clone_checks().
  *
  * Returns its OID.  Raises ERRCODE_DUPLICATE_TABLE if the name is taken, and
  * what the DDL commands raise.
@@ -451,8 +467,6 @@ shard_clone(Relation logical, const char *name, Relation source,
 	{
 		disown_columns(shard);
 		copy_column_storage(source, shard);
-		copy_foreign_keys(source, shard);
-		copy_triggers(source, shard);
 		copy_replica_identity(source, shard);
 		/* A sealed table can be the model, but new shards are open. */
 		if (shard_seal_constraint(RelationGetRelid(logical)) == NULL)
@@ -462,6 +476,7 @@ shard_clone(Relation logical, const char *name, Relation source,
 						  shard_qualified_name(shard),
 						  quote_identifier(constraint));
 	}
+	shard_add_sequence(logical, shard, true);
 	if (placement != NULL)
 		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_hash CHECK (%s)",
 					  shard_qualified_name(shard), placement);

@@ -46,7 +46,8 @@
 /*
  * shard_check_route_for_conflict
  *		Raise ERRCODE_FEATURE_NOT_SUPPORTED if the table's route cannot do ON
- *		CONFLICT.
+ *		CONFLICT, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if its shards are
+ *		not placed for it, and what shard_key_create() raises for its key.
  */
 void
 shard_check_route_for_conflict(const ShardTable *table)
@@ -58,6 +59,23 @@ shard_check_route_for_conflict(const ShardTable *table)
 						get_rel_name(table->relid)),
 				 errdetail("A row is checked against the one shard it goes to, so a conflicting row in another shard would not be seen."),
 				 errhint("Insert without ON CONFLICT, insert into one shard, or use a table with route \"hash\".")));
+	if (table->key == NULL)
+	{
+		ShardOptions options;
+
+		/* To say what is wrong with it. */
+		shard_get_options(table->relid, &options);
+		(void) shard_key_create(table->relid, options.key, false);
+		elog(ERROR, "key of foreign table %u has changed", table->relid);
+	}
+	/* What there is to say without any shards, the route says. */
+	if (table->bounds == NULL && table->nmembers > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot use ON CONFLICT on foreign table \"%s\"",
+						get_rel_name(table->relid)),
+				 errdetail("Not every shard has a validated constraint that gives it hashes of the key for itself alone, so a conflicting row may be in another shard."),
+				 errhint("Put the shards in order with SELECT shard_fdw.reshard(), or validate their constraints.")));
 }
 
 /*
@@ -275,12 +293,14 @@ infer_arbiters(const ShardTable *table, Relation logical, Relation shard,
 }
 
 /*
- * What the table remembers about a conflict target.
+ * What the table remembers about a conflict target.  Good until the next
+ * call, or anything that might rebuild the entry.
  */
 static ShardConflict *
 find_conflict(ShardTable *table, List *target)
 {
 	ShardConflict *conflict;
+	MemoryContext context;
 	MemoryContext oldcontext;
 	ListCell   *lc;
 
@@ -291,12 +311,21 @@ find_conflict(ShardTable *table, List *target)
 			return conflict;
 	}
 
-	oldcontext = MemoryContextSwitchTo(table->context);
 	if (list_length(table->conflicts) >= MAX_REMEMBERED)
+	{
+		MemoryContext oldest = ((ShardConflict *) linitial(table->conflicts))->context;
+
 		table->conflicts = list_delete_first(table->conflicts);
+		MemoryContextDelete(oldest);
+	}
+	context = AllocSetContextCreate(table->context, "shard_fdw conflict",
+									ALLOCSET_SMALL_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
 	conflict = palloc0(sizeof(ShardConflict));
+	conflict->context = context;
 	conflict->target = copyObject(target);
 	conflict->arbiters = palloc0(sizeof(List *) * table->nmembers);
+	MemoryContextSwitchTo(table->context);
 	table->conflicts = lappend(table->conflicts, conflict);
 	MemoryContextSwitchTo(oldcontext);
 	return conflict;
@@ -309,9 +338,8 @@ static List *
 member_arbiters(ShardTable *table, int ordinal, Relation logical,
 				Relation shard, List *target)
 {
-	ShardConflict *conflict = find_conflict(table, target);
 	uint64		generation = table->generation;
-	List	   *arbiters = conflict->arbiters[ordinal];
+	List	   *arbiters = find_conflict(table, target)->arbiters[ordinal];
 
 	if (arbiters != NIL)
 		return arbiters;
@@ -319,7 +347,8 @@ member_arbiters(ShardTable *table, int ordinal, Relation logical,
 	/* Opening indexes may have brought news. */
 	if (table->is_valid && table->generation == generation)
 	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(table->context);
+		ShardConflict *conflict = find_conflict(table, target);
+		MemoryContext oldcontext = MemoryContextSwitchTo(conflict->context);
 
 		conflict->arbiters[ordinal] = list_copy(arbiters);
 		MemoryContextSwitchTo(oldcontext);
@@ -432,8 +461,10 @@ shard_open_on_conflict(ShardInsert *insert, ShardTarget *target, int ordinal)
 	ResultRelInfo *rri = target->rri;
 	ResultRelInfo *root = insert->root;
 	ModifyTable *plan = (ModifyTable *) insert->mtstate->ps.plan;
-	PartitionKey key = insert->table->key;
+	PartitionKey key;
 
+	/* The plan may be older than what is known now. */
+	shard_check_route_for_conflict(insert->table);
 	if (insert->conflict_target != NIL)
 	{
 		if (!insert->table->members[ordinal].is_local)
@@ -462,6 +493,7 @@ shard_open_on_conflict(ShardInsert *insert, ShardTarget *target, int ordinal)
 				 errmsg("cannot return old values from ON CONFLICT DO UPDATE on foreign table \"%s\"",
 						RelationGetRelationName(root->ri_RelationDesc)),
 				 errdetail("PostgreSQL asks a foreign table for the new row only.")));
+	key = insert->table->key;
 	for (int i = 0; i < key->partnatts; i++)
 		insert->sets_key |= list_member_int(plan->onConflictCols,
 											key->partattrs[i]);
@@ -554,7 +586,8 @@ update_existing(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row,
 				if (from < 0)
 					from = i;
 				result->tts_values[i] = source->tts_values[from];
-				result->tts_isnull[i] = source->tts_isnull[from];
+				result->tts_isnull[i] = source->tts_isnull[from] ||
+					TupleDescAttr(result->tts_tupleDescriptor, i)->attisdropped;
 			}
 			ExecStoreVirtualTuple(result);
 		}

@@ -248,13 +248,14 @@ shard_be_oneself(const ShardIdentity *identity)
  * shard_create
  *		Create shards of the logical table, as its owner, and return their
  *		OIDs, in the current memory context.  Without a template another shard
- *		is copied, if there is one.
+ *		is copied, if there is one; all of it, or without what
+ *		shard_clone_checks() copies.
  *
  * Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED beyond max_shards, and what creating
  * a table raises.
  */
 List *
-shard_create(Oid logical_relid, int count, Oid template)
+shard_create(Oid logical_relid, int count, Oid template, bool with_checks)
 {
 	List	   *shards = NIL;
 	MemoryContext context = CurrentMemoryContext;
@@ -304,6 +305,10 @@ shard_create(Oid logical_relid, int count, Oid template)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("relation with OID %u does not exist", template)));
+		/* The copy goes where the source is. */
+		(void) set_config_option("default_tablespace", "", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+								 false);
 	}
 	for (int i = 0; i < count; i++)
 	{
@@ -315,6 +320,8 @@ shard_create(Oid logical_relid, int count, Oid template)
 
 		shards = lappend_oid(shards, shard);
 		MemoryContextSwitchTo(oldcontext);
+		if (source != NULL && with_checks)
+			shard_clone_checks(source, RelationGetRelationName(source), shard);
 	}
 	if (source != NULL)
 		relation_close(source, NoLock);
@@ -391,7 +398,7 @@ shard_create_shards(PG_FUNCTION_ARGS)
 				 errhint("Give a number of at least 1.")));
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	foreach(lc, shard_create(logical, count, template))
+	foreach(lc, shard_create(logical, count, template, true))
 	{
 		Datum		value = ObjectIdGetDatum(lfirst_oid(lc));
 		bool		isnull = false;
@@ -423,7 +430,7 @@ consume_options(Oid logical, const ShardOptions *options)
 	shard_execute("ALTER FOREIGN TABLE %s OPTIONS (DROP shards%s)",
 				  shard_qualified_name(logical),
 				  options->template_name != NULL ? ", DROP template" : "");
-	list_free(shard_create(logical, options->shards, template));
+	list_free(shard_create(logical, options->shards, template, true));
 }
 
 /*
@@ -468,12 +475,14 @@ shard_on_ddl_end(PG_FUNCTION_ARGS)
 	for (uint64 i = 0; i < n; i++)
 	{
 		ShardOptions options;
+		PartitionKey key;
 
 		if (!shard_is_logical(relids[i]))
 			continue;
 		shard_get_options(relids[i], &options);
-		if (options.route == SHARD_ROUTE_HASH)
-			(void) shard_key_create(relids[i], options.key, false);
+		key = options.route == SHARD_ROUTE_HASH ?
+			shard_key_create(relids[i], options.key, false) : NULL;
+		shard_check_sequence(relids[i], key);
 		if (options.shards == 0)
 			continue;
 		if (!is_create)

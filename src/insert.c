@@ -94,8 +94,8 @@ shard_sees_rows(Node *node)
 /*
  * shardPlanForeignModify
  *		Plan an INSERT.  The private list tells the executor whether rows may
- *		be collected and inserted together, and what the target of an ON
- *		CONFLICT clause is.
+ *		be collected and inserted together, what the target of an ON CONFLICT
+ *		clause is, and whether there is an OVERRIDING clause.
  *
  * Raises what shard_plan_on_conflict() raises.
  */
@@ -122,7 +122,8 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 		may_batch = may_batch &&
 			!shard_sees_rows((Node *) lfirst_node(PlannerInfo, lc)->parse);
 
-	return list_make2(makeBoolean(may_batch), conflict_target);
+	return list_make3(makeBoolean(may_batch), conflict_target,
+					  makeInteger(root->parse->override));
 }
 
 /*
@@ -142,10 +143,27 @@ shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	insert->root = root;
 	insert->estate = mtstate->ps.state;
 	insert->mtstate = mtstate;
+	/* For the whole statement: what it may rely on depends on it. */
+	insert->pinned = shard_pinned;
 	insert->on_conflict = mtstate->ps.plan == NULL ? ONCONFLICT_NONE :
 		((ModifyTable *) mtstate->ps.plan)->onConflictAction;
+	/* As identity columns, "always" leaves COPY its values. */
+	insert->takes_ids = !insert->table->commit_order &&
+		(!insert->table->seq_always || mtstate->ps.plan == NULL);
 	root->ri_FdwState = insert;
 	return insert;
+}
+
+/*
+ * Where the session decides, take the lane before the query, or COPY, comes
+ * to evaluate any default.
+ */
+static void
+take_lane_at_once(ShardInsert *insert)
+{
+	if (insert->table->commit_order && insert->table->nopen > 0 &&
+		insert->table->route == SHARD_ROUTE_SESSION && insert->pinned < 0)
+		(void) shard_route(insert->table, NULL, -1);
 }
 
 /*
@@ -163,7 +181,12 @@ shardBeginForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
 	insert = shard_insert_begin(mtstate, rri);
 	insert->may_batch = boolVal(linitial(fdw_private));
 	insert->conflict_target = lsecond_node(List, fdw_private);
+	insert->override = intVal(lthird(fdw_private));
+	insert->takes_ids |= insert->override == OVERRIDING_SYSTEM_VALUE &&
+		!insert->table->commit_order;
 	insert->cid = mtstate->ps.state->es_output_cid;
+	if (!(eflags & EXEC_FLAG_EXPLAIN_ONLY))
+		take_lane_at_once(insert);
 }
 
 /*
@@ -182,6 +205,7 @@ shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
 	insert->is_copy = mtstate->ps.plan == NULL;
 	insert->cid = insert->is_copy ? GetCurrentCommandId(true) :
 		mtstate->ps.state->es_output_cid;
+	take_lane_at_once(insert);
 }
 
 /*
@@ -194,7 +218,7 @@ shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
  * end of the transaction.
  */
 static int
-lock_shard(ShardInsert *insert, TupleTableSlot *row)
+lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 {
 	ShardTable *table = insert->table;
 
@@ -205,8 +229,10 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row)
 		Oid			shard;
 
 		shard_table_get(table->relid);
-		ordinal = shard_route(table, row);
+		ordinal = by_id ? shard_route_by_id(table, row) :
+			shard_route(table, row, insert->pinned);
 		shard = table->members[ordinal].relid;
+		shard_take_lane(table, ordinal);
 		LockRelationOid(shard, RowExclusiveLock);
 		if (likely(table->is_valid || seen == SharedInvalidMessageCounter))
 			return ordinal;
@@ -267,6 +293,9 @@ open_target(ShardInsert *insert, int ordinal)
 	EState	   *estate = insert->estate;
 	ResultRelInfo *root = insert->root;
 	ShardMember *member = &table->members[ordinal];
+	bool		is_local = member->is_local;
+	bool		sees_rows = member->sees_rows;
+	bool		has_place = member->modulus > 0;
 	ShardTarget *target;
 	ResultRelInfo *rri;
 	ResultRelInfo *top;
@@ -283,10 +312,11 @@ open_target(ShardInsert *insert, int ordinal)
 	top = root->ri_RootResultRelInfo ? root->ri_RootResultRelInfo : root;
 
 	target = palloc0(sizeof(ShardTarget));
+	target->sequence = member->sequence;
 	rel = table_open(member->relid, NoLock);
 	target->rri = rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(rri, rel, 0, top, estate->es_instrument);
-	if (!member->is_local)
+	if (!is_local)
 		shard_check_insert_target(rri);
 
 	map = shard_member_map(member, table, root->ri_RelationDesc, rel);
@@ -295,6 +325,13 @@ open_target(ShardInsert *insert, int ordinal)
 		target->map = make_attrmap(map->maplen);
 		memcpy(target->map->attnums, map->attnums,
 			   sizeof(AttrNumber) * map->maplen);
+	}
+
+	/* From here on, functions of the user's may run: no more "member". */
+	if (insert->on_conflict != ONCONFLICT_NONE)
+		shard_open_on_conflict(insert, target, ordinal);
+	if (target->map != NULL)
+	{
 		target->back_map = shard_attrmap_by_name(RelationGetDescr(rel),
 												 RelationGetDescr(root->ri_RelationDesc));
 		target->slot = table_slot_create(rel, &estate->es_tupleTable);
@@ -305,8 +342,6 @@ open_target(ShardInsert *insert, int ordinal)
 
 	if (rel->rd_rel->relhasindex)
 		ExecOpenIndices(rri, insert->on_conflict != ONCONFLICT_NONE);
-	if (insert->on_conflict != ONCONFLICT_NONE)
-		shard_open_on_conflict(insert, target, ordinal);
 
 	if (rri->ri_TrigDesc != NULL)
 	{
@@ -349,8 +384,8 @@ open_target(ShardInsert *insert, int ordinal)
 	 * If the placement is all there is to check, there is nothing to check:
 	 * the route has just seen to it, and nobody changes the row any more.
 	 */
-	if (member->modulus > 0 && table->route == SHARD_ROUTE_HASH &&
-		shard_pinned < 0 && RelationGetDescr(rel)->constr != NULL &&
+	if (has_place && table->route == SHARD_ROUTE_HASH &&
+		insert->pinned < 0 && RelationGetDescr(rel)->constr != NULL &&
 		RelationGetDescr(rel)->constr->num_check == 1 &&
 		!(rri->ri_TrigDesc != NULL &&
 		  (rri->ri_TrigDesc->trig_insert_before_row ||
@@ -362,7 +397,7 @@ open_target(ShardInsert *insert, int ordinal)
 
 	/* See batch.c about AFTER triggers and COPY. */
 	target->can_batch = !target->is_logical &&
-		!member->sees_rows && !target->sees_rows &&
+		!sees_rows && !target->sees_rows &&
 		!(rri->ri_TrigDesc != NULL && rri->ri_TrigDesc->trig_insert_after_row &&
 		  insert->is_copy && shard_copy_is_row_by_row);
 	insert->targets = lappend(insert->targets, target);
@@ -404,20 +439,28 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 	ShardTable *table = insert->table;
 	int			ordinal;
 
+	/* A row that brings its id has to go where such ids are. */
+	if (unlikely(table->seq_always) && insert->takes_ids &&
+		insert->override != OVERRIDING_USER_VALUE &&
+		table->route != SHARD_ROUTE_HASH && insert->pinned < 0 &&
+		!slot_attisnull(row, table->seq_attno))
+		return find_target(insert, lock_shard(insert, row, true));
+
 	/* A session keeps its shard, at least until the end of the statement. */
 	if (likely(insert->current != NULL))
 		return insert->current;
 
-	if (table->route == SHARD_ROUTE_SESSION || shard_pinned >= 0)
+	if (table->route == SHARD_ROUTE_SESSION || insert->pinned >= 0)
 	{
-		insert->current = find_target(insert, lock_shard(insert, row));
+		insert->current = find_target(insert,
+									  lock_shard(insert, row, false));
 		return insert->current;
 	}
 
 	/* Shards that were opened before are still locked, hence still good. */
 	if (likely(table->is_valid && insert->generation == table->generation))
 	{
-		ordinal = shard_route(table, row);
+		ordinal = shard_route(table, row, insert->pinned);
 		if (likely(insert->by_ordinal[ordinal] != NULL))
 			return insert->by_ordinal[ordinal];
 		/* Not open yet: give the turn back, lock_shard() takes it again. */
@@ -425,7 +468,7 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 			table->next--;
 	}
 
-	ordinal = lock_shard(insert, row);
+	ordinal = lock_shard(insert, row, false);
 	if (insert->generation != table->generation)
 	{
 		insert->generation = table->generation;
@@ -443,6 +486,7 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
  * shard_target_row
  *		A row of the logical table in the layout of the shard.
  *
+ * The column with option "sequence" gets its value, in "row" as well.
  * Returns "row" itself if it fits, else "into", filled in; its values then
  * point into "row" and into per-tuple memory.
  */
@@ -450,6 +494,8 @@ TupleTableSlot *
 shard_target_row(ShardInsert *insert, ShardTarget *target,
 				 TupleTableSlot *row, TupleTableSlot *into)
 {
+	if (unlikely(insert->table->seq_attno != 0))
+		shard_fill_sequence(insert, target, row);
 	if (likely(target->map == NULL))
 		return row;
 

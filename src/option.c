@@ -13,6 +13,7 @@
 #include "shard_fdw.h"
 
 #include "access/reloptions.h"
+#include "catalog/pg_attribute.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_foreign_table.h"
 #include "commands/defrem.h"
@@ -36,12 +37,15 @@ typedef struct ValidOption
 static const ValidOption valid_options[] = {
 	{"route", ForeignServerRelationId},
 	{"batch_size", ForeignServerRelationId},
+	{"commit_order", ForeignServerRelationId},
 	{"shards", ForeignTableRelationId},
 	{"template", ForeignTableRelationId},
 	{"route", ForeignTableRelationId},
 	{"key", ForeignTableRelationId},
 	{"batch_size", ForeignTableRelationId},
 	{"max_shards", ForeignTableRelationId},
+	{"commit_order", ForeignTableRelationId},
+	{"sequence", AttributeRelationId},
 };
 
 static const char *const route_names[] = {
@@ -172,6 +176,36 @@ columns_option(DefElem *def)
 	return value;
 }
 
+static bool
+boolean_option(DefElem *def)
+{
+	bool		result;
+
+	if (!parse_bool(defGetString(def), &result))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						def->defname, defGetString(def)),
+				 errhint("Valid values are: true, false.")));
+	return result;
+}
+
+/*
+ * Only checks the value: it is sequence.c that reads it.
+ */
+static void
+sequence_option(DefElem *def)
+{
+	char	   *value = defGetString(def);
+
+	if (strcmp(value, "always") != 0 && strcmp(value, "by_default") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						def->defname, value),
+				 errhint("Valid values are: always, by_default.")));
+}
+
 /*
  * Store one option's value, checked.  The caller has checked the name.
  */
@@ -190,6 +224,10 @@ apply_option(ShardOptions *options, DefElem *def)
 		options->batch_size = integer_option(def, 1, 100000);
 	else if (strcmp(def->defname, "max_shards") == 0)
 		options->max_shards = integer_option(def, 1, SHARD_MAX_SHARDS);
+	else if (strcmp(def->defname, "commit_order") == 0)
+		options->commit_order = boolean_option(def);
+	else if (strcmp(def->defname, "sequence") == 0)
+		sequence_option(def);
 	else
 		Assert(false);
 }
@@ -246,6 +284,11 @@ shard_fdw_validator(PG_FUNCTION_ARGS)
 				 ? errmsg("route \"hash\" needs option \"key\"")
 				 : errmsg("option \"key\" needs route \"hash\""),
 				 errhint("The key is the columns whose values decide which shard a row goes to.")));
+	if (options.commit_order && options.route == SHARD_ROUTE_ROUND_ROBIN)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"commit_order\" does not go with route \"round_robin\""),
+				 errhint("With commit order a transaction keeps to few shards; use route \"session\" or \"hash\".")));
 	if (options.template_name != NULL && options.shards == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),

@@ -43,6 +43,7 @@
 #include "partitioning/partprune.h"
 #include "storage/lmgr.h"
 #include "storage/sinval.h"
+#include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 #include "utils/typcache.h"
@@ -189,12 +190,13 @@ member_part(PlannerInfo *root, RelOptInfo *rel, const HashParts *parts,
 }
 
 /*
- * The expression that a column of the key is compared with for equality, if
- * it is the same for all rows of a scan; else NULL.
+ * The expression that a column is compared with for equality, as this hash
+ * operator family and collation see it, if it is the same for all rows of a
+ * scan; else NULL.
  */
 static Node *
-key_value(PlannerInfo *root, RelOptInfo *rel, Expr *clause, Var *column,
-		  PartitionScheme scheme, int keyno)
+key_value(PlannerInfo *root, Expr *clause, Var *column, Oid opfamily,
+		  Oid collation)
 {
 	OpExpr	   *op = (OpExpr *) clause;
 	Node	   *left;
@@ -218,9 +220,8 @@ key_value(PlannerInfo *root, RelOptInfo *rel, Expr *clause, Var *column,
 	while (IsA(left, RelabelType))
 		left = (Node *) ((RelabelType *) left)->arg;
 	if (!IsA(left, Var) ||
-		get_op_opfamily_strategy(op->opno, scheme->partopfamily[keyno]) != HTEqualStrategyNumber ||
-		(OidIsValid(scheme->partcollation[keyno]) &&
-		 op->inputcollid != scheme->partcollation[keyno]) ||
+		get_op_opfamily_strategy(op->opno, opfamily) != HTEqualStrategyNumber ||
+		(OidIsValid(collation) && op->inputcollid != collation) ||
 		!bms_is_empty(pull_varnos(root, right)) ||
 		contain_volatile_functions(right) ||
 		contain_subplans(right))
@@ -250,7 +251,9 @@ late_key_values(PlannerInfo *root, RelOptInfo *rel, Index *security_level)
 		{
 			RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
 
-			value = key_value(root, rel, rinfo->clause, column, scheme, i);
+			value = key_value(root, rinfo->clause, column,
+							  scheme->partopfamily[i],
+							  scheme->partcollation[i]);
 			if (value != NULL)
 			{
 				*security_level = Max(*security_level, rinfo->security_level);
@@ -288,18 +291,162 @@ late_key_values(PlannerInfo *root, RelOptInfo *rel, Index *security_level)
  * that does not depend on its rows.
  */
 static void
-gate_shard(PlannerInfo *root, RelOptInfo *child, const ShardPlace *place,
-		   List *values, Index security_level)
+gate_shard(PlannerInfo *root, RelOptInfo *child, Expr *clause,
+		   Index security_level)
 {
-	Expr	   *clause = shard_in_hash_clause(place->modulus, place->remainder,
-											  copyObject(values));
-
 	child->baserestrictinfo =
 		lappend(child->baserestrictinfo,
 				shard_make_pseudoconstant(root, clause, security_level));
 	child->baserestrict_min_security = Min(child->baserestrict_min_security,
 										   security_level);
 	root->hasPseudoConstantQuals = true;
+}
+
+/* What conditions say of the column with option "sequence". */
+typedef struct ShardIds
+{
+	bool		known;			/* it is one of these: */
+	int			n;
+	int64	   *ids;
+	Node	   *late;			/* or what this will be at run time */
+	Index		security_level;
+} ShardIds;
+
+static int64
+id_from_const(Datum value, Oid type)
+{
+	return type == INT2OID ? DatumGetInt16(value) :
+		type == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
+}
+
+/*
+ * The ids in a condition "column = ANY (constant array)".  False if it is no
+ * such condition.
+ */
+static bool
+ids_from_array(ScalarArrayOpExpr *op, Var *column, Oid opfamily, ShardIds *ids)
+{
+	Const	   *array;
+	ArrayType  *values;
+	Datum	   *elems;
+	bool	   *nulls;
+	int			n;
+	int16		len;
+	bool		byval;
+	char		align;
+
+	if (!IsA(op, ScalarArrayOpExpr) || !op->useOr ||
+		!equal(linitial(op->args), column) ||
+		get_op_opfamily_strategy(op->opno, opfamily) != HTEqualStrategyNumber)
+		return false;
+	array = lsecond(op->args);
+	if (!IsA(array, Const) || array->constisnull)
+		return false;
+	values = DatumGetArrayTypeP(array->constvalue);
+	get_typlenbyvalalign(ARR_ELEMTYPE(values), &len, &byval, &align);
+	deconstruct_array(values, ARR_ELEMTYPE(values), len, byval, align, &elems,
+					  &nulls, &n);
+	ids->ids = palloc_array(int64, Max(n, 1));
+	ids->n = 0;
+	for (int i = 0; i < n; i++)
+		if (!nulls[i])
+			ids->ids[ids->n++] = id_from_const(elems[i], ARR_ELEMTYPE(values));
+	ids->known = true;
+	return true;
+}
+
+/*
+ * Find out what the conditions say of the column with option "sequence".
+ */
+static void
+find_ids(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
+		 ShardIds *ids)
+{
+	Oid			type;
+	Oid			opfamily;
+	Var		   *column;
+	ListCell   *lc;
+
+	memset(ids, 0, sizeof(ShardIds));
+	if (table->seq_attno == 0)
+		return;
+	type = get_atttype(table->relid, table->seq_attno);
+	opfamily = lookup_type_cache(INT8OID, TYPECACHE_HASH_OPFAMILY)->hash_opf;
+	column = makeVar(rel->relid, table->seq_attno, type, -1, InvalidOid, 0);
+
+	foreach(lc, rel->baserestrictinfo)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
+		Node	   *value = key_value(root, rinfo->clause, column, opfamily,
+									  InvalidOid);
+
+		if (value == NULL)
+		{
+			if (ids_from_array((ScalarArrayOpExpr *) rinfo->clause, column,
+							   opfamily, ids))
+				return;
+			continue;
+		}
+		if (IsA(value, Const))
+		{
+			ids->known = true;
+			ids->n = ((Const *) value)->constisnull ? 0 : 1;
+			ids->ids = palloc_array(int64, 1);
+			if (ids->n > 0)
+				ids->ids[0] = id_from_const(((Const *) value)->constvalue,
+											((Const *) value)->consttype);
+			return;
+		}
+		ids->late = value;
+		ids->security_level = rinfo->security_level;
+	}
+}
+
+/*
+ * Can the member have rows with such ids, as far as is known?
+ */
+static bool
+may_have_ids(const ShardMember *member, const ShardIds *ids)
+{
+	if (!ids->known || !member->is_slot_valid || member->has_children)
+		return true;
+	for (int i = 0; i < ids->n; i++)
+		if (shard_id_in_slot(member, ids->ids[i]))
+			return true;
+	return false;
+}
+
+/*
+ * Gate the shards in the query that only an id known later can rule out.
+ */
+static void
+gate_shards_by_id(PlannerInfo *root, RelOptInfo *rel, ShardTable *table)
+{
+	ShardIds	ids;
+	ListCell   *lc;
+
+	find_ids(root, rel, table, &ids);
+	if (ids.known || ids.late == NULL)
+		return;
+	foreach(lc, root->append_rel_list)
+	{
+		AppendRelInfo *appinfo = lfirst_node(AppendRelInfo, lc);
+		const ShardMember *member;
+		int			ordinal;
+
+		if (appinfo->parent_relid != rel->relid)
+			continue;
+		ordinal = shard_table_find(table,
+								   root->simple_rte_array[appinfo->child_relid]->relid);
+		if (ordinal < 0)
+			continue;
+		member = &table->members[ordinal];
+		if (member->is_slot_valid && !member->has_children)
+			gate_shard(root, find_base_rel(root, appinfo->child_relid),
+					   shard_in_slot_clause(member->stride, member->slot,
+											(Expr *) copyObject(ids.late)),
+					   ids.security_level);
+	}
 }
 
 /*
@@ -316,6 +463,7 @@ lock_shards(PlannerInfo *root, RelOptInfo *rel, Oid relid, LOCKMODE lockmode,
 	uint64		seen;
 	List	   *shards = NIL;
 	bool		has_children = false;
+	ShardIds	ids;
 
 	/* Locking may bring the news that the set has changed. */
 	do
@@ -326,18 +474,32 @@ lock_shards(PlannerInfo *root, RelOptInfo *rel, Oid relid, LOCKMODE lockmode,
 		shards = NIL;
 		clear_partition_info(rel);
 		*parts = prune_hash_table(root, rel, table);
+		find_ids(root, rel, table, &ids);
 		if (*parts != NULL)
 		{
 			HashParts  *p = *parts;
 
+			for (int i = 0; i < p->nparts; i++)
+				if (!may_have_ids(&table->members[table->places[i].ordinal],
+								  &ids))
+					p->live = bms_del_member(p->live, i);
 			for (int i = -1; (i = bms_next_member(p->live, i)) >= 0;)
 				shards = lappend_oid(shards, p->shards[i]);
 		}
 		else
 			for (int i = 0; i < table->nmembers; i++)
 			{
-				shards = lappend_oid(shards, table->members[i].relid);
-				has_children |= table->members[i].has_children;
+				ShardMember *member = &table->members[i];
+
+				/* The plan is good as long as what left the shard out is. */
+				if (!may_have_ids(member, &ids))
+				{
+					root->glob->relationOids =
+						lappend_oid(root->glob->relationOids, member->relid);
+					continue;
+				}
+				shards = lappend_oid(shards, member->relid);
+				has_children |= member->has_children;
 			}
 		/* The entry may be rebuilt while we wait. */
 		for (int i = 0; i < list_length(shards); i++)
@@ -480,7 +642,10 @@ gate_shards(PlannerInfo *root, RelOptInfo *rel, const HashParts *parts)
 
 		if (part >= 0)
 			gate_shard(root, find_base_rel(root, appinfo->child_relid),
-					   &parts->places[part], values, security_level);
+					   shard_in_hash_clause(parts->places[part].modulus,
+											parts->places[part].remainder,
+											copyObject(values)),
+					   security_level);
 	}
 }
 
@@ -533,6 +698,8 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 	table_close(parent, NoLock);
 	rte->inh = true;
 
+	gate_shards_by_id(root, rel, shard_table_get(rte->relid));
+
 	/*
 	 * Core cannot combine partial aggregates over whole rows, which children
 	 * have to convert; it fails to find them again in the result.
@@ -562,18 +729,28 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 static void
 prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
-	HashParts  *parts = prune_hash_table(root, rel, shard_table_get(relid));
+	ShardTable *table = shard_table_get(relid);
+	HashParts  *parts = prune_hash_table(root, rel, table);
+	ShardIds	ids;
 	ListCell   *lc;
 
-	if (parts == NULL)
+	if (parts != NULL)
+		gate_shards(root, rel, parts);
+	gate_shards_by_id(root, rel, table);
+	find_ids(root, rel, table, &ids);
+	if (parts == NULL && !ids.known)
 		return;
-	gate_shards(root, rel, parts);
 	foreach(lc, root->append_rel_list)
 	{
 		AppendRelInfo *appinfo = lfirst_node(AppendRelInfo, lc);
-		int			part = member_part(root, rel, parts, appinfo);
+		int			part = parts == NULL ? -1 :
+			member_part(root, rel, parts, appinfo);
+		int			ordinal = appinfo->parent_relid != rel->relid ? -1 :
+			shard_table_find(table,
+							 root->simple_rte_array[appinfo->child_relid]->relid);
 
-		if (part >= 0 && !bms_is_member(part, parts->live))
+		if ((part >= 0 && !bms_is_member(part, parts->live)) ||
+			(ordinal >= 0 && !may_have_ids(&table->members[ordinal], &ids)))
 			mark_dummy_rel(find_base_rel(root, appinfo->child_relid));
 	}
 	clear_partition_info(rel);

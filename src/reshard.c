@@ -11,20 +11,65 @@
  */
 #include "shard_fdw.h"
 
+#include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
-#include "catalog/namespace.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_type_d.h"
+#include "catalog/pg_publication.h"
 #include "commands/tablecmds.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/resowner.h"
 
 PG_FUNCTION_INFO_V1(shard_reshard);
+
+/* What the names of things that are about to go start with. */
+#define RENAMED "reshard"
+
+/*
+ * Complain that something would be lost with a shard that its successors do
+ * not get.
+ */
+static void
+report_attachment(Relation logical, Relation shard, const char *detail,
+				  const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("shard \"%s\" of foreign table \"%s\" cannot be replaced",
+					RelationGetRelationName(shard),
+					RelationGetRelationName(logical)),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
+
+static bool
+has_other_parent(Oid relid, Oid parent)
+{
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	bool		result = false;
+
+	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(InheritsRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
+							  1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		result |= ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent != parent;
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
 
 /*
  * Raise an error unless the locked shard can be given up for new ones.
@@ -56,7 +101,7 @@ check_old_shard(Relation logical, const ShardMember *member)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 
-		if (!att->attisdropped &&
+		if (!att->attisdropped && !att->attgenerated &&
 			get_attnum(RelationGetRelid(logical),
 					   NameStr(att->attname)) == InvalidAttrNumber)
 			ereport(ERROR,
@@ -67,6 +112,15 @@ check_old_shard(Relation logical, const ShardMember *member)
 					 errdetail("Its values would be lost."),
 					 errhint("Add the column to the foreign table, or drop it from the shard.")));
 	}
+	if (shard->rd_rel->relrowsecurity)
+		report_attachment(logical, shard, "It has row-level security.",
+						  "Disable it, and create its policies on the new shards.");
+	if (GetRelationPublications(RelationGetRelid(shard)) != NIL)
+		report_attachment(logical, shard, "It belongs to a publication.",
+						  "Drop it from the publication, and add the new shards.");
+	if (has_other_parent(RelationGetRelid(shard), RelationGetRelid(logical)))
+		report_attachment(logical, shard, "It inherits from another table, too.",
+						  "Detach it from that table.");
 	CheckTableNotInUse(shard, "reshard");
 	table_close(shard, NoLock);
 }
@@ -102,76 +156,189 @@ lock_old_shards(Relation logical)
 }
 
 /*
- * Take the old shards out of the logical table and of the new ones' way.
- *
- * The new ones and their indexes are to have the names that the old ones
- * have, so these leave the schema.  They come to no harm in ours, where
- * nobody sees them before they are dropped.
+ * Give a relation a name that is in nobody's way.
+ */
+static void
+rename_away(Oid relid)
+{
+	RenameRelationInternal(relid, psprintf(RENAMED "_%u", relid), true,
+						   get_rel_relkind(relid) == RELKIND_INDEX);
+	CommandCounterIncrement();
+}
+
+/*
+ * Take the old shards out of the logical table.  The new ones, their indexes
+ * and sequences are to have the names of the old ones, so these get others.
  */
 static void
 detach_old_shards(Relation logical, List *shards)
 {
-	Oid			schema = RelationGetNamespace(logical);
-	Oid			our_schema = get_namespace_oid("shard_fdw", false);
+	ShardTable *table = shard_table_get(RelationGetRelid(logical));
+	char	   *column = table->seq_attno == 0 ? NULL :
+		get_attname(table->relid, table->seq_attno, false);
 	ListCell   *lc;
 
 	foreach(lc, shards)
 	{
 		Relation	shard;
+		char	   *prefix;
+		List	   *relids;
+		Oid			sequence = column == NULL ? InvalidOid :
+			shard_default_sequence(lfirst_oid(lc), column);
+		ListCell   *lc2;
 
 		shard_execute("ALTER TABLE %s NO INHERIT %s",
 					  shard_qualified_name(lfirst_oid(lc)),
 					  shard_qualified_name(RelationGetRelid(logical)));
 		shard = table_open(lfirst_oid(lc), NoLock);
-		if (RelationGetNamespace(shard) == schema && schema != our_schema)
+		prefix = psprintf("%s_", RelationGetRelationName(shard));
+		relids = list_copy(RelationGetIndexList(shard));
+		/* Foreign keys with a name of the user's keep it. */
+		foreach(lc2, copyObject(RelationGetFKeyList(shard)))
 		{
-			ObjectAddresses *moved = new_object_addresses();
+			Oid			oid = lfirst_node(ForeignKeyCacheInfo, lc2)->conoid;
 
-			AlterTableNamespaceInternal(shard, schema, our_schema, moved);
-			free_object_addresses(moved);
+			if (strncmp(get_constraint_name(oid), prefix, strlen(prefix)) == 0)
+				RenameConstraintById(oid, psprintf(RENAMED "_%u", oid));
 		}
 		table_close(shard, NoLock);
+		if (OidIsValid(sequence))
+			relids = lappend_oid(relids, sequence);
+		foreach(lc2, relids)
+			rename_away(lfirst_oid(lc2));
+		rename_away(lfirst_oid(lc));
 	}
-	CommandCounterIncrement();
 }
 
 /*
- * Disable the triggers of the tables, for they have seen the rows before, and
- * return the commands that enable them as they were.  Those that check
- * foreign keys stay.
+ * Drop the old shards, all at once, for they may refer to each other.
+ */
+static void
+drop_old_shards(List *shards)
+{
+	StringInfoData names;
+	ListCell   *lc;
+
+	initStringInfo(&names);
+	foreach(lc, shards)
+		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "",
+						 shard_qualified_name(lfirst_oid(lc)));
+	shard_execute("DROP TABLE %s", names.data);
+	pfree(names.data);
+}
+
+/*
+ * Raise an error now if something depends on the old shards, not after all
+ * rows have been moved.
+ */
+static void
+try_to_drop(List *shards)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		drop_old_shards(shards);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		/* Whoever catches it expects to be in his own subtransaction. */
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
+/*
+ * The sequences that the new shards share, because the model's defaults draw
+ * from them, go over to the first of the new shards.
+ */
+static void
+hand_over_sequences(List *shards, Oid first)
+{
+	Relation	shard = table_open(first, NoLock);
+	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(shard));
+	List	   *owned = NIL;
+	ListCell   *lc;
+
+	foreach(lc, shards)
+		owned = list_concat(owned, getOwnedSequences(lfirst_oid(lc)));
+
+	table_close(shard, NoLock);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		const char *column = NameStr(TupleDescAttr(desc, i)->attname);
+		Oid			sequence = TupleDescAttr(desc, i)->attisdropped ?
+			InvalidOid : shard_default_sequence(first, column);
+
+		if (list_member_oid(owned, sequence))
+			shard_execute("ALTER SEQUENCE %s OWNED BY %s.%s",
+						  shard_qualified_name(sequence),
+						  shard_qualified_name(first),
+						  quote_identifier(column));
+	}
+}
+
+/*
+ * Disable the triggers of the logical table, for they have seen the rows
+ * before, and return the commands that enable them as they were.
  */
 static List *
-disable_triggers(List *relids)
+disable_triggers(Oid relid)
 {
-	int			n = list_length(relids);
-	Datum	   *elems = palloc_array(Datum, n);
-	Oid			type = OIDARRAYOID;
-	Datum		array;
+	Relation	logical = table_open(relid, NoLock);
+	TriggerDesc *triggers = logical->trigdesc;
+	char	   *name = shard_qualified_name(relid);
 	List	   *disable = NIL;
 	List	   *enable = NIL;
 	ListCell   *lc;
 
-	foreach(lc, relids)
-		elems[foreach_current_index(lc)] = ObjectIdGetDatum(lfirst_oid(lc));
-	array = PointerGetDatum(construct_array(elems, n, OIDOID, sizeof(Oid), true,
-											TYPALIGN_INT));
-	if (SPI_execute_with_args("SELECT format('ALTER TABLE %s DISABLE TRIGGER %I', tgrelid::regclass, tgname),"
-							  " format('ALTER TABLE %s ENABLE %s TRIGGER %I', tgrelid::regclass,"
-							  " CASE tgenabled WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' END, tgname)"
-							  " FROM pg_trigger"
-							  " WHERE tgrelid = ANY ($1) AND NOT tgisinternal AND tgenabled <> 'D'",
-							  1, &type, &array, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the triggers");
-	for (uint64 i = 0; i < SPI_processed; i++)
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
+		Trigger    *trigger = &triggers->triggers[i];
+		const char *trigger_name = quote_identifier(trigger->tgname);
 
-		disable = lappend(disable, SPI_getvalue(tuple, SPI_tuptable->tupdesc, 1));
-		enable = lappend(enable, SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2));
+		if (trigger->tgenabled == TRIGGER_DISABLED)
+			continue;
+		disable = lappend(disable, psprintf("ALTER TABLE %s DISABLE TRIGGER %s",
+											name, trigger_name));
+		enable = lappend(enable,
+						 psprintf("ALTER TABLE %s ENABLE %s TRIGGER %s", name,
+								  trigger->tgenabled == TRIGGER_FIRES_ALWAYS ? "ALWAYS" :
+								  trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA ? "REPLICA" : "",
+								  trigger_name));
 	}
+	table_close(logical, NoLock);
 	foreach(lc, disable)
 		shard_execute("%s", (char *) lfirst(lc));
 	return enable;
+}
+
+/*
+ * Let the new shards take ids that the old ones have given: any, that is.
+ */
+static void
+free_ids(Oid relid, List *shards)
+{
+	ListCell   *lc;
+
+	if (!shard_table_get(relid)->seq_always)
+		return;
+	foreach(lc, shards)
+		shard_execute("ALTER TABLE %s DROP CONSTRAINT shard_slot",
+					  shard_qualified_name(lfirst_oid(lc)));
 }
 
 /*
@@ -179,7 +346,7 @@ disable_triggers(List *relids)
  * number.
  */
 static uint64
-move_rows(Oid relid, List *shards)
+move_rows(Oid relid, List *shards, List *names)
 {
 	Relation	logical = table_open(relid, NoLock);
 	TupleDesc	desc = RelationGetDescr(logical);
@@ -210,7 +377,8 @@ move_rows(Oid relid, List *shards)
 				(errmsg_plural("moved " UINT64_FORMAT " row of shard \"%s\" (%d of %d)",
 							   "moved " UINT64_FORMAT " rows of shard \"%s\" (%d of %d)",
 							   (unsigned long) SPI_processed,
-							   SPI_processed, get_rel_name(shard),
+							   SPI_processed,
+							   (char *) list_nth(names, foreach_current_index(lc)),
 							   foreach_current_index(lc) + 1,
 							   list_length(shards))));
 	}
@@ -238,11 +406,14 @@ shard_reshard(PG_FUNCTION_ARGS)
 	Oid			relid;
 	int			count;
 	Relation	logical;
+	Relation	source;
 	List	   *old_shards;
+	List	   *old_names = NIL;
 	List	   *new_shards;
 	List	   *triggers;
 	Oid			model;
 	uint64		nrows;
+	ShardOptions options;
 	ShardIdentity identity;
 	ListCell   *lc;
 
@@ -271,7 +442,16 @@ shard_reshard(PG_FUNCTION_ARGS)
 
 	logical = table_open(relid, AccessExclusiveLock);
 	CheckTableNotInUse(logical, "reshard");
+	shard_get_options(relid, &options);
+	if (count > options.max_shards)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("foreign table \"%s\" cannot have more than %d shards",
+						RelationGetRelationName(logical), options.max_shards),
+				 errhint("Raise option \"max_shards\" of the foreign table.")));
 	old_shards = lock_old_shards(logical);
+	foreach(lc, old_shards)
+		old_names = lappend(old_names, get_rel_name(lfirst_oid(lc)));
 
 	SPI_connect();
 	shard_become_owner(logical, &identity);
@@ -285,13 +465,25 @@ shard_reshard(PG_FUNCTION_ARGS)
 	detach_old_shards(logical, old_shards);
 	/* We keep the lock, but ALTER TABLE wants it out of use. */
 	table_close(logical, NoLock);
-	new_shards = shard_create(relid, count, model);
-	triggers = disable_triggers(lappend_oid(list_copy(new_shards), relid));
-	nrows = move_rows(relid, old_shards);
+	try_to_drop(old_shards);
+
+	/* Without foreign keys, which are checked faster, and at once, later. */
+	new_shards = shard_create(relid, count, model, false);
+	free_ids(relid, new_shards);
+	triggers = disable_triggers(relid);
+	nrows = move_rows(relid, old_shards, old_names);
 	foreach(lc, triggers)
 		shard_execute("%s", (char *) lfirst(lc));
-	foreach(lc, old_shards)
-		shard_execute("DROP TABLE %s", shard_qualified_name(lfirst_oid(lc)));
+	source = table_open(model, NoLock);
+	foreach(lc, new_shards)
+		shard_clone_checks(source, RENAMED, lfirst_oid(lc));
+	table_close(source, NoLock);
+
+	logical = table_open(relid, NoLock);
+	shard_reset_shards(logical, NULL);
+	table_close(logical, NoLock);
+	hand_over_sequences(old_shards, linitial_oid(new_shards));
+	drop_old_shards(old_shards);
 
 	shard_be_oneself(&identity);
 	SPI_finish();

@@ -14,19 +14,31 @@
  * is at level k of a shard while level k - 1 of another was free, and the
  * numbers of sessions per shard differ by one at most while they come.
  *
+ * A lane is a shard of a table with commit order: a lock of the same kind,
+ * but the transaction's, held from before the first row to after the commit.
+ * So one transaction at a time writes the shard, and the next one gets its
+ * ids when the rows before are visible.  Rolling back to a savepoint gives
+ * back a lane that was taken since, and the rows with it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "shard_fdw.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_sequence.h"
+#include "catalog/pg_type_d.h"
+#include "commands/sequence.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 /*
  * The user-visible advisory locks have 1 or 2 here.  The leases view shows
- * this number as "objsubid"; see shard_fdw.sql.
+ * these numbers as "objsubid"; see shard_fdw.sql.
  */
 #define LEASE_LOCK_KIND		28784	/* 0x7070 */
+#define LANE_LOCK_KIND		28785
 
 int			shard_pinned = -1;
 Oid			shard_last = InvalidOid;
@@ -126,28 +138,121 @@ route_by_session(ShardTable *table)
 	return acquire_lease(table);
 }
 
-static int
-route_pinned(ShardTable *table)
+static void
+lane_tag(LOCKTAG *tag, Oid shard)
 {
-	if (shard_pinned >= table->nmembers)
+	lease_tag(tag, shard, 0);
+	tag->locktag_field4 = LANE_LOCK_KIND;
+}
+
+/*
+ * Take the lane of a shard, and wait for it if need be.  Returns false if it
+ * is not free and dont_wait.
+ */
+static bool
+take_lane(ShardTable *table, const ShardMember *member, bool dont_wait)
+{
+	Oid			shard = member->relid;
+	Oid			sequence = member->sequence;
+	LOCKTAG		tag;
+	HeapTuple	tuple;
+
+	lane_tag(&tag, shard);
+	if (shard_lock_held(&tag, ExclusiveLock))
+		return true;
+	if (LockAcquire(&tag, ExclusiveLock, false, dont_wait) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	table->lane_shard = shard;
+
+	/*
+	 * Numbers that this session has cached may be less than those that others
+	 * have used since.
+	 */
+	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(sequence));
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		has_cache = ((Form_pg_sequence) GETSTRUCT(tuple))->seqcache > 1;
+
+		ReleaseSysCache(tuple);
+		if (has_cache)
+			ResetSequenceCaches();
+	}
+	return true;
+}
+
+/*
+ * shard_take_lane
+ *		Take the lane of a shard that a row goes to, if the table has commit
+ *		order.
+ *
+ * Waits for it.  Raises ERRCODE_T_R_DEADLOCK_DETECTED,
+ * ERRCODE_LOCK_NOT_AVAILABLE and ERRCODE_QUERY_CANCELED as waiting for a lock
+ * does.
+ */
+void
+shard_take_lane(ShardTable *table, int ordinal)
+{
+	if (table->commit_order)
+		(void) take_lane(table, &table->members[ordinal], false);
+}
+
+/*
+ * The lane that this session's transaction has, or a free one, preferably the
+ * leased shard's; or else that one when it gets free.  Returns its ordinal.
+ */
+static int
+route_by_lane(ShardTable *table)
+{
+	int			leased;
+
+	if (OidIsValid(table->lane_shard))
+	{
+		int			ordinal = shard_table_find(table, table->lane_shard);
+		LOCKTAG		tag;
+
+		lane_tag(&tag, table->lane_shard);
+		if (ordinal >= 0 && table->members[ordinal].is_open &&
+			shard_lock_held(&tag, ExclusiveLock))
+			return ordinal;
+	}
+
+	leased = route_by_session(table);
+	if (take_lane(table, &table->members[leased], true))
+		return leased;
+	for (int i = 0; i < table->nopen; i++)
+		if (table->open[i] > leased &&
+			take_lane(table, &table->members[table->open[i]], true))
+			return table->open[i];
+	for (int i = 0; i < table->nopen; i++)
+		if (table->open[i] < leased &&
+			take_lane(table, &table->members[table->open[i]], true))
+			return table->open[i];
+	(void) take_lane(table, &table->members[leased], false);
+	return leased;
+}
+
+static int
+route_pinned(ShardTable *table, int pinned)
+{
+	if (pinned >= table->nmembers)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("foreign table \"%s\" has no shard number %d",
-						get_rel_name(table->relid), shard_pinned),
+						get_rel_name(table->relid), pinned),
 				 errdetail_plural("The table has %d shard, numbered from 0.",
 								  "The table has %d shards, numbered from 0.",
 								  table->nmembers, table->nmembers),
 				 errhint("Set \"shard_fdw.shard\" to a number in that range, or to -1 to let the table's route decide.")));
-	if (!table->members[shard_pinned].is_open)
+	if (!table->members[pinned].is_open)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("shard \"%s\" of foreign table \"%s\" is sealed",
-						get_rel_name(table->members[shard_pinned].relid),
+						get_rel_name(table->members[pinned].relid),
 						get_rel_name(table->relid)),
 				 errdetail("\"shard_fdw.shard\" sends this session's inserts to shard number %d.",
-						   shard_pinned),
+						   pinned),
 				 errhint("Set \"shard_fdw.shard\" to another number, or to -1 to let the table's route decide.")));
-	return shard_pinned;
+	return pinned;
 }
 
 /*
@@ -210,17 +315,48 @@ route_by_hash(ShardTable *table, TupleTableSlot *row)
 }
 
 /*
+ * shard_route_by_id
+ *		The ordinal of the shard that holds the id that a row has.
+ *
+ * Raises ERRCODE_CHECK_VIOLATION if no open shard does.
+ */
+int
+shard_route_by_id(ShardTable *table, TupleTableSlot *row)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(row, table->seq_attno, &isnull);
+	Oid			type = TupleDescAttr(row->tts_tupleDescriptor,
+									 table->seq_attno - 1)->atttypid;
+	int64		id = type == INT2OID ? DatumGetInt16(value) :
+		type == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
+
+	for (int i = 0; i < table->nopen; i++)
+		if (table->members[table->open[i]].stride > 0 &&
+			shard_id_in_slot(&table->members[table->open[i]], id))
+			return table->open[i];
+	ereport(ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION),
+			 errmsg("no shard of foreign table \"%s\" takes the row",
+					get_rel_name(table->relid)),
+			 errdetail("The value " INT64_FORMAT " of column \"%s\" is of a slot that no open shard has.",
+					   id, get_attname(table->relid, table->seq_attno, false)),
+			 errhint("Leave the column out, or insert into a shard that takes any value.")));
+}
+
+/*
  * shard_route
  *		The ordinal of the shard that a row goes to.
  *
  * "row" is in the logical table's layout; only the hash route looks at it.
- * Takes a lease if the route wants one and this backend has none.  Raises
+ * "pinned" is the ordinal of the shard that all rows go to, or -1.
+ * Takes a lease if the route wants one and this backend has none, and a lane
+ * if it is free to choose one; see shard_take_lane() for the others.  Raises
  * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if no shard takes inserts,
  * ERRCODE_CHECK_VIOLATION if none takes rows with such a key, and
  * ERRCODE_INVALID_PARAMETER_VALUE if shard_fdw.shard is out of range.
  */
 int
-shard_route(ShardTable *table, TupleTableSlot *row)
+shard_route(ShardTable *table, TupleTableSlot *row, int pinned)
 {
 	if (unlikely(table->nmembers == 0))
 		ereport(ERROR,
@@ -228,8 +364,8 @@ shard_route(ShardTable *table, TupleTableSlot *row)
 				 errmsg("foreign table \"%s\" has no shards",
 						get_rel_name(table->relid)),
 				 errhint("Create shards with SELECT shard_fdw.create_shards(), or attach an existing table with ALTER TABLE ... INHERIT.")));
-	if (unlikely(shard_pinned >= 0))
-		return route_pinned(table);
+	if (unlikely(pinned >= 0))
+		return route_pinned(table, pinned);
 	if (unlikely(table->nopen == 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -240,8 +376,15 @@ shard_route(ShardTable *table, TupleTableSlot *row)
 	switch (table->route)
 	{
 		case SHARD_ROUTE_SESSION:
-			return route_by_session(table);
+			return table->commit_order ? route_by_lane(table) :
+				route_by_session(table);
 		case SHARD_ROUTE_ROUND_ROBIN:
+			if (unlikely(table->commit_order))
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("foreign table \"%s\" has option \"commit_order\" and route \"round_robin\"",
+								get_rel_name(table->relid)),
+						 errhint("Set option \"commit_order\" of the foreign table to false, or use route \"session\" or \"hash\".")));
 			/* Backends that insert a row each should not all start at 0. */
 			if (table->next == 0)
 				table->next = shard_backend_number();

@@ -176,6 +176,8 @@ shardExplainForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
 	ExplainPropertyText("Route",
 						shard_pinned >= 0 ? "pinned" :
 						shard_route_name(insert->table->route), es);
+	if (insert->table->commit_order)
+		ExplainPropertyBool("Commit Order", true, es);
 	if (es->verbose)
 		ExplainPropertyInteger("Batch Size", NULL, shard_batch_size(insert),
 							   es);

@@ -44,6 +44,7 @@ typedef struct ShardOptions
 	char	   *key;			/* names of the hash key's columns, or NULL */
 	int			batch_size;		/* rows inserted at once, at most */
 	int			max_shards;		/* shards a table may have */
+	bool		commit_order;	/* one transaction at a time writes a shard */
 } ShardOptions;
 
 /* One shard, as the catalogs describe it. */
@@ -60,6 +61,12 @@ typedef struct ShardMember
 	int			modulus;
 	int			remainder;
 	bool		is_place_valid; /* ... and that its rows have been checked */
+
+	/* Column option "sequence"; see sequence.c. */
+	Oid			sequence;		/* what its ids come from, or InvalidOid */
+	int			stride;			/* which ids it holds; 0: unknown */
+	int			slot;
+	bool		is_slot_valid;	/* ... and that its rows have been checked */
 
 	/*
 	 * How columns of the logical table map to columns of the shard.  Found
@@ -99,6 +106,9 @@ typedef struct ShardTable
 	ShardRoute	route;
 	int			batch_size;
 	bool		sees_rows;		/* some open shard has such a trigger or CHECK */
+	AttrNumber	seq_attno;		/* column with option "sequence", or 0 */
+	bool		seq_always;		/* ... with value "always" */
+	bool		commit_order;	/* one transaction at a time writes a shard */
 	int			nmembers;
 	ShardMember *members;		/* in ordinal order */
 	Oid		   *sorted;			/* the shards' OIDs, ascending */
@@ -119,11 +129,13 @@ typedef struct ShardTable
 	uint64		lease_generation;	/* lease_ordinal is right for this one */
 	int			lease_ordinal;
 	uint64		next;			/* round robin: rows routed so far */
+	Oid			lane_shard;		/* whose lane was taken last, or InvalidOid */
 } ShardTable;
 
 /* Which indexes detect the conflicts of an ON CONFLICT clause. */
 typedef struct ShardConflict
 {
+	MemoryContext context;		/* holds all of it */
 	List	   *target;			/* see shard_plan_on_conflict() */
 	bool		is_complete;	/* all shards have such indexes */
 	List	  **arbiters;		/* by ordinal; NIL: not found out yet */
@@ -143,6 +155,7 @@ typedef struct ShardTarget
 
 	bool		sees_rows;		/* a default may look at other rows */
 	bool		is_logical;		/* the shard is a logical table itself */
+	Oid			sequence;		/* of the shard, or InvalidOid */
 
 	/* ON CONFLICT; owned by conflict.c. */
 	List	   *arbiters;		/* indexes that detect a conflict; NIL: all */
@@ -174,6 +187,9 @@ typedef struct ShardInsert
 	bool		may_batch;		/* no volatile expression could see the table */
 	bool		wants_row;		/* caller looks at the row after the insert */
 	bool		has_after_trigger;	/* AFTER ROW, on the logical table */
+	int			pinned;			/* shard_fdw.shard as the statement began */
+	OverridingKind override;
+	bool		takes_ids;		/* the sequence column may have a value */
 
 	/* ON CONFLICT; owned by conflict.c. */
 	OnConflictAction on_conflict;
@@ -231,10 +247,31 @@ extern bool shard_read_placement(Node *expr, Oid shard, PartitionKey key,
 extern void shard_place_members(ShardTable *table);
 extern int	shard_find_place(const ShardTable *table, uint64 hash);
 
+/* in sequence.c */
+extern Expr *shard_in_slot_clause(int stride, int slot, Expr *id);
+extern bool shard_id_in_slot(const ShardMember *member, int64 id);
+extern bool shard_is_slot(Node *expr);
+extern bool shard_read_slot(Node *expr, Oid shard, Oid logical,
+							AttrNumber attno, int *stride, int *slot);
+extern AttrNumber shard_sequence_column(Oid relid, bool missing_ok,
+										bool *always);
+extern void shard_check_sequence(Oid relid, PartitionKey key);
+extern Oid	shard_default_sequence(Oid relid, const char *column);
+extern int	shard_sequence_slot(Oid sequence, int stride);
+extern int	shard_free_slot(Oid logical, int stride);
+extern void shard_add_sequence(Relation logical, Oid shard, bool is_empty);
+extern void shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
+								TupleTableSlot *row);
+
+/* in seqcare.c */
+extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
+
 /* in route.c */
 extern int	shard_pinned;		/* GUC shard_fdw.shard */
 extern Oid	shard_last;			/* where this session's last row went */
-extern int	shard_route(ShardTable *table, TupleTableSlot *row);
+extern int	shard_route(ShardTable *table, TupleTableSlot *row, int pinned);
+extern int	shard_route_by_id(ShardTable *table, TupleTableSlot *row);
+extern void shard_take_lane(ShardTable *table, int ordinal);
 extern void shard_forget_lease(ShardTable *table);
 
 /* in insert.c */
@@ -310,13 +347,16 @@ extern void shard_drop_seal(Oid shard);
 extern void shard_become_owner(Relation logical, ShardIdentity *identity);
 extern void shard_be_oneself(const ShardIdentity *identity);
 extern Oid	shard_model_shard(Oid logical);
-extern List *shard_create(Oid logical_relid, int count, Oid template);
+extern List *shard_create(Oid logical_relid, int count, Oid template,
+						  bool with_checks);
 extern void shard_check_logical(Oid relid);
 extern void shard_check_owned(Oid relid);
 
 /* in clone.c */
 extern Oid	shard_clone(Relation logical, const char *name, Relation source,
 						const char *placement);
+extern void shard_clone_checks(Relation source, const char *source_name,
+							   Oid shard);
 
 /* in plan.c */
 extern void shard_plan_init(void);

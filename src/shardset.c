@@ -36,6 +36,7 @@
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/plancache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
@@ -92,19 +93,26 @@ invalidate_table(Datum arg, Oid relid)
  *
  * They tell what its own DDL made of the tables.  The invalidations that come
  * with the rollback do not do: detaching a shard sends one for the shard, of
- * which the entry knows nothing any more.
+ * which the entry knows nothing any more.  Nor do plans made from it.
  */
 static void
 forget_built(SubTransactionId since)
 {
 	HASH_SEQ_STATUS status;
 	ShardTable *table;
+	bool		found = false;
 
 	hash_seq_init(&status, shard_tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 		if (table->built_in != InvalidSubTransactionId &&
 			table->built_in >= since)
+		{
 			table->is_valid = false;
+			found = true;
+		}
+	/* Without DDL there is nothing wrong with the plans. */
+	if (found && TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		ResetPlanCache();
 }
 
 static void
@@ -199,17 +207,18 @@ is_constant_false(Node *expr)
 typedef struct ShardChecks
 {
 	char	   *seal;			/* name of one that rejects every row, or NULL */
-	char	   *placement;		/* name of one that calls in_hash(), or NULL */
+	char	   *placement;		/* name of one that calls in_hash() or
+								 * in_slot(), or NULL */
 	bool		sees_rows;		/* one might look at other rows */
 } ShardChecks;
 
 /*
- * Read the CHECK constraints of a relation.  If "hash_key" is that of a
- * logical table, "member" learns which of its hashes the relation holds.
+ * Read the CHECK constraints of a relation.  If "table" is given, "member"
+ * learns which of its hashes and ids the relation holds.
  */
 static void
 read_checks(Oid relid, ShardChecks *checks, ShardMember *member,
-			PartitionKey hash_key, Oid logical)
+			const ShardTable *table)
 {
 	Relation	catalog;
 	SysScanDesc scan;
@@ -241,16 +250,24 @@ read_checks(Oid relid, ShardChecks *checks, ShardMember *member,
 		checks->sees_rows |= shard_sees_rows(expr);
 		if (checks->seal == NULL && is_constant_false(expr))
 			checks->seal = pstrdup(NameStr(con->conname));
-		if (!shard_is_placement(expr))
+		/* What it has inherited is about all shards of its parent. */
+		if (con->coninhcount > 0 ||
+			(!shard_is_placement(expr) && !shard_is_slot(expr)))
 			continue;
 		if (checks->placement == NULL)
 			checks->placement = pstrdup(NameStr(con->conname));
 		/* One whose rows have been checked is worth more. */
-		if (hash_key != NULL && !member->is_place_valid &&
+		if (table != NULL && table->key != NULL && !member->is_place_valid &&
 			(con->convalidated || member->modulus == 0))
 			member->is_place_valid =
-				shard_read_placement(expr, relid, hash_key, logical,
+				shard_read_placement(expr, relid, table->key, table->relid,
 									 &member->modulus, &member->remainder) &&
+				con->convalidated;
+		if (table != NULL && table->seq_attno != 0 && !member->is_slot_valid &&
+			(con->convalidated || member->stride == 0))
+			member->is_slot_valid =
+				shard_read_slot(expr, relid, table->relid, table->seq_attno,
+								&member->stride, &member->slot) &&
 				con->convalidated;
 	}
 	systable_endscan(scan);
@@ -270,14 +287,14 @@ shard_seal_constraint(Oid relid)
 {
 	ShardChecks checks;
 
-	read_checks(relid, &checks, NULL, NULL, InvalidOid);
+	read_checks(relid, &checks, NULL, NULL);
 	return checks.seal;
 }
 
 /*
  * shard_placement_constraint
- *		The name of a CHECK constraint of the relation that calls in_hash(),
- *		or NULL if there is none.
+ *		The name of a CHECK constraint of the relation that calls in_hash() or
+ *		in_slot(), or NULL if there is none.
  *
  * As shard_seal_constraint().
  */
@@ -286,7 +303,7 @@ shard_placement_constraint(Oid relid)
 {
 	ShardChecks checks;
 
-	read_checks(relid, &checks, NULL, NULL, InvalidOid);
+	read_checks(relid, &checks, NULL, NULL);
 	return checks.placement;
 }
 
@@ -354,9 +371,14 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 	member->has_children = form->relhassubclass;
 
 	if (form->relchecks > 0)
-		read_checks(relid, &checks, member, table->key, table->relid);
+		read_checks(relid, &checks, member, table);
 	member->sees_rows = checks.sees_rows ||
 		(form->relhastriggers && has_before_row_insert_trigger(relid));
+
+	if (table->seq_attno != 0)
+		member->sequence =
+			shard_default_sequence(relid, get_attname(table->relid,
+													  table->seq_attno, false));
 
 	/* Rows of a table that is to last must not go where they will not. */
 	member->is_open = checks.seal == NULL &&
@@ -439,12 +461,16 @@ read_table(ShardTable *table, MemoryContext scratch)
 	shard_get_options(table->relid, &options);
 	table->route = options.route;
 	table->batch_size = options.batch_size;
+	table->commit_order = options.commit_order;
 	table->has_columns = has_columns(table->relid);
 
 	MemoryContextSwitchTo(oldcontext);
 	table->key = options.route == SHARD_ROUTE_HASH ?
 		shard_key_create(table->relid, options.key, true) : NULL;
 	MemoryContextSwitchTo(scratch);
+
+	table->seq_attno = shard_sequence_column(table->relid, true,
+											 &table->seq_always);
 
 	children = find_inheritance_children(table->relid, NoLock);
 	named = palloc(sizeof(NamedMember) * Max(list_length(children), 1));
@@ -486,7 +512,6 @@ build_table(ShardTable *table)
 	MemoryContext context;
 	MemoryContext oldcontext;
 	ShardTable	built = *table;
-	bool		was_lost;
 
 	/* An error leaves the entry as it is, and all memory to the caller's. */
 	scratch = AllocSetContextCreate(CurrentMemoryContext,
@@ -506,19 +531,10 @@ build_table(ShardTable *table)
 	/* Reading may have brought invalidations, which are noted in the entry. */
 	built.is_valid = table->is_valid;
 	built.is_outdated = table->is_outdated;
-	was_lost = TransactionIdIsValid(GetTopTransactionIdIfAny()) &&
-		built.nmembers < table->nmembers;
 	*table = built;
 	table->context = context;
 	table->built_in = GetCurrentSubTransactionId();
 	has_built = true;
-
-	/*
-	 * If this transaction has detached a shard, plans that are made now must
-	 * not outlive a rollback either; see forget_built().
-	 */
-	if (was_lost)
-		CacheInvalidateRelcacheByRelid(table->relid);
 }
 
 /*

@@ -126,7 +126,7 @@ SELECT is(error_of(format('SELECT shard_fdw.reshard(%s)', args))::text, wanted, 
   ('NULL, 3', '(22004,"the logical table and the number of shards must not be null","","")'),
   ('''items'', NULL', '(22004,"the logical table and the number of shards must not be null","","")'),
   ('''items'', 0', '(22023,"cannot reshard to 0 shards","","Give a number of at least 1.")'),
-  ('''items'', 2000', '(54000,"foreign table ""items"" cannot have more than 1024 shards","It has 0 shards now.","Raise option ""max_shards"" of the foreign table.")'),
+  ('''items'', 2000', '(54000,"foreign table ""items"" cannot have more than 1024 shards","","Raise option ""max_shards"" of the foreign table.")'),
   ('''plain'', 2', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
   ('1, 2', '(42P01,"relation with OID 1 does not exist","","")')) t(args, wanted);
 SELECT is((error_of('SELECT shard_fdw.reshard(''items'', 4) FROM items')).state, '55006', 'a table that the query reads');
@@ -136,6 +136,8 @@ SELECT is(error_of('SELECT shard_fdw.reshard(''log'', 4)')::text,
   'another route');
 CREATE FOREIGN TABLE empty (a int) SERVER shards OPTIONS (route 'hash', key 'a');
 SELECT is((error_of('SELECT shard_fdw.reshard(''empty'', 4)')).message, 'foreign table "empty" has no shards', 'no shards');
+CREATE TABLE numbers AS SELECT generate_series(1, 100) AS n;
+ALTER TABLE numbers ADD PRIMARY KEY (n);
 CREATE FOREIGN TABLE hash (a int) SERVER shards OPTIONS (shards '2', route 'hash', key 'a');
 SAVEPOINT s;
 SELECT shard_fdw.seal('hash_1');
@@ -163,9 +165,46 @@ ROLLBACK TO s;
 CREATE TABLE hash_5 ();
 SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 6)')).message, 'relation "hash_5" already exists', 'a name that is taken');
 ROLLBACK TO s;
-INSERT INTO hash SELECT generate_series(1, 100);
-ALTER TABLE hash_0 ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-SELECT is(shard_fdw.reshard('hash', 3), 100::bigint, 'a superuser moves rows that a policy hides');
+
+-- What would be lost with a shard.
+ALTER TABLE hash_0 ENABLE ROW LEVEL SECURITY;
+SELECT is(error_of('SELECT shard_fdw.reshard(''hash'', 3)')::text,
+  '(55000,"shard ""hash_0"" of foreign table ""hash"" cannot be replaced","It has row-level security.","Disable it, and create its policies on the new shards.")', 'row-level security');
+ROLLBACK TO s;
+SET LOCAL client_min_messages = error;
+CREATE PUBLICATION reshard_test FOR TABLE hash_1;
+SET LOCAL client_min_messages = warning;
+SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 3)')).detail, 'It belongs to a publication.', 'a publication');
+ROLLBACK TO s;
+CREATE TABLE other_parent (a int);
+ALTER TABLE hash_1 INHERIT other_parent;
+SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 3)')).detail, 'It inherits from another table, too.', 'another parent');
+ROLLBACK TO s;
+
+-- A table with a serial column of its own becomes the first shard.
+CREATE FOREIGN TABLE serial (id int, n int) SERVER shards OPTIONS (route 'hash', key 'id');
+CREATE TABLE serial_0 (id serial PRIMARY KEY, n int REFERENCES numbers DEFERRABLE INITIALLY DEFERRED, CHECK (shard_fdw.in_hash(1, 0, id)));
+INSERT INTO serial_0 (n) SELECT g FROM generate_series(1, 20) g;
+SET CONSTRAINTS ALL IMMEDIATE;
+SET CONSTRAINTS ALL DEFERRED;
+ALTER TABLE serial_0 INHERIT serial;
+SELECT is(shard_fdw.reshard('serial', 4), 20::bigint, 'a table with a sequence of its own, and a deferred foreign key');
+SELECT is(shard_fdw.reshard('serial', 3), 20::bigint, '... twice in a transaction');
+SELECT is((SELECT array_agg(DISTINCT pg_get_expr(adbin, adrelid)) FROM pg_attrdef WHERE adrelid IN ('serial_0'::regclass, 'serial_1'::regclass, 'serial_2'::regclass)),
+  '{nextval(''serial_0_id_seq''::regclass)}', '... the new shards draw from its sequence');
+SELECT is(pg_get_serial_sequence('serial_0', 'id'), 'reshard_test.serial_0_id_seq', '... which belongs to one of them');
+SELECT is((SELECT array_agg(conname::text) FROM pg_constraint WHERE conrelid = 'serial_2'::regclass AND contype = 'f'), '{serial_2_n_fkey}', '... the foreign keys have the usual names');
+
+-- Ids of the shards' own sequences.
+CREATE FOREIGN TABLE ids (id int OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k');
+INSERT INTO ids (k) SELECT generate_series(1, 50);
+CREATE TEMP TABLE ids_before AS SELECT * FROM ids;
+SELECT is(shard_fdw.reshard('ids', 3), 50::bigint, 'shards with sequences');
+SELECT set_eq('SELECT * FROM ids', 'SELECT * FROM ids_before', '... the rows keep their ids');
+INSERT INTO ids (k) SELECT generate_series(51, 100);
+SELECT is((SELECT count(DISTINCT id) FROM ids), 100::bigint, '... and new ones are different');
+SELECT is((SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relname ~ '^ids_._id_seq'), '{ids_0_id_seq,ids_1_id_seq,ids_2_id_seq}',
+  '... the sequences have the usual names');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -138,5 +138,22 @@ foreach my $end ('ROLLBACK', q{PREPARE TRANSACTION 'five'})
 }
 $session->quit;
 
+# The same for a statement that such a transaction has prepared, in a session
+# that knew nothing of the table, and where a savepoint saw it first.
+foreach my $savepoint ('', 'SAVEPOINT s; SELECT count(*) FROM undone; ROLLBACK TO s;')
+{
+	$session = $node->background_psql('postgres');
+	$session->query_safe('SELECT count(*) FROM undone') if $savepoint;
+	$session->query_safe(qq{
+		BEGIN;
+		ALTER TABLE undone_0 NO INHERIT undone;
+		$savepoint
+		PREPARE total AS SELECT count(*) FROM undone;
+		EXECUTE total;
+		ROLLBACK});
+	is($session->query_safe('EXECUTE total'), '10', "prepared meanwhile, $savepoint");
+	$session->quit;
+}
+
 $node->stop;
 done_testing();

@@ -1,0 +1,406 @@
+/*-------------------------------------------------------------------------
+ *
+ * seqcare.c
+ *	  Looking after sequences: after rows have got ids from elsewhere, or
+ *	  tables that have none have become shards.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "access/commit_ts.h"
+#include "access/table.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+PG_FUNCTION_INFO_V1(shard_reset_sequences);
+PG_FUNCTION_INFO_V1(shard_own_sequences);
+PG_FUNCTION_INFO_V1(shard_column_maximum);
+PG_FUNCTION_INFO_V1(shard_check_order);
+
+/*
+ * The one value that a query returns, as a bigint; *isnull if it is null or
+ * there is no row.  SPI is connected.
+ */
+static int64
+query_int64(const char *sql, bool *isnull)
+{
+	if (SPI_execute(sql, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "SPI_execute failed: %s", sql);
+	*isnull = true;
+	return SPI_processed == 0 ? 0 :
+		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									SPI_tuptable->tupdesc, 1, isnull));
+}
+
+/*
+ * The greatest value of a column, of the table with its children or without;
+ * *isnull if there is none.
+ */
+static int64
+maximum(Oid relid, const char *column, bool only, bool *isnull)
+{
+	return query_int64(psprintf("SELECT pg_catalog.max(%s)::pg_catalog.int8 FROM %s%s",
+								quote_identifier(column), only ? "ONLY " : "",
+								shard_qualified_name(relid)), isnull);
+}
+
+/*
+ * Move an ascending sequence past "floor", never backwards.  Returns the
+ * value that it gives next.
+ */
+static int64
+advance(Oid sequence, int64 floor)
+{
+	char	   *name = shard_qualified_name(sequence);
+	int64		next;
+	int64		start;
+	int64		increment;
+	bool		isnull;
+
+	start = query_int64(psprintf("SELECT seqstart FROM pg_catalog.pg_sequence WHERE seqrelid = %u",
+								 sequence), &isnull);
+	increment = query_int64(psprintf("SELECT seqincrement FROM pg_catalog.pg_sequence WHERE seqrelid = %u",
+									 sequence), &isnull);
+	next = query_int64(psprintf("SELECT CASE WHEN is_called THEN last_value + (" INT64_FORMAT ") ELSE last_value END FROM %s",
+								increment, name), &isnull);
+	if (increment > 0 && next <= floor)
+	{
+		/* As far from the start as before, in whole steps. */
+		int64		ahead = (start - floor - 1) % increment;
+
+		next = floor + 1 + (ahead < 0 ? ahead + increment : ahead);
+		(void) query_int64(psprintf("SELECT pg_catalog.setval(%u, " INT64_FORMAT ", false)",
+									sequence, next), &isnull);
+	}
+	return next;
+}
+
+static void
+return_sequence(ReturnSetInfo *rsinfo, Oid sequence, int64 next)
+{
+	Datum		values[2] = {ObjectIdGetDatum(sequence), Int64GetDatum(next)};
+	bool		isnull[2] = {false, false};
+
+	if (rsinfo == NULL)
+		return;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+}
+
+/*
+ * shard_reset_shards
+ *		Move the sequences of a logical table's shards past the ids that are
+ *		there, and give one to shards that have none.
+ *
+ * The shards are locked, SPI is connected.  "rsinfo" gets a row for each, if
+ * given.
+ */
+void
+shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
+{
+	Oid			relid = RelationGetRelid(logical);
+	ShardTable *table = shard_table_get(relid);
+	const char *column;
+	int64		floor = PG_INT64_MIN;
+	List	   *shards = NIL;
+	ListCell   *lc;
+
+	if (table->seq_attno == 0)
+		return;
+	column = get_attname(relid, table->seq_attno, false);
+	for (int i = 0; i < table->nmembers; i++)
+		if (table->members[i].is_local)
+			shards = lappend_oid(shards, table->members[i].relid);
+	foreach(lc, shards)
+	{
+		table = shard_table_get(relid);
+		if (!OidIsValid(table->members[shard_table_find(table, lfirst_oid(lc))].sequence))
+		{
+			bool		is_empty;
+
+			(void) query_int64(psprintf("SELECT 1::pg_catalog.int8 FROM ONLY %s",
+										shard_qualified_name(lfirst_oid(lc))),
+							   &is_empty);
+			shard_add_sequence(logical, lfirst_oid(lc), is_empty);
+		}
+	}
+
+	/* An id that may be in any slot must be behind all sequences. */
+	table = shard_table_get(relid);
+	foreach(lc, shards)
+	{
+		bool		isnull;
+		int64		value;
+
+		if (table->members[shard_table_find(table, lfirst_oid(lc))].is_slot_valid)
+			continue;
+		value = maximum(lfirst_oid(lc), column, true, &isnull);
+		if (!isnull)
+			floor = Max(floor, value);
+	}
+	foreach(lc, shards)
+	{
+		bool		isnull;
+		int64		value = maximum(lfirst_oid(lc), column, true, &isnull);
+		Oid			sequence;
+
+		table = shard_table_get(relid);
+		sequence = table->members[shard_table_find(table, lfirst_oid(lc))].sequence;
+		return_sequence(rsinfo, sequence,
+						advance(sequence, isnull ? floor : Max(floor, value)));
+	}
+}
+
+/*
+ * The sequence that feeds a column, by its default or as identity, or
+ * InvalidOid.
+ */
+static Oid
+column_sequence(Oid relid, Form_pg_attribute att)
+{
+	Oid			result;
+	bool		isnull;
+
+	if (att->atttypid != INT2OID && att->atttypid != INT4OID &&
+		att->atttypid != INT8OID)
+		return InvalidOid;
+	result = shard_default_sequence(relid, NameStr(att->attname));
+	if (!OidIsValid(result) && att->attidentity)
+		result = (Oid) query_int64(psprintf("SELECT pg_catalog.pg_get_serial_sequence(%s, %s)::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8",
+											quote_literal_cstr(shard_qualified_name(relid)),
+											quote_literal_cstr(NameStr(att->attname))),
+								   &isnull);
+	return result;
+}
+
+/*
+ * Lock a table of the caller's and its children.  Returns it.
+ */
+static Relation
+open_owned(FunctionCallInfo fcinfo, const char *function, LOCKMODE lockmode)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	char		relkind = get_rel_relkind(relid);
+
+	PreventCommandIfReadOnly(function);
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	if (relkind != RELKIND_RELATION && relkind != RELKIND_FOREIGN_TABLE &&
+		relkind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a table", get_rel_name(relid))));
+	if (!shard_class_ownercheck(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
+	LockRelationOid(relid, lockmode);
+	(void) find_all_inheritors(relid, lockmode, NULL);
+	return table_open(relid, NoLock);
+}
+
+/*
+ * shard_reset_sequences(tbl regclass)
+ *		SQL function reset_sequences(): moves the sequences that feed a
+ *		table's columns, and those of a logical table's shards, past the
+ *		values that are there.  Returns each and the value it gives next.
+ *
+ * Strict.  Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the
+ * table, and what setval() raises.
+ */
+Datum
+shard_reset_sequences(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Relation	rel = open_owned(fcinfo, "reset_sequences()",
+								 ShareRowExclusiveLock);
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Oid			sequence = att->attisdropped ? InvalidOid :
+			column_sequence(RelationGetRelid(rel), att);
+		bool		isnull;
+		int64		value;
+
+		if (!OidIsValid(sequence))
+			continue;
+		value = maximum(RelationGetRelid(rel), NameStr(att->attname), false,
+						&isnull);
+		return_sequence(rsinfo, sequence,
+						advance(sequence, isnull ? PG_INT64_MIN : value));
+	}
+	if (shard_is_logical(RelationGetRelid(rel)))
+		shard_reset_shards(rel, rsinfo);
+	SPI_finish();
+	table_close(rel, NoLock);
+	return (Datum) 0;
+}
+
+/*
+ * shard_own_sequences(tbl regclass)
+ *		SQL function own_sequences(): makes the sequences that the defaults of
+ *		a table and of its children draw from belong to these columns, unless
+ *		they belong to others.  Returns those it has changed.
+ *
+ * Strict.  Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the
+ * tables and sequences.
+ */
+Datum
+shard_own_sequences(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Relation	rel = open_owned(fcinfo, "own_sequences()",
+								 ShareUpdateExclusiveLock);
+	List	   *relids = find_all_inheritors(RelationGetRelid(rel), NoLock, NULL);
+	ListCell   *lc;
+
+	table_close(rel, NoLock);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	SPI_connect();
+	foreach(lc, relids)
+	{
+		Oid			relid = lfirst_oid(lc);
+		TupleDesc	desc;
+
+		rel = table_open(relid, NoLock);
+		desc = CreateTupleDescCopy(RelationGetDescr(rel));
+		table_close(rel, NoLock);
+		for (int i = 0; i < desc->natts; i++)
+		{
+			Form_pg_attribute att = TupleDescAttr(desc, i);
+			Oid			sequence;
+			Datum		value;
+			bool		isnull = false;
+
+			if (att->attisdropped)
+				continue;
+			sequence = shard_default_sequence(relid, NameStr(att->attname));
+			if (!OidIsValid(sequence))
+				continue;
+			(void) query_int64(psprintf("SELECT 1::pg_catalog.int8 FROM pg_catalog.pg_depend"
+										" WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+										" AND objid = %u AND refobjsubid > 0 AND deptype IN ('a', 'i')",
+										sequence), &isnull);
+			if (!isnull)
+				continue;
+			shard_execute("ALTER SEQUENCE %s OWNED BY %s.%s",
+						  shard_qualified_name(sequence),
+						  shard_qualified_name(relid),
+						  quote_identifier(NameStr(att->attname)));
+			value = ObjectIdGetDatum(sequence);
+			isnull = false;
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value,
+								 &isnull);
+		}
+	}
+	SPI_finish();
+	return (Datum) 0;
+}
+
+/*
+ * shard_column_maximum(tbl regclass, column_name name)
+ *		The greatest value of an integer column, as the view "sequences" wants
+ *		it; null if there is none or if the caller must not read the column.
+ *
+ * Strict.
+ */
+Datum
+shard_column_maximum(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	char	   *column = NameStr(*PG_GETARG_NAME(1));
+	AttrNumber	attno = get_attnum(relid, column);
+	int64		result;
+	bool		isnull;
+
+	if (attno == InvalidAttrNumber ||
+		(pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
+		 pg_attribute_aclcheck(relid, attno, GetUserId(), ACL_SELECT) != ACLCHECK_OK))
+		PG_RETURN_NULL();
+	SPI_connect();
+	result = maximum(relid, column, false, &isnull);
+	SPI_finish();
+	if (isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(result);
+}
+
+/*
+ * shard_check_order(logical regclass)
+ *		SQL function check_order(): the rows of each shard that were committed
+ *		before a row with a smaller id, with the time.
+ *
+ * Strict.  Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if the server does
+ * not keep commit timestamps, or if the table has no column with option
+ * "sequence", and what reading the shards raises.
+ */
+Datum
+shard_check_order(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			relid = PG_GETARG_OID(0);
+	ShardTable *table;
+	const char *column;
+	List	   *shards = NIL;
+	ListCell   *lc;
+
+	shard_check_logical(relid);
+	LockRelationOid(relid, AccessShareLock);
+	table = shard_table_get(relid);
+	if (table->seq_attno == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("foreign table \"%s\" has no column with option \"sequence\"",
+						get_rel_name(relid))));
+	if (!track_commit_timestamp)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not get commit timestamp data"),
+				 errhint("Make sure the configuration parameter \"%s\" is set.",
+						 "track_commit_timestamp")));
+	column = quote_identifier(get_attname(relid, table->seq_attno, false));
+	for (int i = 0; i < table->nmembers; i++)
+		if (table->members[i].is_local)
+			shards = lappend_oid(shards, table->members[i].relid);
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	foreach(lc, shards)
+	{
+		char	   *sql = psprintf("SELECT tableoid, id, committed"
+								   " FROM (SELECT tableoid, %s::pg_catalog.int8 AS id,"
+								   " pg_catalog.pg_xact_commit_timestamp(xmin) AS committed,"
+								   " pg_catalog.max(pg_catalog.pg_xact_commit_timestamp(xmin))"
+								   " OVER (ORDER BY %s ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before"
+								   " FROM ONLY %s) s WHERE committed OPERATOR(pg_catalog.<) before",
+								   column, column,
+								   shard_qualified_name(lfirst_oid(lc)));
+
+		if (SPI_execute(sql, false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "SPI_execute failed: %s", sql);
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			Datum		values[3];
+			bool		isnull[3];
+
+			for (int j = 0; j < 3; j++)
+				values[j] = SPI_getbinval(SPI_tuptable->vals[i],
+										  SPI_tuptable->tupdesc, j + 1,
+										  &isnull[j]);
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+								 isnull);
+		}
+	}
+	SPI_finish();
+	return (Datum) 0;
+}

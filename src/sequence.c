@@ -1,0 +1,514 @@
+/*-------------------------------------------------------------------------
+ *
+ * sequence.c
+ *	  Ids from a sequence of each shard's own: column option "sequence".
+ *
+ * The sequence of a shard starts at the shard's slot, a number from 1 to
+ * max_shards that no other shard of the table has, and goes on in steps of
+ * max_shards, the stride.  So ids are unique over all shards, nobody waits
+ * for anybody to get one, they ascend within a shard, and tell its slot.
+ *
+ * With 'always', a CHECK constraint that calls in_slot() says which ids a
+ * shard holds.  With 'by_default', any id may be anywhere.
+ *
+ * The sequence is found by the default of the shard's column; who inserts
+ * through the logical table needs no privilege on it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_attrdef.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_sequence.h"
+#include "catalog/pg_type_d.h"
+#include "commands/defrem.h"
+#include "commands/sequence.h"
+#include "foreign/foreign.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/partcache.h"
+#include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(shard_in_slot);
+
+/*
+ * Which slot an id is of, from 0 to stride - 1.
+ */
+static int
+slot_of(int64 id, int stride)
+{
+	int			result = (int) (id % stride);
+
+	return result < 0 ? result + stride : result;
+}
+
+/*
+ * shard_in_slot(stride int, slot int, id bigint)
+ *		SQL function in_slot(): is the id one of those that the sequence of
+ *		the shard with this slot makes?
+ *
+ * Strict.  Raises ERRCODE_INVALID_PARAMETER_VALUE for a stride or a slot that
+ * cannot be.
+ */
+Datum
+shard_in_slot(PG_FUNCTION_ARGS)
+{
+	int			stride = PG_GETARG_INT32(0);
+	int			slot = PG_GETARG_INT32(1);
+
+	if (stride <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("stride must be greater than zero")));
+	if (slot < 1 || slot > stride)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("slot must be at least one and not greater than the stride")));
+	PG_RETURN_BOOL(slot_of(PG_GETARG_INT64(2), stride) == slot % stride);
+}
+
+static Oid
+in_slot_oid(void)
+{
+	Oid			types[] = {INT4OID, INT4OID, INT8OID};
+	Oid			schema = get_namespace_oid("shard_fdw", true);
+
+	if (!OidIsValid(schema))
+		return InvalidOid;
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+						   CStringGetDatum("in_slot"),
+						   PointerGetDatum(buildoidvector(types, lengthof(types))),
+						   ObjectIdGetDatum(schema));
+}
+
+/*
+ * shard_in_slot_clause
+ *		A call of in_slot() on an expression of type smallint, integer or
+ *		bigint.
+ */
+Expr *
+shard_in_slot_clause(int stride, int slot, Expr *id)
+{
+	Oid			type = exprType((Node *) id);
+
+	if (type != INT8OID)
+		id = (Expr *) makeFuncExpr(type == INT2OID ? F_INT8_INT2 : F_INT8_INT4,
+								   INT8OID, list_make1(id), InvalidOid,
+								   InvalidOid, COERCE_IMPLICIT_CAST);
+	return (Expr *)
+		makeFuncExpr(in_slot_oid(), BOOLOID,
+					 list_make3(makeConst(INT4OID, -1, InvalidOid, sizeof(int32),
+										  Int32GetDatum(stride), false, true),
+								makeConst(INT4OID, -1, InvalidOid, sizeof(int32),
+										  Int32GetDatum(slot), false, true),
+								id),
+					 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+}
+
+/*
+ * shard_id_in_slot
+ *		May the member hold this id?
+ */
+bool
+shard_id_in_slot(const ShardMember *member, int64 id)
+{
+	return member->stride == 0 ||
+		slot_of(id, member->stride) == member->slot % member->stride;
+}
+
+/*
+ * shard_is_slot
+ *		Does the expression of a CHECK constraint call in_slot()?
+ */
+bool
+shard_is_slot(Node *expr)
+{
+	return IsA(expr, FuncExpr) && list_length(((FuncExpr *) expr)->args) == 3 &&
+		((FuncExpr *) expr)->funcid == in_slot_oid();
+}
+
+/*
+ * shard_read_slot
+ *		Does the expression of a shard's CHECK constraint say which ids in
+ *		the logical table's column it holds?  If so, fills in *stride and
+ *		*slot.
+ */
+bool
+shard_read_slot(Node *expr, Oid shard, Oid logical, AttrNumber attno,
+				int *stride, int *slot)
+{
+	Const	   *stride_const;
+	Const	   *slot_const;
+	Var		   *var;
+	char	   *name;
+	char	   *wanted;
+
+	if (!shard_is_slot(expr))
+		return false;
+	stride_const = linitial(((FuncExpr *) expr)->args);
+	slot_const = lsecond(((FuncExpr *) expr)->args);
+	var = (Var *) strip_implicit_coercions(lthird(((FuncExpr *) expr)->args));
+	if (!IsA(stride_const, Const) || !IsA(slot_const, Const) ||
+		!IsA(var, Var) || stride_const->constisnull || slot_const->constisnull)
+		return false;
+	name = get_attname(shard, var->varattno, true);
+	wanted = get_attname(logical, attno, true);
+	if (name == NULL || wanted == NULL || strcmp(name, wanted) != 0)
+		return false;
+	*stride = DatumGetInt32(stride_const->constvalue);
+	*slot = DatumGetInt32(slot_const->constvalue);
+	return *stride > 0 && *slot >= 1 && *slot <= *stride;
+}
+
+/*
+ * shard_sequence_column
+ *		The column of a logical table that has option "sequence", or 0 if
+ *		there is none; *always says which kind.
+ *
+ * Raises ERRCODE_INVALID_OBJECT_DEFINITION and the like for a column that
+ * cannot have it, or for two, unless missing_ok; then these count as none.
+ */
+AttrNumber
+shard_sequence_column(Oid relid, bool missing_ok, bool *always)
+{
+	AttrNumber	result = 0;
+	AttrNumber	natts = 0;
+	HeapTuple	class_tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+
+	*always = false;
+	if (HeapTupleIsValid(class_tuple))
+	{
+		natts = ((Form_pg_class) GETSTRUCT(class_tuple))->relnatts;
+		ReleaseSysCache(class_tuple);
+	}
+	for (AttrNumber attno = 1; attno <= natts; attno++)
+	{
+		List	   *options;
+		HeapTuple	tuple = SearchSysCacheAttNum(relid, attno);
+		Form_pg_attribute att;
+		const char *problem = NULL;
+		char	   *value = NULL;
+		ListCell   *lc;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		att = (Form_pg_attribute) GETSTRUCT(tuple);
+		options = heap_attisnull(tuple, Anum_pg_attribute_attfdwoptions, NULL) ?
+			NIL : GetForeignColumnOptions(relid, attno);
+		foreach(lc, options)
+			if (strcmp(lfirst_node(DefElem, lc)->defname, "sequence") == 0)
+				value = defGetString(lfirst_node(DefElem, lc));
+		if (value == NULL)
+		{
+			ReleaseSysCache(tuple);
+			continue;
+		}
+		if (att->atttypid != INT2OID && att->atttypid != INT4OID &&
+			att->atttypid != INT8OID)
+			problem = "Its type is not smallint, integer or bigint.";
+		else if (att->atthasdef || att->attidentity || att->attgenerated)
+			problem = "It has a default, is an identity column, or is generated.";
+		else if (result != 0)
+			problem = "Another column has it already.";
+		if (problem != NULL && !missing_ok)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("column \"%s\" of foreign table \"%s\" cannot have option \"sequence\"",
+							NameStr(att->attname), get_rel_name(relid)),
+					 errdetail_internal("%s", problem)));
+		ReleaseSysCache(tuple);
+		if (problem != NULL)
+			return 0;
+		result = attno;
+		*always = strcmp(value, "always") == 0;
+	}
+	return result;
+}
+
+/*
+ * shard_check_sequence
+ *		Raise ERRCODE_INVALID_OBJECT_DEFINITION if a column of the logical
+ *		table has option "sequence" and cannot have it.
+ *
+ * "key" is the table's hash key, or NULL.
+ */
+void
+shard_check_sequence(Oid relid, PartitionKey key)
+{
+	bool		always;
+	AttrNumber	attno = shard_sequence_column(relid, false, &always);
+
+	for (int i = 0; key != NULL && i < key->partnatts; i++)
+		if (key->partattrs[i] == attno)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("column \"%s\" of foreign table \"%s\" cannot have option \"sequence\"",
+							get_attname(relid, attno, false),
+							get_rel_name(relid)),
+					 errdetail("It belongs to the key, which decides the shard, whose sequence it would be.")));
+}
+
+/*
+ * shard_default_sequence
+ *		The sequence that the default of a column draws from, or InvalidOid.
+ */
+Oid
+shard_default_sequence(Oid relid, const char *column)
+{
+	HeapTuple	tuple = SearchSysCacheAttName(relid, column);
+	AttrNumber	attno = 0;
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData keys[2];
+	Oid			result = InvalidOid;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	if (((Form_pg_attribute) GETSTRUCT(tuple))->atthasdef)
+		attno = ((Form_pg_attribute) GETSTRUCT(tuple))->attnum;
+	ReleaseSysCache(tuple);
+	if (attno == 0)
+		return InvalidOid;
+
+	ScanKeyInit(&keys[0], Anum_pg_attrdef_adrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&keys[1], Anum_pg_attrdef_adnum, BTEqualStrategyNumber,
+				F_INT2EQ, Int16GetDatum(attno));
+	catalog = table_open(AttrDefaultRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, AttrDefaultIndexId, true, NULL, 2, keys);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		bin = heap_getattr(tuple, Anum_pg_attrdef_adbin,
+									   RelationGetDescr(catalog), &isnull);
+		Node	   *expr = stringToNode(TextDatumGetCString(bin));
+
+		/* The column may be narrower than what nextval() returns. */
+		expr = strip_implicit_coercions(expr);
+		if (IsA(expr, FuncExpr) && ((FuncExpr *) expr)->funcid == F_NEXTVAL &&
+			IsA(linitial(((FuncExpr *) expr)->args), Const))
+			result = DatumGetObjectId(linitial_node(Const, ((FuncExpr *) expr)->args)->constvalue);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * shard_sequence_slot
+ *		The slot that a sequence with this stride is for, or 0.
+ */
+int
+shard_sequence_slot(Oid sequence, int stride)
+{
+	HeapTuple	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(sequence));
+	int			result = 0;
+
+	if (!HeapTupleIsValid(tuple))
+		return 0;
+	if (((Form_pg_sequence) GETSTRUCT(tuple))->seqincrement == stride)
+	{
+		result = slot_of(((Form_pg_sequence) GETSTRUCT(tuple))->seqstart, stride);
+		if (result == 0)
+			result = stride;
+	}
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * shard_free_slot
+ *		A slot that no shard of the table has, preferably one that none has
+ *		had: the next after the greatest.
+ *
+ * Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED if there is none.
+ */
+int
+shard_free_slot(Oid logical, int stride)
+{
+	ShardTable *table = shard_table_get(logical);
+	bool	   *taken = palloc0(sizeof(bool) * (stride + 1));
+	int			result = 0;
+
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		int			slot = shard_sequence_slot(table->members[i].sequence,
+											   stride);
+
+		if (table->members[i].stride == stride)
+			taken[table->members[i].slot] = true;
+		taken[slot] = true;
+	}
+	for (int slot = stride; slot > 0 && !taken[slot]; slot--)
+		result = slot;
+	for (int slot = stride; slot > 0 && result == 0; slot--)
+		if (!taken[slot])
+			result = slot;
+	pfree(taken);
+	if (result == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("all %d slots of foreign table \"%s\" are taken", stride,
+						get_rel_name(logical))));
+	return result;
+}
+
+/*
+ * shard_add_sequence
+ *		Give a shard a sequence of its own for the column of the logical table
+ *		that has option "sequence", if there is one.  SPI is connected.
+ *
+ * A shard that is not empty may have any ids, and gets no constraint.  Raises what the DDL commands raise.
+ */
+void
+shard_add_sequence(Relation logical, Oid shard, bool is_empty)
+{
+	bool		always;
+	ShardOptions options;
+	AttrNumber	attno = shard_sequence_column(RelationGetRelid(logical),
+											  false, &always);
+	Form_pg_attribute att;
+	HeapTuple	tuple;
+	const char *column;
+	char	   *shard_name;
+	char	   *sequence;
+	char		identity = '\0';
+	int			slot;
+
+	if (attno == 0)
+		return;
+	shard_get_options(RelationGetRelid(logical), &options);
+	slot = shard_free_slot(RelationGetRelid(logical), options.max_shards);
+	att = TupleDescAttr(RelationGetDescr(logical), attno - 1);
+	column = quote_identifier(NameStr(att->attname));
+	shard_name = shard_qualified_name(shard);
+
+	tuple = SearchSysCacheAttName(shard, NameStr(att->attname));
+	if (HeapTupleIsValid(tuple))
+	{
+		identity = ((Form_pg_attribute) GETSTRUCT(tuple))->attidentity;
+		ReleaseSysCache(tuple);
+	}
+	if (identity != '\0')
+		shard_execute("ALTER TABLE %s ALTER %s DROP IDENTITY", shard_name,
+					  column);
+
+	sequence = quote_qualified_identifier(get_namespace_name(get_rel_namespace(shard)),
+										  ChooseRelationName(get_rel_name(shard),
+															 NameStr(att->attname),
+															 "seq",
+															 get_rel_namespace(shard),
+															 false));
+	shard_execute("CREATE SEQUENCE %s AS %s START %d INCREMENT %d OWNED BY %s.%s",
+				  sequence, format_type_be(att->atttypid), slot,
+				  options.max_shards, shard_name, column);
+	shard_execute("ALTER TABLE %s ALTER %s SET DEFAULT nextval(%s), ALTER %s SET NOT NULL",
+				  shard_name, column, quote_literal_cstr(sequence), column);
+	if (always && is_empty)
+		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_slot CHECK (shard_fdw.in_slot(%d, %d, %s))",
+					  shard_name, options.max_shards, slot, column);
+}
+
+/*
+ * Set a column of a row, which keeps its other columns and is materialized.
+ */
+static void
+set_column(TupleTableSlot *row, AttrNumber attno, Datum value)
+{
+	TupleDesc	desc = row->tts_tupleDescriptor;
+	Datum	   *values;
+	bool	   *isnull;
+
+	slot_getallattrs(row);
+	if (!TTS_IS_HEAPTUPLE(row) || ((HeapTupleTableSlot *) row)->tuple == NULL)
+	{
+		row->tts_values[attno - 1] = value;
+		row->tts_isnull[attno - 1] = false;
+		return;
+	}
+
+	/* Its values are in the tuple, which goes. */
+	values = palloc_array(Datum, desc->natts);
+	isnull = palloc_array(bool, desc->natts);
+	memcpy(isnull, row->tts_isnull, sizeof(bool) * desc->natts);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		values[i] = isnull[i] ? (Datum) 0 :
+			datumCopy(row->tts_values[i], att->attbyval, att->attlen);
+	}
+	values[attno - 1] = value;
+	isnull[attno - 1] = false;
+	ExecClearTuple(row);
+	memcpy(row->tts_values, values, sizeof(Datum) * desc->natts);
+	memcpy(row->tts_isnull, isnull, sizeof(bool) * desc->natts);
+	ExecStoreVirtualTuple(row);
+	ExecMaterializeSlot(row);
+}
+
+/*
+ * shard_fill_sequence
+ *		Give a row of the logical table its number, from the sequence of the
+ *		shard it goes to.
+ *
+ * A number that is there is kept if it may be there.  Raises
+ * ERRCODE_GENERATED_ALWAYS if not, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+ * if the shard has no sequence, and what nextval() raises.
+ */
+void
+shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
+					TupleTableSlot *row)
+{
+	ShardTable *table = insert->table;
+	AttrNumber	attno = table->seq_attno;
+	Oid			type = TupleDescAttr(row->tts_tupleDescriptor, attno - 1)->atttypid;
+	MemoryContext oldcontext;
+	int64		id;
+
+	if (!slot_attisnull(row, attno) &&
+		insert->override != OVERRIDING_USER_VALUE)
+	{
+		if (insert->takes_ids)
+			return;
+		ereport(ERROR,
+				(errcode(ERRCODE_GENERATED_ALWAYS),
+				 errmsg("cannot insert a non-DEFAULT value into column \"%s\"",
+						get_attname(table->relid, attno, false)),
+				 table->commit_order ?
+				 errdetail("Foreign table \"%s\" has option \"commit_order\", which its ids are to show.",
+						   get_rel_name(table->relid)) :
+				 errdetail("Column \"%s\" of foreign table \"%s\" has option \"sequence\" with value \"always\".",
+						   get_attname(table->relid, attno, false),
+						   get_rel_name(table->relid)),
+				 table->commit_order ?
+				 errhint("Leave the column out, or insert into one shard.") :
+				 errhint("Use OVERRIDING SYSTEM VALUE to override.")));
+	}
+	if (!OidIsValid(target->sequence))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("shard \"%s\" of foreign table \"%s\" has no sequence for column \"%s\"",
+						RelationGetRelationName(target->rri->ri_RelationDesc),
+						get_rel_name(table->relid),
+						get_attname(table->relid, attno, false)),
+				 errdetail("The default of the shard's column is not a call of nextval()."),
+				 errhint("Give it one with SELECT shard_fdw.reset_sequences().")));
+	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(insert->estate));
+	id = nextval_internal(target->sequence, false);
+	set_column(row, attno,
+			   type == INT2OID ? Int16GetDatum((int16) id) :
+			   type == INT4OID ? Int32GetDatum((int32) id) :
+			   Int64GetDatum(id));
+	MemoryContextSwitchTo(oldcontext);
+}

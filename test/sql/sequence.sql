@@ -1,0 +1,294 @@
+-- Ids from the shards' own sequences, and the care of sequences.
+BEGIN;
+SELECT no_plan();
+SET LOCAL client_min_messages = warning;
+CREATE SCHEMA sequence_test;
+SET LOCAL search_path = sequence_test, public;
+
+-- The SQLSTATE of a command's error, and its parts.
+CREATE FUNCTION error_of(command text, OUT state text, OUT message text, OUT detail text, OUT hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE command;
+EXCEPTION WHEN OTHERS THEN
+  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+END $$;
+CREATE FUNCTION scanned(query text, options text DEFAULT 'VERBOSE off') RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  plan jsonb;
+BEGIN
+  EXECUTE format('EXPLAIN (FORMAT JSON, %s) %s', options, query) INTO plan;
+  RETURN (SELECT coalesce(string_agg(DISTINCT n->>'Relation Name', ' ' ORDER BY n->>'Relation Name'), 'none')
+            FROM jsonb_path_query(plan, 'strict $.** ? (exists (@."Relation Name"))') n
+           WHERE n->>'Node Type' <> 'ModifyTable' AND coalesce((n->>'Actual Loops')::int, 1) > 0);
+END $$;
+
+--
+-- sequence 'always'
+--
+
+CREATE TABLE model (id bigint PRIMARY KEY, v text, at timestamptz DEFAULT now());
+CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), v text, at timestamptz DEFAULT now())
+  SERVER shards OPTIONS (shards '3', template 'sequence_test.model');
+SELECT is((SELECT string_agg(concat_ws(' ', s.seqrelid::regclass, s.seqstart, s.seqincrement, pg_get_serial_sequence('log_' || i, 'id')), ', ' ORDER BY i)
+             FROM generate_series(0, 2) i JOIN pg_sequence s ON s.seqrelid = ('log_' || i || '_id_seq')::regclass),
+  'log_0_id_seq 1 1024 sequence_test.log_0_id_seq, log_1_id_seq 2 1024 sequence_test.log_1_id_seq, log_2_id_seq 3 1024 sequence_test.log_2_id_seq',
+  'every shard has a sequence of its own');
+SELECT is((SELECT array_agg(pg_get_constraintdef(oid) ORDER BY conrelid::regclass::text) FROM pg_constraint WHERE conname = 'shard_slot'),
+  '{"CHECK (shard_fdw.in_slot(1024, 1, id))","CHECK (shard_fdw.in_slot(1024, 2, id))","CHECK (shard_fdw.in_slot(1024, 3, id))"}', '... and a constraint that says so');
+
+SET LOCAL shard_fdw.shard = 1;
+INSERT INTO log (v) VALUES ('a') RETURNING id \gset
+SELECT lastval(), currval('log_1_id_seq') \gset
+SELECT is(:id, 2, 'RETURNING gives the id');
+SELECT is(:lastval, 2, '... lastval() as well');
+SELECT is(:currval, 2, '... and currval() of the shard''s sequence');
+SELECT is(shard_fdw.last_shard(), 'log_1'::regclass, '... and last_shard() the shard');
+SELECT results_eq('INSERT INTO log (v) VALUES (''b''), (''c'') RETURNING id, v', $$ VALUES (1026::bigint, 'b'), (2050, 'c') $$, 'several rows');
+SELECT results_eq('INSERT INTO log (v, id) VALUES (''d'', DEFAULT), (''e'', NULL) RETURNING id', 'VALUES (3074::bigint), (4098)', 'DEFAULT and NULL');
+INSERT INTO log (v) SELECT repeat('x', 3000) || g FROM generate_series(1, 500) g;
+SELECT is((SELECT array_agg(DISTINCT id - lag) FROM (SELECT id, lag(id) OVER (ORDER BY id) AS lag FROM log_1) t), '{1024,NULL}', 'INSERT ... SELECT: no gap');
+SELECT is((SELECT count(*) FROM log WHERE length(v) > 3000 AND right(v, length(v) - 3000)::int * 1024 + 4098 = id), 500::bigint, '... each row has its id');
+COPY log (v) FROM STDIN;
+copied
+copied too
+\.
+SELECT is((SELECT array_agg((id - 2) / 1024 ORDER BY id) FROM log WHERE v LIKE 'copied%'), '{505,506}', 'COPY fills ids in');
+RESET shard_fdw.shard;
+
+-- Values of the user's.
+SELECT is(error_of('INSERT INTO log VALUES (7, ''x'')')::text,
+  '(428C9,"cannot insert a non-DEFAULT value into column ""id""","Column ""id"" of foreign table ""log"" has option ""sequence"" with value ""always"".","Use OVERRIDING SYSTEM VALUE to override.")',
+  'a value of the user''s');
+SELECT is((error_of('INSERT INTO log (id) SELECT 7')).state, '428C9', '... from a query');
+SET LOCAL shard_fdw.shard = -1;
+INSERT INTO log OVERRIDING SYSTEM VALUE VALUES (10240003, 'mine'), (10240001, 'mine'), (10240002, 'mine');
+SELECT is((SELECT array_agg(concat_ws(' ', tableoid::regclass, id) ORDER BY id) FROM log WHERE v = 'mine'), '{log_0 10240001,log_1 10240002,log_2 10240003}',
+  'OVERRIDING SYSTEM VALUE: it goes to the shard of its slot');
+SELECT is(error_of('INSERT INTO log OVERRIDING SYSTEM VALUE VALUES (4, ''x'')')::text,
+  '(23514,"no shard of foreign table ""log"" takes the row","The value 4 of column ""id"" is of a slot that no open shard has.","Leave the column out, or insert into a shard that takes any value.")',
+  '... or nowhere');
+INSERT INTO log OVERRIDING USER VALUE VALUES (4, 'user') RETURNING id % 1024 IN (1, 2, 3) AND id < 1000000 AS ok \gset
+SELECT ok(:'ok', 'OVERRIDING USER VALUE: it does not count');
+COPY log FROM STDIN;
+20480001	loaded	2026-01-01
+20480003	loaded	2026-01-01
+\N	loaded	2026-01-01
+\.
+SELECT is((SELECT array_agg(tableoid::regclass::text ORDER BY id DESC) FROM (SELECT tableoid, id FROM log WHERE v = 'loaded' AND id > 20000000) t), '{log_2,log_0}',
+  'COPY keeps values, as with identity columns');
+SELECT is((SELECT count(*) FROM log WHERE v = 'loaded'), 3::bigint, '... and fills in what is null');
+SELECT is((error_of('INSERT INTO log_0 VALUES (2, ''x'')')).state, '23514', 'a direct insert of another shard''s id');
+SELECT is((error_of('UPDATE log SET id = id + 1 WHERE id = 10240001')).state, '23514', 'an update to another shard''s id');
+SELECT is((SELECT count(DISTINCT id) FROM log), (SELECT count(*) FROM log), 'all ids are different');
+
+-- Triggers of the logical table do not see the id yet, those of the shard do.
+SAVEPOINT s;
+CREATE TABLE seen (who text, id bigint);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen VALUES (TG_WHEN || ' ' || TG_TABLE_NAME, NEW.id); RETURN NEW; END $$;
+CREATE TRIGGER t BEFORE INSERT ON log FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER u AFTER INSERT ON log FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER t BEFORE INSERT ON log_0 FOR EACH ROW EXECUTE FUNCTION note();
+SET LOCAL shard_fdw.shard = 0;
+INSERT INTO log (v) VALUES ('seen'), ('seen');
+SELECT is((SELECT array_agg(who ORDER BY who, id) FROM seen WHERE id IS NULL), '{"BEFORE log","BEFORE log"}', 'triggers');
+SELECT is((SELECT array_agg(DISTINCT (who, id IN (SELECT id FROM log_0 WHERE v = 'seen'))::text ORDER BY (who, id IN (SELECT id FROM log_0 WHERE v = 'seen'))::text) FROM seen WHERE id IS NOT NULL),
+  '{"(\"AFTER log\",t)","(\"BEFORE log_0\",t)"}', '... with the id');
+ROLLBACK TO s;
+
+-- Rollbacks leave gaps, no duplicates.
+SAVEPOINT s;
+INSERT INTO log (v) VALUES ('gone');
+ROLLBACK TO s;
+INSERT INTO log (v) SELECT 'after' FROM generate_series(1, 10);
+SELECT is((SELECT count(DISTINCT id) FROM log), (SELECT count(*) FROM log), 'after a rollback, all ids are different');
+
+--
+-- Which shards are read
+--
+
+ANALYZE log;
+CREATE TABLE plain AS SELECT * FROM log;
+SELECT is(scanned('SELECT * FROM log WHERE ' || clause), wanted, clause) FROM (VALUES
+  ('id = 2', 'log_1'), ('id = 2::int', 'log_1'), ('2::smallint = id', 'log_1'), ('id = 4', 'none'), ('id IN (1, 3)', 'log_0 log_2'),
+  ('id IN (1, 1025, NULL)', 'log_0'), ('id = ANY (''{3,1027}''::bigint[])', 'log_2'), ('id = NULL', 'none'), ('id = 2 AND v = ''a''', 'log_1'),
+  ('id = 2 OR id = 1', 'log_0 log_1 log_2'), ('id = 2.0', 'log_0 log_1 log_2'), ('id > 2', 'log_0 log_1 log_2'), ('id <> ALL (''{1}'')', 'log_0 log_1 log_2'),
+  ('id = -1022', 'log_1'), ('id = 99999999999999999', 'none')) t(clause, wanted);
+SELECT is(scanned('UPDATE log SET v = ''u'' WHERE id = 2'), 'log_1', 'UPDATE');
+SELECT is(scanned('DELETE FROM log WHERE id IN (2, 3)'), 'log_1 log_2', 'DELETE');
+SELECT is(scanned('SELECT * FROM log WHERE id = 2 FOR UPDATE'), 'log_1', 'FOR UPDATE');
+PREPARE by_id (bigint) AS SELECT id, v FROM log WHERE id = $1;
+PREPARE by_int (int) AS SELECT id, v FROM log WHERE id = $1;
+SET LOCAL plan_cache_mode = force_generic_plan;
+SELECT is(scanned('EXECUTE by_id(2)', 'ANALYZE, TIMING off'), 'log_1', 'a generic plan executes one shard');
+SELECT is(scanned('EXECUTE by_int(1027)', 'ANALYZE, TIMING off'), 'log_2', '... int');
+SELECT is(scanned('EXECUTE by_id(NULL)', 'ANALYZE, TIMING off'), 'none', '... null');
+SELECT is(scanned('UPDATE log SET v = v WHERE id = (SELECT 3)', 'ANALYZE, TIMING off'), 'log_2', 'the result of a subquery');
+SELECT results_eq('EXECUTE by_id(2)', 'SELECT id, v FROM plain WHERE id = 2', '... and finds the row');
+RESET plan_cache_mode;
+CREATE FUNCTION counted(tbl text, clause text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint;
+BEGIN
+  EXECUTE format('SELECT count(*) FROM %s WHERE %s', tbl, clause) INTO n;
+  RETURN n;
+END $$;
+SELECT is((SELECT count(*) FROM plain p WHERE counted('log', 'id = ' || id) <> 1), 0::bigint, 'every row is found by its id');
+SELECT is(counted('log', format('id IN (%s)', string_agg(id::text, ', '))), count(*), '... and all by all ids') FROM plain;
+SELECT is(counted('log', 'id = ' || g), counted('plain', 'id = ' || g), 'id ' || g) FROM generate_series(-3, 9) g;
+
+-- Not pruned: a constraint that has not been validated, a shard with children.
+SAVEPOINT s;
+ALTER TABLE log_1 DROP CONSTRAINT shard_slot;
+SELECT is(scanned('SELECT * FROM log WHERE id = 1'), 'log_0 log_1', 'a shard without the constraint');
+ALTER TABLE log_1 ADD CHECK (shard_fdw.in_slot(1024, 2, id)) NOT VALID;
+SELECT is(scanned('SELECT * FROM log WHERE id = 1'), 'log_0 log_1', '... with one that has not been validated');
+ROLLBACK TO s;
+CREATE TABLE child () INHERITS (log_1);
+SELECT is(scanned('SELECT * FROM log WHERE id = 1'), 'child log_0 log_1', '... with children');
+ROLLBACK TO s;
+DEALLOCATE by_id;
+PREPARE by_one AS SELECT count(*) FROM log WHERE id = 1;
+SELECT results_eq('EXECUTE by_one', 'SELECT count(*) FROM log_0 WHERE id = 1', 'a prepared statement');
+ALTER TABLE log_1 DROP CONSTRAINT shard_slot;
+INSERT INTO log_1 (id) VALUES (1);
+SELECT results_eq('EXECUTE by_one', 'SELECT 1 + count(*) FROM log_0 WHERE id = 1', '... follows the constraint');
+ROLLBACK TO s;
+
+--
+-- More shards, other layouts, TRUNCATE
+--
+
+SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('log', 2) s), '{log_3,log_4}', 'more shards');
+SELECT is((SELECT array_agg(seqstart ORDER BY seqstart) FROM pg_sequence WHERE seqrelid::regclass::text ~ '^log_._id_seq'), '{1,2,3,4,5}', '... have the next slots');
+DROP TABLE log_1;
+SELECT shard_fdw.create_shards('log', 1) AS shard \gset
+SELECT is(seqstart, 6::bigint, '... not one that another has had') FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence(:'shard', 'id')::regclass;
+SET LOCAL shard_fdw.shard = 3;
+INSERT INTO log (v) VALUES ('five') RETURNING id \gset
+SELECT is(:id % 1024, 5, '... and ids of their own');
+TRUNCATE log RESTART IDENTITY;
+SELECT results_eq('INSERT INTO log (v) VALUES (''again'') RETURNING id', 'SELECT 5::bigint', 'TRUNCATE RESTART IDENTITY');
+RESET shard_fdw.shard;
+CREATE FOREIGN TABLE few (id smallint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '2', max_shards '2');
+SELECT is((error_of('SELECT shard_fdw.create_shards(''few'', 1)')).state, '54000', 'no more shards than slots');
+INSERT INTO few (v) SELECT g FROM generate_series(1, 10) g;
+SELECT is((SELECT array_agg(DISTINCT id % 2 = (tableoid = 'few_0'::regclass)::int) FROM few), '{t}', 'smallint, stride 2');
+SET LOCAL shard_fdw.shard = 0;
+SELECT is((error_of('INSERT INTO few (v) SELECT g FROM generate_series(1, 20000) g')).state, '2200H', '... until there are no more');
+RESET shard_fdw.shard;
+
+CREATE TABLE turned (v text, gone int, more int DEFAULT 7, at timestamptz DEFAULT now(), id bigint DEFAULT nextval('log_0_id_seq'));
+ALTER TABLE turned DROP gone;
+CREATE FOREIGN TABLE other (id bigint OPTIONS (sequence 'always'), v text, at timestamptz DEFAULT now()) SERVER shards;
+CREATE SEQUENCE turned_seq START 3 INCREMENT 1024;
+ALTER TABLE turned ALTER id SET DEFAULT nextval('turned_seq');
+ALTER TABLE turned INHERIT other;
+SELECT results_eq('INSERT INTO other (v) VALUES (''t''), (''u'') RETURNING id, v', $$ VALUES (3::bigint, 't'), (1027, 'u') $$, 'a shard of another layout, with a default');
+INSERT INTO other (v) SELECT 'x' FROM generate_series(1, 10);
+SELECT results_eq('SELECT count(*), max(id) FROM turned WHERE more = 7', 'VALUES (12::bigint, 11 * 1024 + 3::bigint)', '... batches');
+
+-- by_default
+CREATE FOREIGN TABLE loose (id int OPTIONS (sequence 'by_default'), v text) SERVER shards OPTIONS (shards '2');
+SET LOCAL shard_fdw.shard = 1;
+SELECT results_eq('INSERT INTO loose VALUES (DEFAULT, ''a''), (77, ''b''), (NULL, ''c'') RETURNING *', $$ VALUES (2, 'a'), (77, 'b'), (1026, 'c') $$, 'by_default keeps what is there');
+SELECT is(scanned('SELECT * FROM loose WHERE id = 77'), 'loose_0 loose_1', '... and any shard may have any id');
+SELECT results_eq('INSERT INTO loose OVERRIDING USER VALUE VALUES (5, ''d'') RETURNING id', 'SELECT 2050', '... unless overridden');
+RESET shard_fdw.shard;
+
+-- Hash tables.
+CREATE FOREIGN TABLE hashed (id int OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '3', route 'hash', key 'k');
+INSERT INTO hashed (k) SELECT g % 50 FROM generate_series(1, 300) g;
+SELECT is((SELECT count(DISTINCT id) FROM hashed), 300::bigint, 'a hash table');
+SELECT is((SELECT count(*) FROM hashed h WHERE scanned('SELECT * FROM hashed WHERE id = ' || id) <> tableoid::regclass::text), 0::bigint, '... is read by id in one shard');
+SELECT is(scanned('SELECT * FROM hashed WHERE k = 3 AND id = ' || id), 'none', '... or in none') FROM (
+  SELECT id FROM hashed WHERE tableoid <> (SELECT tableoid FROM hashed WHERE k = 3 LIMIT 1) LIMIT 1) t;
+
+-- Who may insert needs nothing else.
+GRANT USAGE ON SCHEMA sequence_test TO shard_user;
+GRANT INSERT, SELECT ON log TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT lives_ok('INSERT INTO log (v) VALUES (''user'') RETURNING id', 'no privilege on the sequences is needed');
+RESET ROLE;
+
+--
+-- What is refused
+--
+
+SELECT is(error_of('CREATE FOREIGN TABLE bad (' || columns || ') SERVER shards ' || options)::text, wanted, columns) FROM (VALUES
+  ('a int OPTIONS (sequence ''sometimes'')', '', '(HV024,"invalid value for option ""sequence"": ""sometimes""","","Valid values are: always, by_default.")'),
+  ('a int OPTIONS (sequenze ''always'')', '', '(HV00D,"invalid option ""sequenze""","","Valid options in this context are: sequence.")'),
+  ('a text OPTIONS (sequence ''always'')', '', '(42P17,"column ""a"" of foreign table ""bad"" cannot have option ""sequence""","Its type is not smallint, integer or bigint.","")'),
+  ('a int OPTIONS (sequence ''always'') DEFAULT 1', '', '(42P17,"column ""a"" of foreign table ""bad"" cannot have option ""sequence""","It has a default, is an identity column, or is generated.","")'),
+  ('a int OPTIONS (sequence ''always''), b int OPTIONS (sequence ''always'')', '', '(42P17,"column ""b"" of foreign table ""bad"" cannot have option ""sequence""","Another column has it already.","")'),
+  ('a int OPTIONS (sequence ''always'')', 'OPTIONS (route ''hash'', key ''a'')',
+   '(42P17,"column ""a"" of foreign table ""bad"" cannot have option ""sequence""","It belongs to the key, which decides the shard, whose sequence it would be.","")')) t(columns, options, wanted);
+SELECT is((error_of('ALTER FOREIGN TABLE log ALTER v OPTIONS (ADD sequence ''always'')')).state, '42P17', 'ALTER FOREIGN TABLE is checked, too');
+SELECT is((error_of('SELECT shard_fdw.in_slot(0, 1, 1)')).state, '22023', 'in_slot: stride');
+SELECT is((error_of('SELECT shard_fdw.in_slot(8, 9, 1)')).state, '22023', 'in_slot: slot');
+SELECT is((SELECT array_agg(g) FROM generate_series(-20, 20) g WHERE shard_fdw.in_slot(8, 8, g)), '{-16,-8,0,8,16}', 'in_slot');
+SELECT is((SELECT array_agg(g) FROM generate_series(-20, 20) g WHERE shard_fdw.in_slot(8, 3, g)), '{-13,-5,3,11,19}', 'in_slot');
+
+--
+-- Looking after sequences
+--
+
+-- A table of old joins.
+CREATE TABLE old (id bigint PRIMARY KEY, v text);
+INSERT INTO old SELECT g, 'old' FROM generate_series(1, 100000) g;
+CREATE FOREIGN TABLE joined (id bigint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '2', template 'sequence_test.old');
+INSERT INTO joined (v) SELECT 'new' FROM generate_series(1, 5);
+ALTER TABLE old INHERIT joined;
+SET LOCAL shard_fdw.shard = 2;
+SELECT is(error_of('INSERT INTO joined (v) VALUES (''x'')')::text,
+  '(55000,"shard ""old"" of foreign table ""joined"" has no sequence for column ""id""","The default of the shard''s column is not a call of nextval().","Give it one with SELECT shard_fdw.reset_sequences().")',
+  'a shard without a sequence');
+SELECT is((SELECT array_agg(sequence::text || ' ' || next_value ORDER BY sequence::text) FROM shard_fdw.reset_sequences('joined')),
+  '{"joined_0_id_seq 100353","joined_1_id_seq 100354","old_id_seq 100355"}', 'reset_sequences gives it one, and gets all past the old ids');
+SELECT results_eq('INSERT INTO joined (v) VALUES (''x'') RETURNING id', 'SELECT 100355::bigint', '... which works');
+RESET shard_fdw.shard;
+INSERT INTO joined (v) SELECT 'more' FROM generate_series(1, 100);
+SELECT is((SELECT count(DISTINCT id) FROM joined), 100101::bigint, '... and none is given twice (five were there before)');
+SELECT is(scanned('SELECT * FROM joined WHERE id = 5'), 'old', '... the old shard is read for any id');
+SELECT is((SELECT count(*) FROM shard_fdw.reset_sequences('joined') r JOIN pg_sequences s ON s.schemaname || '.' || s.sequencename = 'sequence_test.' || r.sequence
+            WHERE next_value <= last_value), 0::bigint, 'never backwards');
+SELECT is((SELECT array_agg(sequence::text || ' ' || next_value ORDER BY sequence::text) FROM shard_fdw.reset_sequences('joined')),
+  (SELECT array_agg(sequence::text || ' ' || next_value ORDER BY sequence::text) FROM shard_fdw.reset_sequences('joined')), '... nor forwards without need');
+
+-- Plain tables and logical tables with a sequence of their own.
+CREATE TABLE serial (id serial PRIMARY KEY, other int GENERATED BY DEFAULT AS IDENTITY, v text);
+INSERT INTO serial (id, other) VALUES (500, 70);
+SELECT is((SELECT array_agg(sequence::text || ' ' || next_value ORDER BY sequence::text) FROM shard_fdw.reset_sequences('serial')),
+  '{"serial_id_seq 501","serial_other_seq 71"}', 'a plain table');
+SELECT results_eq('INSERT INTO serial (v) VALUES (''x'') RETURNING id, other', 'VALUES (501, 71)', '... goes on behind the maximum');
+CREATE FOREIGN TABLE big (id bigserial, v text) SERVER shards OPTIONS (shards '2');
+INSERT INTO big SELECT g FROM generate_series(10, 20) g;
+SELECT is((SELECT r::text FROM shard_fdw.reset_sequences('big') r), '(big_id_seq,21)', 'a logical table with one sequence for all');
+CREATE SEQUENCE down INCREMENT -1;
+CREATE TABLE counting (n int DEFAULT nextval('down'));
+INSERT INTO counting VALUES (5);
+SELECT is((SELECT r::text FROM shard_fdw.reset_sequences('counting') r), '(down,-1)', 'a descending sequence is left alone');
+SELECT is((error_of(format('SELECT * FROM shard_fdw.reset_sequences(%s)', arg))).state, wanted, arg) FROM (VALUES ('1', '42P01'), ('''down''', '42809')) t(arg, wanted);
+
+-- The view
+SELECT results_eq($$ SELECT sequence::text, tbl::text, column_name::text COLLATE "default", is_owned, increment_by, cache_size, maximum, collides FROM shard_fdw.sequences
+                     WHERE tbl = 'serial'::regclass ORDER BY 1 $$,
+  $$ VALUES ('serial_id_seq', 'serial', 'id', true, 1::bigint, 1::bigint, 501::bigint, false), ('serial_other_seq', 'serial', 'other', true, 1, 1, 71, false) $$, 'the view');
+INSERT INTO serial (id) VALUES (502);
+SELECT ok(collides, '... says what would collide') FROM shard_fdw.sequences WHERE sequence = 'serial_id_seq'::regclass;
+CREATE SEQUENCE orphan;
+SELECT is((SELECT (tbl, is_owned)::text FROM shard_fdw.sequences WHERE sequence = 'orphan'::regclass), '(,f)', '... and which serve nobody');
+SELECT is((SELECT (tbl, is_owned)::text FROM shard_fdw.sequences WHERE sequence = 'turned_seq'::regclass), '(turned,f)', '... or do not belong where they serve');
+SELECT is((SELECT array_agg(o::text ORDER BY o::text) FROM shard_fdw.own_sequences('other') o), '{turned_seq}', 'own_sequences mends that');
+SELECT is((SELECT (tbl, is_owned)::text FROM shard_fdw.sequences WHERE sequence = 'turned_seq'::regclass), '(turned,t)', '... for the shards of a logical table');
+SELECT is_empty($$ SELECT shard_fdw.own_sequences('other') $$, '... once');
+GRANT SELECT ON shard_fdw.sequences TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is((SELECT (maximum, last_value)::text FROM shard_fdw.sequences WHERE sequence = 'serial_id_seq'::regclass), '(,)', 'who may not read sees no values');
+SELECT is((error_of('SELECT shard_fdw.reset_sequences(''serial'')')).state, '42501', '... and resets nothing');
+SELECT is((error_of('SELECT shard_fdw.own_sequences(''serial'')')).state, '42501', '... and owns nothing');
+RESET ROLE;
+
+SELECT * FROM finish();
+ROLLBACK;
