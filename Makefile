@@ -14,6 +14,7 @@ OBJS = \
 	src/batch.o \
 	src/clone.o \
 	src/conflict.o \
+	src/consumer.o \
 	src/ddl.o \
 	src/fromcore.o \
 	src/hash.o \

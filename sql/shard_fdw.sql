@@ -228,6 +228,107 @@ IS 'all shards of all logical tables';
 GRANT SELECT ON shard_fdw.leases, shard_fdw.shards TO PUBLIC;
 
 --
+-- Consumers
+--
+
+CREATE TABLE shard_fdw.consumer_registry (
+  logical regclass NOT NULL,
+  consumer text NOT NULL,
+  order_by name NOT NULL,
+  role text NOT NULL,
+  PRIMARY KEY (logical, consumer)
+);
+COMMENT ON TABLE shard_fdw.consumer_registry
+IS 'who reads which tables bit by bit; written by register_consumer() and drop_consumer()';
+
+CREATE TABLE shard_fdw.consumer_lanes (
+  logical regclass NOT NULL,
+  consumer text NOT NULL,
+  shard regclass NOT NULL,
+  watermark bigint,
+  last_read timestamptz,
+  PRIMARY KEY (logical, consumer, shard),
+  FOREIGN KEY (logical, consumer)
+    REFERENCES shard_fdw.consumer_registry ON DELETE CASCADE
+);
+COMMENT ON TABLE shard_fdw.consumer_lanes
+IS 'the last id of each shard that a consumer has read; written by read_batch()';
+
+SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_registry', '');
+SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_lanes', '');
+
+CREATE FUNCTION shard_fdw.on_drop()
+RETURNS event_trigger
+AS 'MODULE_PATHNAME', 'shard_on_drop'
+LANGUAGE C;
+COMMENT ON FUNCTION shard_fdw.on_drop()
+IS 'forgets consumers of tables and shards that are dropped';
+
+CREATE EVENT TRIGGER shard_fdw_on_drop ON sql_drop
+  EXECUTE FUNCTION shard_fdw.on_drop();
+ALTER EVENT TRIGGER shard_fdw_on_drop ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER shard_fdw_on_drop
+IS 'forgets consumers of tables and shards that are dropped';
+
+CREATE FUNCTION shard_fdw.register_consumer(
+  logical regclass, consumer text, order_by name)
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_register_consumer'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.register_consumer(regclass, text, name)
+IS 'makes the current role a consumer of a table with commit order, from its first row on';
+
+CREATE FUNCTION shard_fdw.drop_consumer(logical regclass, consumer text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_drop_consumer'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.drop_consumer(regclass, text)
+IS 'forgets a consumer and how far it has read';
+
+CREATE FUNCTION shard_fdw.read_batch(
+  tbl anyelement, consumer text, max_rows int DEFAULT 1000,
+  up_to bigint DEFAULT NULL)
+RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'shard_read_batch'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.read_batch(anyelement, text, int, bigint)
+IS 'the next rows of one shard for a consumer, exactly once if the transaction commits';
+
+CREATE FUNCTION shard_fdw.dequeue(
+  tbl anyelement, max_rows int DEFAULT 1000, order_by name DEFAULT NULL)
+RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'shard_dequeue'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.dequeue(anyelement, int, name)
+IS 'deletes rows of one shard that nobody has locked, and returns them';
+
+CREATE VIEW shard_fdw.consumers AS
+SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.last_read,
+       CASE WHEN q.seqincrement > 0
+            THEN GREATEST(0, (COALESCE(CASE WHEN pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT, USAGE')
+                                            THEN pg_catalog.pg_sequence_last_value(q.seqrelid)
+                                        END, q.seqstart - q.seqincrement)
+                              - COALESCE(k.watermark, q.seqstart - q.seqincrement))
+                             / q.seqincrement)
+        END AS rows_behind
+  FROM shard_fdw.consumer_registry r
+ CROSS JOIN LATERAL shard_fdw.list_shards(r.logical) s
+  LEFT JOIN shard_fdw.consumer_lanes k
+         ON k.logical = r.logical AND k.consumer = r.consumer AND k.shard = s.shard
+  LEFT JOIN pg_catalog.pg_attribute a
+         ON a.attrelid = s.shard AND a.attname = r.order_by
+  LEFT JOIN pg_catalog.pg_depend d
+         ON d.classid = 'pg_catalog.pg_class'::regclass
+        AND d.refclassid = 'pg_catalog.pg_class'::regclass
+        AND d.refobjid = a.attrelid
+        AND d.refobjsubid = a.attnum
+        AND d.deptype = 'a'
+  LEFT JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.objid;
+COMMENT ON VIEW shard_fdw.consumers
+IS 'how far each consumer has read each shard, and about how many rows it is behind';
+GRANT SELECT ON shard_fdw.consumers TO PUBLIC;
+
+--
 -- Working on shards
 --
 

@@ -22,6 +22,7 @@
 #include "shard_fdw.h"
 
 #include "access/stratnum.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
@@ -302,7 +303,7 @@ gate_shard(PlannerInfo *root, RelOptInfo *child, Expr *clause,
 	root->hasPseudoConstantQuals = true;
 }
 
-/* What conditions say of the column with option "sequence". */
+/* What conditions say of the column with option "sequence", and of tableoid. */
 typedef struct ShardIds
 {
 	bool		known;			/* it is one of these: */
@@ -310,6 +311,8 @@ typedef struct ShardIds
 	int64	   *ids;
 	Node	   *late;			/* or what this will be at run time */
 	Index		security_level;
+	bool		one_shard;		/* tableoid is this: */
+	Oid			shard;
 } ShardIds;
 
 static int64
@@ -356,7 +359,36 @@ ids_from_array(ScalarArrayOpExpr *op, Var *column, Oid opfamily, ShardIds *ids)
 }
 
 /*
- * Find out what the conditions say of the column with option "sequence".
+ * Find out what the conditions say of tableoid.
+ */
+static void
+find_shard(PlannerInfo *root, RelOptInfo *rel, ShardIds *ids)
+{
+	Oid			opfamily = lookup_type_cache(OIDOID, TYPECACHE_HASH_OPFAMILY)->hash_opf;
+	Var		   *column;
+	ListCell   *lc;
+
+	if (bms_is_empty(rel->attr_needed[TableOidAttributeNumber - rel->min_attr]) &&
+		rel->baserestrictinfo == NIL)
+		return;
+	column = makeVar(rel->relid, TableOidAttributeNumber, OIDOID, -1,
+					 InvalidOid, 0);
+	foreach(lc, rel->baserestrictinfo)
+	{
+		Const	   *value = (Const *) key_value(root,
+												lfirst_node(RestrictInfo, lc)->clause,
+												column, opfamily, InvalidOid);
+
+		if (value == NULL || !IsA(value, Const) || value->constisnull)
+			continue;
+		ids->one_shard = true;
+		ids->shard = DatumGetObjectId(value->constvalue);
+	}
+}
+
+/*
+ * Find out what the conditions say of the column with option "sequence", and
+ * of tableoid.
  */
 static void
 find_ids(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
@@ -368,6 +400,7 @@ find_ids(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
 	ListCell   *lc;
 
 	memset(ids, 0, sizeof(ShardIds));
+	find_shard(root, rel, ids);
 	if (table->seq_attno == 0)
 		return;
 	type = get_atttype(table->relid, table->seq_attno);
@@ -408,6 +441,8 @@ find_ids(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
 static bool
 may_have_ids(const ShardMember *member, const ShardIds *ids)
 {
+	if (ids->one_shard && member->relid != ids->shard && !member->has_children)
+		return false;
 	if (!ids->known || !member->is_slot_valid || member->has_children)
 		return true;
 	for (int i = 0; i < ids->n; i++)
@@ -738,7 +773,7 @@ prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 		gate_shards(root, rel, parts);
 	gate_shards_by_id(root, rel, table);
 	find_ids(root, rel, table, &ids);
-	if (parts == NULL && !ids.known)
+	if (parts == NULL && !ids.known && !ids.one_shard)
 		return;
 	foreach(lc, root->append_rel_list)
 	{

@@ -50,7 +50,7 @@ SELECT o.type, o.schema, o.identity, d.classid, d.objid,
    AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'shard_fdw')
    AND o.type NOT LIKE 'type%';
 SELECT bag_eq('SELECT DISTINCT type FROM members',
-  $$ VALUES ('function'), ('view'), ('event trigger'),
+  $$ VALUES ('function'), ('view'), ('table'), ('event trigger'),
             ('foreign-data wrapper') $$,
   'kinds of objects that the extension has');
 SELECT is_empty('SELECT type, identity FROM members WHERE comment IS NULL',
@@ -65,7 +65,7 @@ SELECT is_empty($$ SELECT oid::regprocedure::text FROM pg_proc
                       AND oid NOT IN (SELECT objid FROM members)
                     UNION ALL
                    SELECT oid::regclass::text FROM pg_class
-                    WHERE relnamespace = 'shard_fdw'::regnamespace
+                    WHERE relnamespace = 'shard_fdw'::regnamespace AND relkind <> 'i'
                       AND oid NOT IN (SELECT objid FROM members) $$,
   'all in that schema belongs to the extension');
 SELECT is_empty($$ SELECT identity FROM members
@@ -77,16 +77,17 @@ SELECT is_empty($$ SELECT identity FROM members
 SELECT is_empty($$ SELECT identity FROM members JOIN pg_proc p ON p.oid = objid
                     WHERE type = 'function' AND (prosecdef OR proleakproof) $$,
   'no function works with the rights of another');
-SELECT is((SELECT evtenabled FROM pg_event_trigger
-            WHERE evtname = 'shard_fdw_on_ddl_end'), 'A',
-  'the event trigger fires always');
+SELECT is((SELECT array_agg(DISTINCT evtenabled) FROM pg_event_trigger
+            WHERE evtname ~ '^shard_fdw'), '{A}',
+  'the event triggers fire always');
 CREATE FUNCTION columns_of(view regclass) RETURNS text[] LANGUAGE sql AS $$
   SELECT array_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod))
                    ORDER BY attnum)
     FROM pg_attribute WHERE attrelid = view
 $$;
 SELECT is(columns_of('shard_fdw.leases'),
-  ARRAY['logical regclass', 'shard regclass', 'pid integer', 'level bigint'],
+  ARRAY['logical regclass', 'shard regclass', 'pid integer', 'level bigint',
+        'lane boolean'],
   'columns of view "leases"');
 SELECT is(columns_of('shard_fdw.shards'),
   ARRAY['logical regclass', 'shard regclass', 'ordinal integer', 'state text',

@@ -1,0 +1,496 @@
+/*-------------------------------------------------------------------------
+ *
+ * consumer.c
+ *	  Reading the rows of a table with commit order bit by bit, and taking
+ *	  rows out of any logical table.
+ *
+ * In a shard of a table with commit order, ids become visible in their
+ * order.  So a consumer that remembers for each shard the last id that it has
+ * read, the watermark, misses no row.  The watermark moves in the transaction
+ * that reads: what that does with the rows and the reading are committed
+ * together, or not at all.  Whoever moves one has it locked, and others read
+ * other shards meanwhile.
+ *
+ * Rows are read and deleted through the logical table, with the caller's
+ * privileges; a condition on tableoid gets the query to one shard.  What
+ * consumers there are and their watermarks are in tables of the extension's,
+ * which are written as their owner.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type_d.h"
+#include "commands/event_trigger.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+PG_FUNCTION_INFO_V1(shard_register_consumer);
+PG_FUNCTION_INFO_V1(shard_drop_consumer);
+PG_FUNCTION_INFO_V1(shard_read_batch);
+PG_FUNCTION_INFO_V1(shard_dequeue);
+PG_FUNCTION_INFO_V1(shard_on_drop);
+
+/*
+ * Run a command on the tables of consumers, as their owner.  SPI is
+ * connected.  Returns the number of rows.
+ */
+static uint64
+execute_registry(const char *sql)
+{
+	Oid			registry = get_relname_relid("consumer_lanes",
+											 get_namespace_oid("shard_fdw", false));
+	Relation	rel = table_open(registry, AccessShareLock);
+	Oid			owner = rel->rd_rel->relowner;
+	Oid			userid;
+	int			sec_context;
+	int			rc;
+
+	table_close(rel, NoLock);
+	GetUserIdAndSecContext(&userid, &sec_context);
+	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	rc = SPI_execute(sql, false, 0);
+	SetUserIdAndSecContext(userid, sec_context);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute failed: %s", sql);
+	return SPI_processed;
+}
+
+/*
+ * Raise an error unless the logical table can be read by consumers.  Returns
+ * the column that its ids are in.
+ */
+static const char *
+check_consumable(Oid relid)
+{
+	ShardTable *table = shard_table_get(relid);
+
+	if (!table->commit_order || table->seq_attno == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("foreign table \"%s\" has no %s", get_rel_name(relid),
+						!table->commit_order ? "commit order" :
+						"column with option \"sequence\""),
+				 errdetail("A row may become visible after a row of its shard with a greater value, and a consumer would miss it."),
+				 !table->commit_order ?
+				 errhint("Set option \"commit_order\" of the foreign table to true.") :
+				 errhint("Give a column of the foreign table the option \"sequence\".")));
+	return get_attname(relid, table->seq_attno, false);
+}
+
+/*
+ * The condition that finds a consumer in the tables of consumers.
+ */
+static char *
+consumer_condition(Oid relid, const char *consumer)
+{
+	return psprintf("logical OPERATOR(pg_catalog.=) %u AND consumer OPERATOR(pg_catalog.=) %s",
+					relid, quote_literal_cstr(consumer));
+}
+
+/*
+ * Raise an error unless the consumer is registered, and by a role that the
+ * caller is a member of.
+ */
+static void
+check_consumer(Oid relid, const char *consumer)
+{
+	bool		isnull;
+	Oid			role;
+
+	if (execute_registry(psprintf("SELECT pg_catalog.to_regrole(role)::pg_catalog.oid FROM shard_fdw.consumer_registry WHERE %s",
+								  consumer_condition(relid, consumer))) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("consumer \"%s\" of foreign table \"%s\" does not exist",
+						consumer, get_rel_name(relid)),
+				 errhint("Register it with SELECT shard_fdw.register_consumer().")));
+	role = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+										  SPI_tuptable->tupdesc, 1, &isnull));
+	if (isnull ? !superuser() : !has_privs_of_role(GetUserId(), role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for consumer \"%s\"", consumer),
+				 errdetail("It belongs to the role that has registered it.")));
+}
+
+/*
+ * Have the consumer know all shards of the table.  Shards that are dropped
+ * are forgotten; those that are detached may come back.
+ */
+static void
+update_lanes(Oid relid, const char *consumer)
+{
+	execute_registry(psprintf("INSERT INTO shard_fdw.consumer_lanes (logical, consumer, shard)"
+							  " SELECT %u, %s, l.shard FROM shard_fdw.list_shards(%u) l"
+							  " WHERE NOT EXISTS (SELECT FROM shard_fdw.consumer_lanes k WHERE %s AND k.shard OPERATOR(pg_catalog.=) l.shard)"
+							  " ON CONFLICT DO NOTHING",
+							  relid, quote_literal_cstr(consumer), relid,
+							  consumer_condition(relid, consumer)));
+}
+
+/*
+ * shard_on_drop()
+ *		Event trigger function: forgets consumers of tables and shards that
+ *		are dropped.
+ */
+Datum
+shard_on_drop(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" must be called as an event trigger",
+						"shard_on_drop")));
+	SPI_connect();
+	execute_registry("DELETE FROM shard_fdw.consumer_registry WHERE logical OPERATOR(pg_catalog.=) ANY"
+					 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
+					 " WHERE object_type OPERATOR(pg_catalog.=) 'foreign table')");
+	execute_registry("DELETE FROM shard_fdw.consumer_lanes WHERE shard OPERATOR(pg_catalog.=) ANY"
+					 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
+					 " WHERE object_type OPERATOR(pg_catalog.=) ANY ('{table,foreign table}'))");
+	SPI_finish();
+	PG_RETURN_NULL();
+}
+
+/*
+ * shard_register_consumer(logical regclass, consumer text, order_by name)
+ *		SQL function register_consumer(): the current role's consumer of a
+ *		table begins with its first row.
+ *
+ * Strict.  Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE for a table
+ * without commit order, ERRCODE_FEATURE_NOT_SUPPORTED for a column that does
+ * not show it, ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller may read the
+ * table, and ERRCODE_DUPLICATE_OBJECT if there is one of that name.
+ */
+Datum
+shard_register_consumer(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	char	   *consumer = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	   *order_by = NameStr(*PG_GETARG_NAME(2));
+	const char *column;
+	AclResult	acl;
+
+	PreventCommandIfReadOnly("register_consumer()");
+	shard_check_logical(relid);
+	LockRelationOid(relid, AccessShareLock);
+	acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+	if (acl != ACLCHECK_OK)
+		aclcheck_error(acl, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
+	column = check_consumable(relid);
+	if (strcmp(order_by, column) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot read foreign table \"%s\" in order of column \"%s\"",
+						get_rel_name(relid), order_by),
+				 errdetail("Only column \"%s\", with option \"sequence\", shows the order in which rows have been committed.",
+						   column)));
+
+	SPI_connect();
+	if (execute_registry(psprintf("INSERT INTO shard_fdw.consumer_registry (logical, consumer, order_by, role)"
+								  " VALUES (%u, %s, %s, %s) ON CONFLICT DO NOTHING",
+								  relid, quote_literal_cstr(consumer),
+								  quote_literal_cstr(order_by),
+								  quote_literal_cstr(quote_identifier(GetUserNameFromId(GetUserId(), false))))) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("consumer \"%s\" of foreign table \"%s\" already exists",
+						consumer, get_rel_name(relid))));
+	update_lanes(relid, consumer);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * shard_drop_consumer(logical regclass, consumer text)
+ *		SQL function drop_consumer(): forgets a consumer and its watermarks.
+ *
+ * Strict.  Raises ERRCODE_UNDEFINED_OBJECT if there is none, and
+ * ERRCODE_INSUFFICIENT_PRIVILEGE if it is another role's.
+ */
+Datum
+shard_drop_consumer(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	char	   *consumer = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	PreventCommandIfReadOnly("drop_consumer()");
+	shard_check_logical(relid);
+	SPI_connect();
+	check_consumer(relid, consumer);
+	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_registry WHERE %s",
+							  consumer_condition(relid, consumer)));
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * The logical table whose row type an argument has, which the caller may
+ * read.  Locked.
+ */
+static Relation
+open_logical(FunctionCallInfo fcinfo, const char *function)
+{
+	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 0);
+	Oid			relid = OidIsValid(type) ? get_typ_typrelid(type) : InvalidOid;
+	AclResult	acl;
+
+	PreventCommandIfReadOnly(function);
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("the first argument of %s must have the row type of a foreign table",
+						function),
+				 errhint("Write NULL::log for foreign table \"log\".")));
+	shard_check_logical(relid);
+	acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+	if (acl != ACLCHECK_OK)
+		aclcheck_error(acl, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
+	return table_open(relid, AccessShareLock);
+}
+
+/*
+ * The columns of a table, as in a select list, each with a prefix.
+ */
+static char *
+column_list(Relation rel, const char *prefix)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+
+		if (!att->attisdropped)
+			appendStringInfo(&buf, "%s%s%s", buf.len > 0 ? ", " : "", prefix,
+							 quote_identifier(NameStr(att->attname)));
+	}
+	return buf.data;
+}
+
+/*
+ * Return the rows of the last query, which has the columns of the table, to
+ * the caller of the function.
+ */
+static void
+return_rows(ReturnSetInfo *rsinfo, Relation rel)
+{
+	int			natts = RelationGetNumberOfAttributes(rel);
+	Datum	   *values = palloc_array(Datum, natts);
+	bool	   *isnull = palloc_array(bool, natts);
+
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		int			column = 1;
+
+		for (int i = 0; i < natts; i++)
+		{
+			isnull[i] = true;
+			values[i] = (Datum) 0;
+			if (!TupleDescAttr(RelationGetDescr(rel), i)->attisdropped)
+				values[i] = SPI_getbinval(SPI_tuptable->vals[row],
+										  SPI_tuptable->tupdesc, column++,
+										  &isnull[i]);
+		}
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+	}
+	pfree(values);
+	pfree(isnull);
+}
+
+static int
+positive_argument(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n) || PG_GETARG_INT32(n) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the number of rows must be at least 1")));
+	return PG_GETARG_INT32(n);
+}
+
+/*
+ * shard_read_batch(tbl anyelement, consumer text, max_rows int, up_to bigint)
+ *		SQL function read_batch(): the next rows of one shard for a consumer,
+ *		in order, up to so many, and up to an id if given.
+ *
+ * Raises ERRCODE_UNDEFINED_OBJECT for a consumer that is not registered,
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if the table has lost its commit
+ * order, ERRCODE_INSUFFICIENT_PRIVILEGE, and ERRCODE_DATATYPE_MISMATCH for a
+ * type that is no logical table's.
+ */
+Datum
+shard_read_batch(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Relation	logical = open_logical(fcinfo, "read_batch()");
+	Oid			relid = RelationGetRelid(logical);
+	int			max_rows = positive_argument(fcinfo, 2);
+	char	   *consumer;
+	const char *column;
+	char	   *table_name = shard_qualified_name(relid);
+	uint64		nlanes;
+	Oid		   *lanes;
+	char	  **watermarks;
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the consumer must not be null")));
+	consumer = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	check_consumer(relid, consumer);
+	column = quote_identifier(check_consumable(relid));
+	update_lanes(relid, consumer);
+
+	/* Those that have waited longest come first. */
+	nlanes = execute_registry(psprintf("SELECT k.shard::pg_catalog.oid, COALESCE(k.watermark, pg_catalog.int8 '%s')"
+									   " FROM shard_fdw.consumer_lanes k"
+									   " JOIN shard_fdw.list_shards(%u) l ON l.shard OPERATOR(pg_catalog.=) k.shard"
+									   " WHERE k.%s ORDER BY k.last_read NULLS FIRST, l.ordinal",
+									   "-9223372036854775808", relid,
+									   consumer_condition(relid, consumer)));
+	lanes = palloc_array(Oid, Max(nlanes, 1));
+	watermarks = palloc_array(char *, Max(nlanes, 1));
+	for (uint64 i = 0; i < nlanes; i++)
+	{
+		bool		isnull;
+
+		lanes[i] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
+												  SPI_tuptable->tupdesc, 1,
+												  &isnull));
+		watermarks[i] = SPI_getvalue(SPI_tuptable->vals[i],
+									 SPI_tuptable->tupdesc, 2);
+	}
+
+	for (uint64 i = 0; i < nlanes; i++)
+	{
+		char	   *rows = psprintf("FROM %s WHERE tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid AND %s OPERATOR(pg_catalog.>)",
+									table_name, lanes[i], column);
+		char	   *bound = PG_ARGISNULL(3) ? "" :
+			psprintf(" AND %s OPERATOR(pg_catalog.<=) " INT64_FORMAT, column,
+					 PG_GETARG_INT64(3));
+		char	   *last;
+
+		/* Do not keep others from a shard that has nothing to read. */
+		if (SPI_execute(psprintf("SELECT 1 %s %s%s LIMIT 1", rows,
+								 watermarks[i], bound), false, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not look for rows");
+		if (SPI_processed == 0)
+			continue;
+
+		/* Others may read it just now, or have moved the watermark. */
+		if (execute_registry(psprintf("SELECT COALESCE(watermark, pg_catalog.int8 '%s') FROM shard_fdw.consumer_lanes"
+									  " WHERE %s AND shard OPERATOR(pg_catalog.=) %u FOR UPDATE SKIP LOCKED",
+									  "-9223372036854775808",
+									  consumer_condition(relid, consumer),
+									  lanes[i])) == 0)
+			continue;
+		last = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		if (SPI_execute(psprintf("SELECT %s, %s %s %s%s ORDER BY %s LIMIT %d",
+								 column_list(logical, ""), column, rows, last,
+								 bound, column, max_rows),
+						false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read rows");
+		if (SPI_processed == 0)
+			continue;
+
+		return_rows(rsinfo, logical);
+		last = SPI_getvalue(SPI_tuptable->vals[SPI_processed - 1],
+							SPI_tuptable->tupdesc,
+							SPI_tuptable->tupdesc->natts);
+		execute_registry(psprintf("UPDATE shard_fdw.consumer_lanes SET watermark = %s, last_read = pg_catalog.clock_timestamp()"
+								  " WHERE %s AND shard OPERATOR(pg_catalog.=) %u",
+								  last, consumer_condition(relid, consumer),
+								  lanes[i]));
+		break;
+	}
+	SPI_finish();
+	table_close(logical, NoLock);
+	return (Datum) 0;
+}
+
+/*
+ * shard_dequeue(tbl anyelement, max_rows int, order_by name)
+ *		SQL function dequeue(): deletes up to so many rows of one shard that
+ *		no other transaction has locked, and returns them.
+ *
+ * Raises ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_UNDEFINED_COLUMN,
+ * ERRCODE_DATATYPE_MISMATCH for a type that is no logical table's, and
+ * ERRCODE_FEATURE_NOT_SUPPORTED if a shard is a foreign table.
+ */
+Datum
+shard_dequeue(PG_FUNCTION_ARGS)
+{
+	static uint32 turn = 0;
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Relation	logical = open_logical(fcinfo, "dequeue()");
+	Oid			relid = RelationGetRelid(logical);
+	int			max_rows = positive_argument(fcinfo, 1);
+	char	   *order = "";
+	char	   *table_name = shard_qualified_name(relid);
+	ShardTable *table = shard_table_get(relid);
+	int			nshards = table->nmembers;
+	Oid		   *shards = palloc_array(Oid, Max(nshards, 1));
+
+	if (!PG_ARGISNULL(2))
+	{
+		const char *name = NameStr(*PG_GETARG_NAME(2));
+
+		if (get_attnum(relid, name) <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of foreign table \"%s\" does not exist",
+							name, get_rel_name(relid))));
+		order = psprintf(" ORDER BY %s", quote_identifier(name));
+	}
+	for (int i = 0; i < nshards; i++)
+	{
+		shards[i] = table->members[i].relid;
+		/* A ctid says little about a row of another server. */
+		if (!table->members[i].is_local || table->members[i].has_children)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot dequeue rows of foreign table \"%s\"",
+							get_rel_name(relid)),
+					 errdetail("Shard \"%s\" is a foreign table or has inheritance children.",
+							   get_rel_name(shards[i]))));
+	}
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	/* Sessions begin with different shards, and go on with the next. */
+	if (turn == 0)
+		turn = shard_backend_number() + 1;
+	for (int i = 0; i < nshards; i++)
+	{
+		Oid			shard = shards[turn % nshards];
+
+		/* Within one shard, the ctid identifies a row. */
+		if (SPI_execute(psprintf("WITH d AS (DELETE FROM %s t WHERE tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid"
+								 " AND ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT ctid FROM %s"
+								 " WHERE tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid%s LIMIT %d FOR UPDATE SKIP LOCKED))"
+								 " RETURNING %s) SELECT * FROM d%s",
+								 table_name, shard, table_name, shard, order,
+								 max_rows, column_list(logical, "t."), order),
+						false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not dequeue rows");
+		if (SPI_processed > 0)
+		{
+			return_rows(rsinfo, logical);
+			break;
+		}
+		turn++;
+	}
+	SPI_finish();
+	table_close(logical, NoLock);
+	return (Datum) 0;
+}

@@ -1,0 +1,198 @@
+-- Commit order, consumers, and dequeue, in one session; several are in
+-- test/specs/lanes.spec and test/t/lanes.t.
+BEGIN;
+SELECT no_plan();
+SET LOCAL client_min_messages = warning;
+CREATE SCHEMA consumer_test;
+SET LOCAL search_path = consumer_test, public;
+
+-- The SQLSTATE of a command's error, and its parts.
+CREATE FUNCTION error_of(command text, OUT state text, OUT message text, OUT detail text, OUT hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE command;
+EXCEPTION WHEN OTHERS THEN
+  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+END $$;
+CREATE FUNCTION fill(tbl regclass, shard int, rows int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('shard_fdw.shard', shard::text, true);
+  EXECUTE format('INSERT INTO %s (v) SELECT %L || g FROM generate_series(1, %s) g', tbl, shard || ' ', rows);
+  PERFORM set_config('shard_fdw.shard', '-1', true);
+END $$;
+
+--
+-- Option commit_order
+--
+
+CREATE TABLE model (id bigint PRIMARY KEY, gone int, v text);
+ALTER TABLE model DROP gone;
+CREATE FOREIGN TABLE log (gone int, id bigint OPTIONS (sequence 'always'), v text)
+  SERVER shards OPTIONS (shards '3', max_shards '10', commit_order 'true');
+ALTER FOREIGN TABLE log DROP gone;
+SELECT is(error_of('CREATE FOREIGN TABLE bad (a int) SERVER shards OPTIONS (' || options || ')')::text, wanted, options) FROM (VALUES
+  ('commit_order ''perhaps''', '(HV024,"invalid value for option ""commit_order"": ""perhaps""","","Valid values are: true, false.")'),
+  ('commit_order ''on'', route ''round_robin''',
+   '(HV024,"option ""commit_order"" does not go with route ""round_robin""","","With commit order a transaction keeps to few shards; use route ""session"" or ""hash"".")')) t(options, wanted);
+SELECT is((error_of('INSERT INTO log OVERRIDING SYSTEM VALUE VALUES (1)'))::text,
+  '(428C9,"cannot insert a non-DEFAULT value into column ""id""","Foreign table ""log"" has option ""commit_order"", which its ids are to show.","Leave the column out, or insert into one shard.")',
+  'ids of the user''s are refused');
+CREATE TEMP TABLE explained (line text);
+DO $$
+DECLARE
+  line text;
+BEGIN
+  FOR line IN EXPLAIN (COSTS off) INSERT INTO log (v) VALUES ('x') LOOP INSERT INTO explained VALUES (line); END LOOP;
+END $$;
+SELECT ok(EXISTS (SELECT FROM explained WHERE line ~ 'Commit Order: true'), 'EXPLAIN shows it');
+SELECT is_empty('SELECT * FROM shard_fdw.leases WHERE lane', '... and takes no lane');
+INSERT INTO log (v) VALUES ('x');
+SELECT is((SELECT count(*) FROM shard_fdw.leases WHERE logical = 'log'::regclass AND lane AND pid = pg_backend_pid()), 1::bigint, 'view leases shows the lane');
+SELECT is((SELECT sum(sessions) FROM shard_fdw.shards WHERE logical = 'log'::regclass), 1::numeric, '... and view shards one session');
+DELETE FROM log;
+CREATE SERVER ordered FOREIGN DATA WRAPPER shard_fdw OPTIONS (commit_order 'true');
+CREATE FOREIGN TABLE turning (a int) SERVER ordered OPTIONS (shards '2', route 'round_robin');
+SELECT is((error_of('INSERT INTO turning VALUES (1)')).state, '55000', 'round robin by default of the server');
+SELECT is((error_of('SELECT shard_fdw.check_order(''log'')')).message, 'could not get commit timestamp data', 'check_order wants commit timestamps');
+SELECT is((error_of('SELECT shard_fdw.check_order(''turning'')')).message, 'foreign table "turning" has no column with option "sequence"', '... and ids');
+
+--
+-- Consumers
+--
+
+SELECT fill('log', 0, 5), fill('log', 1, 3);
+SELECT lives_ok($$ SELECT shard_fdw.register_consumer('log', 'c', 'id') $$, 'a consumer is registered');
+SELECT is((SELECT string_agg(concat_ws(' ', consumer, shard, coalesce(watermark, -1), rows_behind), ', ' ORDER BY shard::text) FROM shard_fdw.consumers WHERE logical = 'log'::regclass AND shard <> 'log_2'::regclass),
+  'c log_0 -1 ' || ((SELECT count(*) FROM log_0) + (SELECT (min(id) - 1) / 10 FROM log_0)) || ', c log_1 -1 ' || ((SELECT count(*) FROM log_1) + (SELECT (min(id) - 2) / 10 FROM log_1)), 'view consumers');
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{0 1,0 2}', 'a batch');
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{1 1,1 2}', '... of another shard');
+SAVEPOINT s;
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{0 3,0 4}', '... of the first');
+ROLLBACK TO s;
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{0 3,0 4}', '... which comes again after a rollback');
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c')), '{1 3}', 'what is left of one');
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c')), '{0 5}', '... and of the other');
+SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c') $$, 'there is no more');
+SELECT ok(bool_and(rows_behind = 0 AND (shard = 'log_2'::regclass OR last_read > now())), 'view consumers') FROM shard_fdw.consumers WHERE logical = 'log'::regclass;
+
+-- Two consumers have nothing to do with each other.
+SELECT shard_fdw.register_consumer('log', 'd', 'id');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::log, 'd')), 5::bigint, 'another consumer begins with the first row');
+
+-- Bounded.
+SELECT fill('log', 2, 9);
+SELECT is((SELECT array_agg(id) FROM shard_fdw.read_batch(NULL::log, 'c', 100, 43)), '{3,13,23,33,43}', 'up to an id');
+SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c', 100, 43) $$, '... once');
+SELECT is((SELECT array_agg(id) FROM shard_fdw.read_batch(NULL::log, 'c', 3, 1000)), '{53,63,73}', '... and on from there');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::log, 'c')), 1::bigint, '... to the end');
+
+-- New, sealed, detached and dropped shards.
+SELECT shard_fdw.create_shards('log', 1);
+SELECT fill('log', 3, 2);
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c')), '{3 1,3 2}', 'a new shard joins');
+SELECT fill('log', 0, 2);
+SELECT shard_fdw.seal('log_0');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::log, 'c')), 2::bigint, 'a sealed one is read to its end');
+SELECT fill('log', 1, 2);
+ALTER TABLE log_1 NO INHERIT log;
+SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c') $$, 'one that has been detached is not read');
+ALTER TABLE log_1 INHERIT log;
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::log, 'c')), 2::bigint, '... and goes on when it is back');
+DROP TABLE log_3;
+SELECT is((SELECT count(*) FROM shard_fdw.consumer_lanes WHERE consumer = 'c'), 3::bigint, 'one that is dropped is forgotten');
+SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c') $$, '... and nothing is read twice');
+
+-- Whose it is.
+GRANT USAGE ON SCHEMA consumer_test TO shard_user;
+GRANT SELECT, INSERT ON log TO shard_user;
+SELECT fill('log', 2, 2);
+SET LOCAL ROLE shard_user;
+SELECT is(error_of('SELECT shard_fdw.read_batch(NULL::log, ''c'')')::text,
+  '(42501,"permission denied for consumer ""c""","It belongs to the role that has registered it.","")', 'another role''s consumer');
+SELECT is((error_of('SELECT shard_fdw.drop_consumer(''log'', ''c'')')).state, '42501', '... cannot be dropped either');
+SELECT is((error_of('INSERT INTO shard_fdw.consumer_lanes DEFAULT VALUES')).state, '42501', '... nor changed');
+SELECT lives_ok($$ SELECT shard_fdw.register_consumer('log', 'mine', 'id') $$, 'who may read the table can register one');
+SELECT is((SELECT count(*) > 0 FROM shard_fdw.read_batch(NULL::log, 'mine')), true, '... and read');
+RESET ROLE;
+REVOKE SELECT ON log FROM shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::log, ''mine'')')).state, '42501', '... as long as he may');
+SELECT is((error_of('SELECT shard_fdw.register_consumer(''log'', ''more'', ''id'')')).state, '42501', '... register, too');
+RESET ROLE;
+
+-- What is refused
+CREATE FOREIGN TABLE loose (id bigint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '2');
+CREATE FOREIGN TABLE numberless (v text) SERVER shards OPTIONS (shards '2', commit_order 'true');
+CREATE TABLE plain (id int);
+SELECT is(error_of('SELECT shard_fdw.' || call)::text, wanted, call) FROM (VALUES
+  ('register_consumer(''loose'', ''c'', ''id'')', '(55000,"foreign table ""loose"" has no commit order","A row may become visible after a row of its shard with a greater value, and a consumer would miss it.","Set option ""commit_order"" of the foreign table to true.")'),
+  ('register_consumer(''numberless'', ''c'', ''v'')', '(55000,"foreign table ""numberless"" has no column with option ""sequence""","A row may become visible after a row of its shard with a greater value, and a consumer would miss it.","Give a column of the foreign table the option ""sequence"".")'),
+  ('register_consumer(''log'', ''e'', ''v'')', '(0A000,"cannot read foreign table ""log"" in order of column ""v""","Only column ""id"", with option ""sequence"", shows the order in which rows have been committed.","")'),
+  ('register_consumer(''log'', ''c'', ''id'')', '(42710,"consumer ""c"" of foreign table ""log"" already exists","","")'),
+  ('register_consumer(''plain'', ''c'', ''id'')', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
+  ('read_batch(NULL::log, ''none'')', '(42704,"consumer ""none"" of foreign table ""log"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")'),
+  ('read_batch(NULL::log, NULL)', '(22004,"the consumer must not be null","","")'),
+  ('read_batch(NULL::log, ''c'', 0)', '(22023,"the number of rows must be at least 1","","")'),
+  ('read_batch(NULL::int, ''c'')', '(42804,"the first argument of read_batch() must have the row type of a foreign table","","Write NULL::log for foreign table ""log"".")'),
+  ('read_batch(NULL::plain, ''c'')', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
+  ('drop_consumer(''log'', ''none'')', '(42704,"consumer ""none"" of foreign table ""log"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")')) t(call, wanted);
+ALTER FOREIGN TABLE log OPTIONS (SET commit_order 'false');
+SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::log, ''c'')')).state, '55000', 'a table that has lost its commit order');
+ALTER FOREIGN TABLE log OPTIONS (SET commit_order 'true');
+SELECT lives_ok($$ SELECT shard_fdw.drop_consumer('log', 'c') $$, 'a consumer is dropped');
+SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::log, ''c'')')).state, '42704', '... and gone');
+DROP FOREIGN TABLE log CASCADE;
+SELECT is_empty('SELECT * FROM shard_fdw.consumer_registry', 'with a table its consumers go');
+SELECT is_empty('SELECT * FROM shard_fdw.consumer_lanes', '... and their watermarks');
+
+--
+-- dequeue
+--
+
+CREATE FOREIGN TABLE "Job %" (n int, gone int, v text) SERVER shards OPTIONS (shards '3', route 'round_robin');
+ALTER FOREIGN TABLE "Job %" DROP gone;
+INSERT INTO "Job %" SELECT g, g FROM generate_series(1, 30) g;
+CREATE TABLE jobs_before AS SELECT * FROM "Job %";
+CREATE TABLE jobs AS SELECT 0 AS batch, * FROM shard_fdw.dequeue(NULL::"Job %", 4, 'n');
+SELECT is((SELECT count(*) FROM jobs), 4::bigint, 'rows are dequeued');
+SELECT is((SELECT array_agg(n - lag) FROM (SELECT n, lag(n) OVER (ORDER BY n) AS lag FROM jobs) t WHERE lag IS NOT NULL), '{3,3,3}', '... of one shard, in order');
+SELECT is((SELECT count(*) FROM "Job %"), 26::bigint, '... and are gone');
+DO $$
+BEGIN
+  FOR i IN 1 .. 20 LOOP
+    INSERT INTO jobs SELECT i, * FROM shard_fdw.dequeue(NULL::"Job %", 3);
+  END LOOP;
+END $$;
+SELECT set_eq('SELECT n, v FROM jobs', 'SELECT * FROM jobs_before', 'each row comes');
+SELECT is((SELECT count(*) FROM jobs), 30::bigint, '... once');
+SELECT is_empty($$ SELECT * FROM shard_fdw.dequeue(NULL::"Job %") $$, 'then there are none');
+INSERT INTO "Job %" VALUES (1), (2), (3);
+SELECT is(error_of('SELECT shard_fdw.dequeue(' || args || ')')::text, wanted, args) FROM (VALUES
+  ('NULL::"Job %", 0', '(22023,"the number of rows must be at least 1","","")'),
+  ('NULL::"Job %", 1, ''x''', '(42703,"column ""x"" of foreign table ""Job %"" does not exist","","")'),
+  ('NULL::plain', '(42809,"""plain"" is not a foreign table of shard_fdw","","")')) t(args, wanted);
+GRANT SELECT ON "Job %" TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is((error_of('SELECT shard_fdw.dequeue(NULL::"Job %")')).state, '42501', 'dequeue wants the privileges to lock and to delete');
+RESET ROLE;
+GRANT DELETE, UPDATE ON "Job %" TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::"Job %")), 1::bigint, '... and nothing else');
+RESET ROLE;
+
+-- The recipe with the bare ctid takes rows of other shards, too.
+CREATE FOREIGN TABLE bare (n int) SERVER shards OPTIONS (shards '3', route 'round_robin');
+INSERT INTO bare SELECT generate_series(1, 30);
+WITH d AS (DELETE FROM bare WHERE ctid = ANY (ARRAY(SELECT ctid FROM bare LIMIT 4)) RETURNING *) SELECT count(*) > 4 AS too_many FROM d \gset
+SELECT ok(:'too_many', 'why not the bare ctid');
+-- Conditions on tableoid.
+SELECT is((SELECT count(*) FROM bare WHERE tableoid = 'bare_1'::regclass), (SELECT count(*) FROM bare_1), 'tableoid');
+SELECT is((SELECT count(*) FROM bare WHERE tableoid = 'bare'::regclass), 0::bigint, '... of the table itself');
+SELECT is((SELECT count(*) FROM bare WHERE tableoid <> 'bare_1'::regclass), (SELECT count(*) FROM bare_0) + (SELECT count(*) FROM bare_2), '... other than');
+CREATE TABLE child () INHERITS (bare_2);
+INSERT INTO child VALUES (1), (2);
+SELECT is((SELECT count(*) FROM bare WHERE tableoid = 'child'::regclass), 2::bigint, '... of a child of a shard');
+
+SELECT * FROM finish();
+ROLLBACK;
