@@ -241,15 +241,14 @@ CREATE TABLE shard_fdw.consumer_registry (
 COMMENT ON TABLE shard_fdw.consumer_registry
 IS 'who reads which tables bit by bit; written by register_consumer() and drop_consumer()';
 
+-- No foreign key: a parallel restore may fill this table first.
 CREATE TABLE shard_fdw.consumer_lanes (
   logical regclass NOT NULL,
   consumer text NOT NULL,
   shard regclass NOT NULL,
   watermark bigint,
   last_read timestamptz,
-  PRIMARY KEY (logical, consumer, shard),
-  FOREIGN KEY (logical, consumer)
-    REFERENCES shard_fdw.consumer_registry ON DELETE CASCADE
+  PRIMARY KEY (logical, consumer, shard)
 );
 COMMENT ON TABLE shard_fdw.consumer_lanes
 IS 'the last id of each shard that a consumer has read; written by read_batch()';

@@ -154,7 +154,10 @@ shard_on_drop(PG_FUNCTION_ARGS)
 					 " WHERE object_type OPERATOR(pg_catalog.=) 'foreign table')");
 	execute_registry("DELETE FROM shard_fdw.consumer_lanes WHERE shard OPERATOR(pg_catalog.=) ANY"
 					 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
-					 " WHERE object_type OPERATOR(pg_catalog.=) ANY ('{table,foreign table}'))");
+					 " WHERE object_type OPERATOR(pg_catalog.=) ANY ('{table,foreign table}'))"
+					 " OR logical OPERATOR(pg_catalog.=) ANY"
+					 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
+					 " WHERE object_type OPERATOR(pg_catalog.=) 'foreign table')");
 	SPI_finish();
 	PG_RETURN_NULL();
 }
@@ -226,6 +229,8 @@ shard_drop_consumer(PG_FUNCTION_ARGS)
 	SPI_connect();
 	check_consumer(relid, consumer);
 	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_registry WHERE %s",
+							  consumer_condition(relid, consumer)));
+	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_lanes WHERE %s",
 							  consumer_condition(relid, consumer)));
 	SPI_finish();
 	PG_RETURN_VOID();

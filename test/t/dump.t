@@ -76,6 +76,20 @@ $node->safe_psql('postgres', q{
 	CREATE FOREIGN TABLE hashed (k text, n int) SERVER shards OPTIONS (shards '4', route 'hash', key 'n, k');
 	INSERT INTO hashed SELECT 'k' || g, g FROM generate_series(1, 50) g;
 
+	-- lanes, and a consumer that has read some of them
+	CREATE FOREIGN TABLE lanes (id bigint OPTIONS (sequence 'always'), v text)
+	SERVER shards OPTIONS (shards '3', max_shards '10', commit_order 'true');
+	DO $$ BEGIN
+	  FOR i IN 0 .. 2 LOOP
+	    PERFORM set_config('shard_fdw.shard', i::text, false);
+	    INSERT INTO lanes (v) SELECT g FROM generate_series(1, 5) g;
+	  END LOOP;
+	  RESET shard_fdw.shard;
+	END $$;
+	SELECT shard_fdw.register_consumer('lanes', 'reader', 'id');
+	SELECT count(*) FROM shard_fdw.read_batch(NULL::lanes, 'reader', 3);
+	SELECT count(*) FROM shard_fdw.read_batch(NULL::lanes, 'reader', 2);
+
 	-- an unlogged template, and a sub-shard
 	CREATE UNLOGGED TABLE quick_model (a int);
 	CREATE FOREIGN TABLE quick (a int) SERVER shards OPTIONS (shards '2', template 'quick_model');
@@ -163,6 +177,8 @@ my %facts = (
 		SELECT * FROM kept ORDER BY id;
 		SELECT * FROM quick ORDER BY a;
 		SELECT *, tableoid::regclass FROM hashed ORDER BY n;
+		SELECT *, tableoid::regclass FROM lanes ORDER BY id;
+		SELECT logical, consumer, role, shard, watermark, last_read FROM shard_fdw.consumers ORDER BY shard::text;
 		SELECT * FROM kinds_seen ORDER BY 1;
 		SELECT * FROM total;
 		SELECT twice, kind FROM log_3 ORDER BY id},
@@ -218,11 +234,17 @@ sub takes_inserts
 			INSERT INTO quick VALUES (1), (2);
 			INSERT INTO hashed SELECT k, n + 1000 FROM hashed;
 			INSERT INTO kept (v) VALUES ('c');
+			SET LOCAL shard_fdw.shard = 1;
+			INSERT INTO lanes (v) VALUES ('more') RETURNING id > 42;
+			SELECT id FROM shard_fdw.read_batch(NULL::lanes, 'reader', 100, 1000);
+			SELECT id FROM shard_fdw.read_batch(NULL::lanes, 'reader', 100, 1000) WHERE id < 40;
+			SELECT count(*) FROM shard_fdw.read_batch(NULL::lanes, 'reader', 100, 1000);
+			RESET shard_fdw.shard;
 			SELECT count(*) FROM shard_fdw.leases
 			 WHERE logical = 'log'::regclass AND shard::text IN ('log_5', 'log_6', 'log_11');
 			ROLLBACK;
 		}),
-		"3|1|t|t\n30|3|v\n0", "$title: takes inserts on both routes")
+		"3|1|t|t\n30|3|v\nt\n3\n13\n23\n33\n43\n31\n4\n0", "$title: takes inserts on both routes")
 	  or return;
 	my ($state) = sqlstate($node, 'INSERT INTO log_5 (kind) VALUES (1)',
 		database => $database);
