@@ -296,6 +296,7 @@ open_target(ShardInsert *insert, int ordinal)
 	bool		is_local = member->is_local;
 	bool		sees_rows = member->sees_rows;
 	bool		has_place = member->modulus > 0;
+	int			nchecked = 0;
 	ShardTarget *target;
 	ResultRelInfo *rri;
 	ResultRelInfo *top;
@@ -313,6 +314,8 @@ open_target(ShardInsert *insert, int ordinal)
 
 	target = palloc0(sizeof(ShardTarget));
 	target->sequence = member->sequence;
+	target->stride = member->stride;
+	target->slot_number = member->slot;
 	rel = table_open(member->relid, NoLock);
 	target->rri = rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(rri, rel, 0, top, estate->es_instrument);
@@ -382,15 +385,20 @@ open_target(ShardInsert *insert, int ordinal)
 
 	/*
 	 * If the placement is all there is to check, there is nothing to check:
-	 * the route has just seen to it, and nobody changes the row any more.
+	 * the route has just seen to the hash, and shard_fill_sequence() to the
+	 * id, and nobody changes the row any more.
 	 */
-	if (has_place && table->route == SHARD_ROUTE_HASH &&
-		insert->pinned < 0 && RelationGetDescr(rel)->constr != NULL &&
-		RelationGetDescr(rel)->constr->num_check == 1 &&
+	if (has_place && table->route == SHARD_ROUTE_HASH && insert->pinned < 0)
+		nchecked++;
+	if (target->stride > 0 && table->seq_always && !insert->takes_ids &&
+		insert->on_conflict != ONCONFLICT_UPDATE)
+		nchecked++;
+	if (nchecked > 0 && RelationGetDescr(rel)->constr != NULL &&
+		RelationGetDescr(rel)->constr->num_check == nchecked &&
 		!(rri->ri_TrigDesc != NULL &&
 		  (rri->ri_TrigDesc->trig_insert_before_row ||
 		   rri->ri_TrigDesc->trig_update_before_row)))
-		rri->shard_check_exprs = palloc0(sizeof(ExprState *));
+		rri->shard_check_exprs = palloc0(sizeof(ExprState *) * nchecked);
 
 	target->is_logical = rri->ri_FdwRoutine != NULL &&
 		rri->ri_FdwRoutine->GetForeignRelSize == shardGetForeignRelSize;

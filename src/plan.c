@@ -446,7 +446,7 @@ may_have_ids(const ShardMember *member, const ShardIds *ids)
 	if (!ids->known || !member->is_slot_valid || member->has_children)
 		return true;
 	for (int i = 0; i < ids->n; i++)
-		if (shard_id_in_slot(member, ids->ids[i]))
+		if (shard_id_in_slot(ids->ids[i], member->stride, member->slot))
 			return true;
 	return false;
 }

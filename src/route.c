@@ -331,9 +331,13 @@ shard_route_by_id(ShardTable *table, TupleTableSlot *row)
 		type == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
 
 	for (int i = 0; i < table->nopen; i++)
-		if (table->members[table->open[i]].stride > 0 &&
-			shard_id_in_slot(&table->members[table->open[i]], id))
+	{
+		ShardMember *member = &table->members[table->open[i]];
+
+		if (member->stride > 0 &&
+			shard_id_in_slot(id, member->stride, member->slot))
 			return table->open[i];
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_CHECK_VIOLATION),
 			 errmsg("no shard of foreign table \"%s\" takes the row",

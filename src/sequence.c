@@ -117,13 +117,12 @@ shard_in_slot_clause(int stride, int slot, Expr *id)
 
 /*
  * shard_id_in_slot
- *		May the member hold this id?
+ *		May a shard with this slot hold this id?  With a stride of 0, any.
  */
 bool
-shard_id_in_slot(const ShardMember *member, int64 id)
+shard_id_in_slot(int64 id, int stride, int slot)
 {
-	return member->stride == 0 ||
-		slot_of(id, member->stride) == member->slot % member->stride;
+	return stride == 0 || slot_of(id, stride) == slot % stride;
 }
 
 /*
@@ -506,6 +505,15 @@ shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 				 errhint("Give it one with SELECT shard_fdw.reset_sequences().")));
 	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(insert->estate));
 	id = nextval_internal(target->sequence, false);
+	if (!shard_id_in_slot(id, target->stride, target->slot_number))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("sequence \"%s\" does not give ids of shard \"%s\"",
+						get_rel_name(target->sequence),
+						RelationGetRelationName(target->rri->ri_RelationDesc)),
+				 errdetail("It has given " INT64_FORMAT "; the shard holds ids of slot %d of %d.",
+						   id, target->slot_number, target->stride),
+				 errhint("Set the sequence to such an id, and its increment to the stride.")));
 	set_column(row, attno,
 			   type == INT2OID ? Int16GetDatum((int16) id) :
 			   type == INT4OID ? Int32GetDatum((int32) id) :

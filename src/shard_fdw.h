@@ -156,6 +156,8 @@ typedef struct ShardTarget
 	bool		sees_rows;		/* a default may look at other rows */
 	bool		is_logical;		/* the shard is a logical table itself */
 	Oid			sequence;		/* of the shard, or InvalidOid */
+	int			stride;			/* which ids the shard holds; 0: unknown */
+	int			slot_number;
 
 	/* ON CONFLICT; owned by conflict.c. */
 	List	   *arbiters;		/* indexes that detect a conflict; NIL: all */
@@ -249,7 +251,7 @@ extern int	shard_find_place(const ShardTable *table, uint64 hash);
 
 /* in sequence.c */
 extern Expr *shard_in_slot_clause(int stride, int slot, Expr *id);
-extern bool shard_id_in_slot(const ShardMember *member, int64 id);
+extern bool shard_id_in_slot(int64 id, int stride, int slot);
 extern bool shard_is_slot(Node *expr);
 extern bool shard_read_slot(Node *expr, Oid shard, Oid logical,
 							AttrNumber attno, int *stride, int *slot);

@@ -69,7 +69,7 @@ BEGIN
     '... the indexes, too');
   RETURN NEXT is((SELECT count(*) FROM pg_constraint JOIN pg_inherits ON inhrelid = conrelid WHERE inhparent = 'items'::regclass AND contype = 'f'),
     count::bigint, '... the foreign keys, too');
-  RETURN NEXT is((SELECT count(*) FROM pg_class WHERE relnamespace = 'shard_fdw'::regnamespace AND relkind IN ('r', 'i')), 0::bigint,
+  RETURN NEXT is((SELECT count(*) FROM pg_class WHERE relname LIKE 'reshard\_%'), 0::bigint,
     '... and nothing is left over');
 END $$;
 SET LOCAL shard_fdw.shard = 1;

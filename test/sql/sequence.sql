@@ -189,6 +189,15 @@ SELECT results_eq('INSERT INTO other (v) VALUES (''t''), (''u'') RETURNING id, v
 INSERT INTO other (v) SELECT 'x' FROM generate_series(1, 10);
 SELECT results_eq('SELECT count(*), max(id) FROM turned WHERE more = 7', 'VALUES (12::bigint, 11 * 1024 + 3::bigint)', '... batches');
 
+-- A sequence that somebody has set to ids of another shard.
+SAVEPOINT s;
+SELECT setval('few_0_id_seq', 6);
+SET LOCAL shard_fdw.shard = 0;
+SELECT is(error_of('INSERT INTO few (v) VALUES (''x'')')::text,
+  '(23514,"sequence ""few_0_id_seq"" does not give ids of shard ""few_0""","It has given 8; the shard holds ids of slot 1 of 2.","Set the sequence to such an id, and its increment to the stride.")',
+  'a sequence out of its slot');
+ROLLBACK TO s;
+
 -- by_default
 CREATE FOREIGN TABLE loose (id int OPTIONS (sequence 'by_default'), v text) SERVER shards OPTIONS (shards '2');
 SET LOCAL shard_fdw.shard = 1;
