@@ -50,7 +50,7 @@ SELECT is_empty('SELECT * FROM shard_fdw.leases WHERE lane', '... and takes no l
 INSERT INTO log (v) VALUES ('x');
 SELECT is((SELECT count(*) FROM shard_fdw.leases WHERE logical = 'log'::regclass AND lane AND pid = pg_backend_pid()), 1::bigint, 'view leases shows the lane');
 SELECT is((SELECT sum(sessions) FROM shard_fdw.shards WHERE logical = 'log'::regclass), 1::numeric, '... and view shards one session');
-DELETE FROM log;
+TRUNCATE log RESTART IDENTITY;
 CREATE SERVER ordered FOREIGN DATA WRAPPER shard_fdw OPTIONS (commit_order 'true');
 CREATE FOREIGN TABLE turning (a int) SERVER ordered OPTIONS (shards '2', route 'round_robin');
 SELECT is((error_of('INSERT INTO turning VALUES (1)')).state, '55000', 'round robin by default of the server');
