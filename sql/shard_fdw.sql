@@ -170,8 +170,8 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.last_shard()
 IS 'the shard that this session''s last row went to';
 
--- The numbers are LEASE_LOCK_KIND and LANE_LOCK_KIND in route.c.  A prepared
--- transaction that has a lane has no pid.
+-- The numbers are SHARD_LEASE_LOCK_KIND and SHARD_LANE_LOCK_KIND in
+-- shard_fdw.h.  A prepared transaction that has a lane has no pid.
 CREATE VIEW shard_fdw.leases AS
 SELECT i.inhparent::regclass AS logical,
        c.oid::regclass AS shard,

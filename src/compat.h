@@ -20,6 +20,7 @@
 #include "access/tupconvert.h"
 #include "access/tableam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -45,6 +46,17 @@
 #define shard_class_ownercheck(relid, roleid) \
 	object_ownercheck(RelationRelationId, relid, roleid)
 #endif
+
+static inline bool
+shard_may_use_schema(Oid schema)
+{
+#if PG_VERSION_NUM < 160000
+	return pg_namespace_aclcheck(schema, GetUserId(), ACL_USAGE) == ACLCHECK_OK;
+#else
+	return object_aclcheck(NamespaceRelationId, schema, GetUserId(),
+						   ACL_USAGE) == ACLCHECK_OK;
+#endif
+}
 
 /* 16 renamed relfilenodes to relfilenumbers in the relation cache. */
 #if PG_VERSION_NUM < 160000

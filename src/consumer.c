@@ -26,6 +26,7 @@
 #include "commands/event_trigger.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -36,6 +37,9 @@ PG_FUNCTION_INFO_V1(shard_drop_consumer);
 PG_FUNCTION_INFO_V1(shard_read_batch);
 PG_FUNCTION_INFO_V1(shard_dequeue);
 PG_FUNCTION_INFO_V1(shard_on_drop);
+
+/* The watermark of a shard that has not been read. */
+#define NO_WATERMARK	"-9223372036854775808"
 
 /*
  * Run a command on the tables of consumers, as their owner.  SPI is
@@ -81,6 +85,14 @@ check_consumable(Oid relid)
 				 !table->commit_order ?
 				 errhint("Set option \"commit_order\" of the foreign table to true.") :
 				 errhint("Give a column of the foreign table the option \"sequence\".")));
+	for (int i = 0; i < table->nmembers; i++)
+		if (!table->members[i].is_local || table->members[i].has_children)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("consumers cannot read foreign table \"%s\"",
+							get_rel_name(relid)),
+					 errdetail("Shard \"%s\" is a foreign table or has inheritance children, whose rows are not in the shard's order.",
+							   get_rel_name(table->members[i].relid))));
 	return get_attname(relid, table->seq_attno, false);
 }
 
@@ -127,6 +139,22 @@ check_consumer(Oid relid, const char *consumer)
 static void
 update_lanes(Oid relid, const char *consumer)
 {
+	LOCKTAG		tag;
+
+	if (execute_registry(psprintf("SELECT FROM shard_fdw.list_shards(%u) l WHERE NOT EXISTS"
+								  " (SELECT FROM shard_fdw.consumer_lanes k WHERE %s AND k.shard OPERATOR(pg_catalog.=) l.shard) LIMIT 1",
+								  relid, consumer_condition(relid, consumer))) == 0)
+		return;
+
+	/* Somebody who is at it need not be waited for. */
+	tag.locktag_field1 = MyDatabaseId;
+	tag.locktag_field2 = relid;
+	tag.locktag_field3 = 0;
+	tag.locktag_field4 = SHARD_CONSUMER_LOCK_KIND;
+	tag.locktag_type = LOCKTAG_ADVISORY;
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return;
 	execute_registry(psprintf("INSERT INTO shard_fdw.consumer_lanes (logical, consumer, shard)"
 							  " SELECT %u, %s, l.shard FROM shard_fdw.list_shards(%u) l"
 							  " WHERE NOT EXISTS (SELECT FROM shard_fdw.consumer_lanes k WHERE %s AND k.shard OPERATOR(pg_catalog.=) l.shard)"
@@ -184,6 +212,9 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("register_consumer()");
 	shard_check_logical(relid);
 	LockRelationOid(relid, AccessShareLock);
+	/* Wait for those that may have begun to write before there were lanes. */
+	LockRelationOid(relid, ShareLock);
+	UnlockRelationOid(relid, ShareLock);
 	acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
 	if (acl != ACLCHECK_OK)
 		aclcheck_error(acl, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
@@ -278,6 +309,8 @@ column_list(Relation rel, const char *prefix)
 			appendStringInfo(&buf, "%s%s%s", buf.len > 0 ? ", " : "", prefix,
 							 quote_identifier(NameStr(att->attname)));
 	}
+	if (buf.len == 0)
+		appendStringInfoString(&buf, "NULL");
 	return buf.data;
 }
 
@@ -309,6 +342,33 @@ return_rows(ReturnSetInfo *rsinfo, Relation rel)
 	}
 	pfree(values);
 	pfree(isnull);
+}
+
+/*
+ * Raise an error if the shard gives ids that the consumer takes for read.
+ */
+static void
+check_not_behind(Oid relid, const char *consumer, Oid shard,
+				 const char *watermark)
+{
+	ShardTable *table = shard_table_get(relid);
+	int			ordinal = shard_table_find(table, shard);
+	Oid			sequence = ordinal < 0 ? InvalidOid :
+		table->members[ordinal].sequence;
+
+	if (!OidIsValid(sequence) ||
+		execute_registry(psprintf("SELECT FROM pg_catalog.pg_sequence WHERE seqrelid OPERATOR(pg_catalog.=) %u::pg_catalog.oid"
+								  " AND (CASE WHEN seqincrement OPERATOR(pg_catalog.>) 0 THEN COALESCE(pg_catalog.pg_sequence_last_value(%u::pg_catalog.regclass), seqstart OPERATOR(pg_catalog.-) seqincrement) END)"
+								  " OPERATOR(pg_catalog.>=) pg_catalog.int8 '%s'",
+								  sequence, sequence, watermark)) > 0 ||
+		strcmp(watermark, NO_WATERMARK) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("ids of shard \"%s\" have gone back", get_rel_name(shard)),
+			 errdetail("Consumer \"%s\" has read it up to %s, and its sequence is behind that.",
+					   consumer, watermark),
+			 errhint("Set the sequence past the ids that have been read, or drop the consumer and register it anew.")));
 }
 
 static int
@@ -361,7 +421,7 @@ shard_read_batch(PG_FUNCTION_ARGS)
 									   " FROM shard_fdw.consumer_lanes k"
 									   " JOIN shard_fdw.list_shards(%u) l ON l.shard OPERATOR(pg_catalog.=) k.shard"
 									   " WHERE k.%s ORDER BY k.last_read NULLS FIRST, l.ordinal",
-									   "-9223372036854775808", relid,
+									   NO_WATERMARK, relid,
 									   consumer_condition(relid, consumer)));
 	lanes = palloc_array(Oid, Max(nlanes, 1));
 	watermarks = palloc_array(char *, Max(nlanes, 1));
@@ -390,17 +450,20 @@ shard_read_batch(PG_FUNCTION_ARGS)
 								 watermarks[i], bound), false, 1) != SPI_OK_SELECT)
 			elog(ERROR, "could not look for rows");
 		if (SPI_processed == 0)
+		{
+			check_not_behind(relid, consumer, lanes[i], watermarks[i]);
 			continue;
+		}
 
 		/* Others may read it just now, or have moved the watermark. */
 		if (execute_registry(psprintf("SELECT COALESCE(watermark, pg_catalog.int8 '%s') FROM shard_fdw.consumer_lanes"
 									  " WHERE %s AND shard OPERATOR(pg_catalog.=) %u FOR UPDATE SKIP LOCKED",
-									  "-9223372036854775808",
+									  NO_WATERMARK,
 									  consumer_condition(relid, consumer),
 									  lanes[i])) == 0)
 			continue;
 		last = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-		if (SPI_execute(psprintf("SELECT %s, %s %s %s%s ORDER BY %s LIMIT %d",
+		if (SPI_execute(psprintf("SELECT %s, %s %s %s%s ORDER BY %s FETCH FIRST %d ROWS WITH TIES",
 								 column_list(logical, ""), column, rows, last,
 								 bound, column, max_rows),
 						false, 0) != SPI_OK_SELECT)

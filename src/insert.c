@@ -314,6 +314,7 @@ open_target(ShardInsert *insert, int ordinal)
 
 	target = palloc0(sizeof(ShardTarget));
 	target->sequence = member->sequence;
+	target->owns_sequence = member->owns_sequence;
 	target->stride = member->stride;
 	target->slot_number = member->slot;
 	rel = table_open(member->relid, NoLock);

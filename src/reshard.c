@@ -144,6 +144,13 @@ lock_old_shards(Relation logical)
 						shard_route_name(table->route)),
 				 errdetail("Only with route \"hash\" the number of shards decides where rows are."),
 				 errhint("Add shards with SELECT shard_fdw.create_shards().")));
+	if (table->commit_order)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot reshard foreign table \"%s\"",
+						RelationGetRelationName(logical)),
+				 errdetail("It has option \"commit_order\": the rows of a new shard would not be in the order of their commits, and consumers would read them once more."),
+				 errhint("Set option \"commit_order\" to false, and drop the table's consumers.")));
 	if (result == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -33,13 +33,6 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-/*
- * The user-visible advisory locks have 1 or 2 here.  The leases view shows
- * these numbers as "objsubid"; see shard_fdw.sql.
- */
-#define LEASE_LOCK_KIND		28784	/* 0x7070 */
-#define LANE_LOCK_KIND		28785
-
 int			shard_pinned = -1;
 Oid			shard_last = InvalidOid;
 
@@ -49,7 +42,7 @@ lease_tag(LOCKTAG *tag, Oid shard, uint32 level)
 	tag->locktag_field1 = MyDatabaseId;
 	tag->locktag_field2 = shard;
 	tag->locktag_field3 = level;
-	tag->locktag_field4 = LEASE_LOCK_KIND;
+	tag->locktag_field4 = SHARD_LEASE_LOCK_KIND;
 	tag->locktag_type = LOCKTAG_ADVISORY;
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
@@ -142,7 +135,7 @@ static void
 lane_tag(LOCKTAG *tag, Oid shard)
 {
 	lease_tag(tag, shard, 0);
-	tag->locktag_field4 = LANE_LOCK_KIND;
+	tag->locktag_field4 = SHARD_LANE_LOCK_KIND;
 }
 
 /*
@@ -214,6 +207,17 @@ route_by_lane(ShardTable *table)
 		if (ordinal >= 0 && table->members[ordinal].is_open &&
 			shard_lock_held(&tag, ExclusiveLock))
 			return ordinal;
+		/* It may be gone with a savepoint, and one from before be there. */
+		for (int i = 0; i < table->nopen; i++)
+		{
+			lane_tag(&tag, table->members[table->open[i]].relid);
+			if (shard_lock_held(&tag, ExclusiveLock))
+			{
+				table->lane_shard = table->members[table->open[i]].relid;
+				return table->open[i];
+			}
+		}
+		table->lane_shard = InvalidOid;
 	}
 
 	leased = route_by_session(table);

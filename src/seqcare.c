@@ -9,7 +9,9 @@
 #include "shard_fdw.h"
 
 #include "access/commit_ts.h"
+#include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
@@ -18,6 +20,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(shard_reset_sequences);
 PG_FUNCTION_INFO_V1(shard_own_sequences);
@@ -72,8 +75,16 @@ advance(Oid sequence, int64 floor)
 								increment, name), &isnull);
 	if (increment > 0 && next <= floor)
 	{
+		int64		ahead;
+
+		if (floor > PG_INT64_MAX - increment)
+			ereport(ERROR,
+					(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+					 errmsg("sequence %s cannot go past " INT64_FORMAT, name,
+							floor)));
+
 		/* As far from the start as before, in whole steps. */
-		int64		ahead = (start - floor - 1) % increment;
+		ahead = (start - floor - 1) % increment;
 
 		next = floor + 1 + (ahead < 0 ? ahead + increment : ahead);
 		(void) query_int64(psprintf("SELECT pg_catalog.setval(%u, " INT64_FORMAT ", false)",
@@ -152,6 +163,8 @@ shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 
 		table = shard_table_get(relid);
 		sequence = table->members[shard_table_find(table, lfirst_oid(lc))].sequence;
+		if (!OidIsValid(sequence))
+			continue;
 		return_sequence(rsinfo, sequence,
 						advance(sequence, isnull ? floor : Max(floor, value)));
 	}
@@ -221,9 +234,11 @@ shard_reset_sequences(PG_FUNCTION_ARGS)
 	Relation	rel = open_owned(fcinfo, "reset_sequences()",
 								 ShareRowExclusiveLock);
 	TupleDesc	desc = RelationGetDescr(rel);
+	ShardIdentity identity;
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
+	shard_become_owner(rel, &identity);
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -241,6 +256,7 @@ shard_reset_sequences(PG_FUNCTION_ARGS)
 	}
 	if (shard_is_logical(RelationGetRelid(rel)))
 		shard_reset_shards(rel, rsinfo);
+	shard_be_oneself(&identity);
 	SPI_finish();
 	table_close(rel, NoLock);
 	return (Datum) 0;
@@ -262,11 +278,13 @@ shard_own_sequences(PG_FUNCTION_ARGS)
 	Relation	rel = open_owned(fcinfo, "own_sequences()",
 								 ShareUpdateExclusiveLock);
 	List	   *relids = find_all_inheritors(RelationGetRelid(rel), NoLock, NULL);
+	ShardIdentity identity;
 	ListCell   *lc;
 
-	table_close(rel, NoLock);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	SPI_connect();
+	shard_become_owner(rel, &identity);
+	table_close(rel, NoLock);
 	foreach(lc, relids)
 	{
 		Oid			relid = lfirst_oid(lc);
@@ -303,6 +321,7 @@ shard_own_sequences(PG_FUNCTION_ARGS)
 								 &isnull);
 		}
 	}
+	shard_be_oneself(&identity);
 	SPI_finish();
 	return (Datum) 0;
 }
@@ -312,7 +331,8 @@ shard_own_sequences(PG_FUNCTION_ARGS)
  *		The greatest value of an integer column, as the view "sequences" wants
  *		it; null if there is none or if the caller must not read the column.
  *
- * Strict.
+ * Strict.  The view calls it for tables of all users, so nothing of theirs
+ * must run: no casts, no policies, no wrappers of foreign data.
  */
 Datum
 shard_column_maximum(PG_FUNCTION_ARGS)
@@ -320,10 +340,27 @@ shard_column_maximum(PG_FUNCTION_ARGS)
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *column = NameStr(*PG_GETARG_NAME(1));
 	AttrNumber	attno = get_attnum(relid, column);
+	Oid			type = InvalidOid;
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Form_pg_class form;
+	bool		is_safe = false;
 	int64		result;
 	bool		isnull;
 
-	if (attno == InvalidAttrNumber ||
+	if (HeapTupleIsValid(tuple))
+	{
+		form = (Form_pg_class) GETSTRUCT(tuple);
+		is_safe = (form->relkind == RELKIND_RELATION ||
+				   form->relkind == RELKIND_PARTITIONED_TABLE ||
+				   shard_is_logical(relid)) &&
+			!isOtherTempNamespace(form->relnamespace) &&
+			shard_may_use_schema(form->relnamespace) &&
+			(!form->relrowsecurity || has_bypassrls_privilege(GetUserId()));
+		ReleaseSysCache(tuple);
+	}
+	if (is_safe && attno != InvalidAttrNumber)
+		type = get_atttype(relid, attno);
+	if ((type != INT2OID && type != INT4OID && type != INT8OID) ||
 		(pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
 		 pg_attribute_aclcheck(relid, attno, GetUserId(), ACL_SELECT) != ACLCHECK_OK))
 		PG_RETURN_NULL();

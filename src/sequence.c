@@ -12,7 +12,7 @@
  * shard holds.  With 'by_default', any id may be anywhere.
  *
  * The sequence is found by the default of the shard's column; who inserts
- * through the logical table needs no privilege on it.
+ * through the logical table needs no privilege on it if it is the shard's.
  *
  *-------------------------------------------------------------------------
  */
@@ -326,6 +326,33 @@ shard_sequence_slot(Oid sequence, int stride)
 }
 
 /*
+ * The stride of the sequences that the shards have, for ids of two strides
+ * would be the same sooner or later; or else the one given.
+ */
+static int
+common_stride(const ShardTable *table, int stride)
+{
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		HeapTuple	tuple;
+		int64		increment = 0;
+
+		if (table->members[i].stride > 0)
+			return table->members[i].stride;
+		tuple = SearchSysCache1(SEQRELID,
+								ObjectIdGetDatum(table->members[i].sequence));
+		if (HeapTupleIsValid(tuple))
+		{
+			increment = ((Form_pg_sequence) GETSTRUCT(tuple))->seqincrement;
+			ReleaseSysCache(tuple);
+		}
+		if (increment > 1 && increment <= SHARD_MAX_SHARDS)
+			return (int) increment;
+	}
+	return stride;
+}
+
+/*
  * shard_free_slot
  *		A slot that no shard of the table has, preferably one that none has
  *		had: the next after the greatest.
@@ -358,7 +385,9 @@ shard_free_slot(Oid logical, int stride)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("all %d slots of foreign table \"%s\" are taken", stride,
-						get_rel_name(logical))));
+						get_rel_name(logical)),
+				 errdetail("The sequences of its shards go in steps of %d.",
+						   stride)));
 	return result;
 }
 
@@ -382,12 +411,29 @@ shard_add_sequence(Relation logical, Oid shard, bool is_empty)
 	char	   *shard_name;
 	char	   *sequence;
 	char		identity = '\0';
+	ShardTable *table;
+	int			ordinal;
+	int			stride;
 	int			slot;
+	bool		has_slot;
 
 	if (attno == 0)
 		return;
 	shard_get_options(RelationGetRelid(logical), &options);
-	slot = shard_free_slot(RelationGetRelid(logical), options.max_shards);
+	table = shard_table_get(RelationGetRelid(logical));
+	ordinal = shard_table_find(table, shard);
+	has_slot = ordinal >= 0 && table->members[ordinal].stride > 0;
+	if (has_slot)
+	{
+		/* It has lost its sequence only. */
+		stride = table->members[ordinal].stride;
+		slot = table->members[ordinal].slot;
+	}
+	else
+	{
+		stride = common_stride(table, options.max_shards);
+		slot = shard_free_slot(RelationGetRelid(logical), stride);
+	}
 	att = TupleDescAttr(RelationGetDescr(logical), attno - 1);
 	column = quote_identifier(NameStr(att->attname));
 	shard_name = shard_qualified_name(shard);
@@ -409,13 +455,13 @@ shard_add_sequence(Relation logical, Oid shard, bool is_empty)
 															 get_rel_namespace(shard),
 															 false));
 	shard_execute("CREATE SEQUENCE %s AS %s START %d INCREMENT %d OWNED BY %s.%s",
-				  sequence, format_type_be(att->atttypid), slot,
-				  options.max_shards, shard_name, column);
+				  sequence, format_type_be(att->atttypid), slot, stride,
+				  shard_name, column);
 	shard_execute("ALTER TABLE %s ALTER %s SET DEFAULT nextval(%s), ALTER %s SET NOT NULL",
 				  shard_name, column, quote_literal_cstr(sequence), column);
-	if (always && is_empty)
+	if (always && is_empty && !has_slot)
 		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_slot CHECK (shard_fdw.in_slot(%d, %d, %s))",
-					  shard_name, options.max_shards, slot, column);
+					  shard_name, stride, slot, column);
 }
 
 /*
@@ -504,7 +550,7 @@ shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 				 errdetail("The default of the shard's column is not a call of nextval()."),
 				 errhint("Give it one with SELECT shard_fdw.reset_sequences().")));
 	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(insert->estate));
-	id = nextval_internal(target->sequence, false);
+	id = nextval_internal(target->sequence, !target->owns_sequence);
 	if (!shard_id_in_slot(id, target->stride, target->slot_number))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),

@@ -24,6 +24,14 @@
 
 #include "compat.h"
 
+/*
+ * User-visible advisory locks have 1 or 2 in the tag's fourth field; ours, by
+ * what they are for:
+ */
+#define SHARD_LEASE_LOCK_KIND		28784	/* 0x7070 */
+#define SHARD_LANE_LOCK_KIND		28785
+#define SHARD_CONSUMER_LOCK_KIND	28786
+
 /* The greatest value of option "max_shards". */
 #define SHARD_MAX_SHARDS	65536
 
@@ -64,6 +72,7 @@ typedef struct ShardMember
 
 	/* Column option "sequence"; see sequence.c. */
 	Oid			sequence;		/* what its ids come from, or InvalidOid */
+	bool		owns_sequence;
 	int			stride;			/* which ids it holds; 0: unknown */
 	int			slot;
 	bool		is_slot_valid;	/* ... and that its rows have been checked */
@@ -156,6 +165,7 @@ typedef struct ShardTarget
 	bool		sees_rows;		/* a default may look at other rows */
 	bool		is_logical;		/* the shard is a logical table itself */
 	Oid			sequence;		/* of the shard, or InvalidOid */
+	bool		owns_sequence;	/* nobody else draws from it */
 	int			stride;			/* which ids the shard holds; 0: unknown */
 	int			slot_number;
 

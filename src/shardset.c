@@ -26,6 +26,7 @@
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
@@ -170,19 +171,19 @@ shard_table_init(void)
 }
 
 static bool
-is_user_function(Oid funcid, void *context)
+may_fail(Oid funcid, void *context)
 {
-	return funcid >= FirstNormalObjectId;
+	return funcid >= FirstNormalObjectId || !get_func_leakproof(funcid);
 }
 
 static bool
-contains_user_function(Node *node, void *context)
+contains_failing_function(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
-	if (check_functions_in_node(node, is_user_function, context))
+	if (check_functions_in_node(node, may_fail, context))
 		return true;
-	return expression_tree_walker(node, contains_user_function, context);
+	return expression_tree_walker(node, contains_failing_function, context);
 }
 
 /*
@@ -193,10 +194,11 @@ is_constant_false(Node *expr)
 {
 	/*
 	 * Folding may run functions, so do it only where it can help, and never
-	 * run the owner's functions as somebody who looks at the shard.
+	 * run the owner's functions as somebody who looks at the shard, nor any
+	 * that could fail: those that tell nothing of their arguments do not.
 	 */
 	if (contain_var_clause(expr) || contain_mutable_functions(expr) ||
-		contains_user_function(expr, NULL))
+		contains_failing_function(expr, NULL))
 		return false;
 	expr = eval_const_expressions(NULL, expr);
 	return IsA(expr, Const) && !((Const *) expr)->constisnull &&
@@ -376,9 +378,17 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 		(form->relhastriggers && has_before_row_insert_trigger(relid));
 
 	if (table->seq_attno != 0)
+	{
+		Oid			owner;
+		int32		column;
+
 		member->sequence =
 			shard_default_sequence(relid, get_attname(table->relid,
 													  table->seq_attno, false));
+		member->owns_sequence = OidIsValid(member->sequence) &&
+			sequenceIsOwned(member->sequence, DEPENDENCY_AUTO, &owner,
+							&column) && owner == relid;
+	}
 
 	/* Rows of a table that is to last must not go where they will not. */
 	member->is_open = checks.seal == NULL &&

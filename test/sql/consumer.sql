@@ -146,6 +146,28 @@ DROP FOREIGN TABLE log CASCADE;
 SELECT is_empty('SELECT * FROM shard_fdw.consumer_registry', 'with a table its consumers go');
 SELECT is_empty('SELECT * FROM shard_fdw.consumer_lanes', '... and their watermarks');
 
+-- Ids that go back.
+CREATE FOREIGN TABLE back (id bigint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '1', commit_order 'true');
+SELECT fill('back', 0, 5);
+SELECT shard_fdw.register_consumer('back', 'c', 'id');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::back, 'c')), 5::bigint, 'before ids go back');
+TRUNCATE back RESTART IDENTITY;
+SELECT fill('back', 0, 2);
+SELECT is(error_of('SELECT shard_fdw.read_batch(NULL::back, ''c'')')::text,
+  '(55000,"ids of shard ""back_0"" have gone back","Consumer ""c"" has read it up to 4097, and its sequence is behind that.","Set the sequence past the ids that have been read, or drop the consumer and register it anew.")',
+  'a sequence behind the watermark is no silence');
+SELECT is((error_of('SELECT shard_fdw.reshard(''back'', 2)')).state, '0A000', 'such a table is not resharded');
+SELECT shard_fdw.drop_consumer('back', 'c');
+SELECT shard_fdw.register_consumer('back', 'c', 'id');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::back, 'c')), 2::bigint, '... and a new consumer reads on');
+CREATE TABLE back_child () INHERITS (back_0);
+SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::back, ''c'')')).message, 'consumers cannot read foreign table "back"', 'a shard with children');
+CREATE FOREIGN TABLE hash_order (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k', commit_order 'true');
+SELECT is((error_of('SELECT shard_fdw.reshard(''hash_order'', 3)')).message, 'cannot reshard foreign table "hash_order"', 'nor is a hash table with commit order');
+CREATE FOREIGN TABLE bare_queue () SERVER shards OPTIONS (shards '1');
+INSERT INTO bare_queue DEFAULT VALUES;
+SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::bare_queue)), 1::bigint, 'dequeue from a table without columns');
+
 --
 -- dequeue
 --

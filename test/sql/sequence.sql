@@ -299,5 +299,54 @@ SELECT is((error_of('SELECT shard_fdw.reset_sequences(''serial'')')).state, '425
 SELECT is((error_of('SELECT shard_fdw.own_sequences(''serial'')')).state, '42501', '... and owns nothing');
 RESET ROLE;
 
+-- What is in tables of others must not run for who looks at the view, nor spoil it.
+CREATE TYPE odd AS ENUM ('a');
+CREATE FUNCTION odd_cast(odd) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RAISE 'the cast has run'; END $$;
+CREATE CAST (odd AS bigint) WITH FUNCTION odd_cast(odd);
+CREATE TABLE odd_table (e odd, code text DEFAULT 'A' || nextval('orphan'), j json);
+INSERT INTO odd_table VALUES ('a', 'A1');
+CREATE SEQUENCE odd_seq OWNED BY odd_table.e;
+CREATE SEQUENCE json_seq OWNED BY odd_table.j;
+SELECT is((SELECT count(*) FROM shard_fdw.sequences WHERE tbl = 'odd_table'::regclass AND maximum IS NULL), 3::bigint, 'columns of other types have no maximum');
+CREATE TABLE policed (id serial);
+ALTER TABLE policed ENABLE ROW LEVEL SECURITY;
+GRANT SELECT ON policed TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'policed'::regclass), NULL, 'nor have tables with policies');
+RESET ROLE;
+
+-- The stride stays what it is.
+CREATE FOREIGN TABLE stride (id int OPTIONS (sequence 'always'), v int) SERVER shards OPTIONS (shards '2', max_shards '4');
+ALTER FOREIGN TABLE stride OPTIONS (SET max_shards '6');
+SELECT shard_fdw.create_shards('stride', 2);
+SELECT is((error_of('SELECT shard_fdw.create_shards(''stride'', 1)'))::text, '(54000,"all 4 slots of foreign table ""stride"" are taken","The sequences of its shards go in steps of 4.","")', 'more slots than the stride');
+DO $$ BEGIN
+  FOR i IN 0 .. 3 LOOP
+    PERFORM set_config('shard_fdw.shard', i::text, true);
+    INSERT INTO stride (v) SELECT generate_series(1, 20);
+  END LOOP;
+  PERFORM set_config('shard_fdw.shard', '-1', true);
+END $$;
+SELECT is((SELECT count(DISTINCT id) FROM stride), 80::bigint, 'ids are different when max_shards has changed');
+
+-- A sequence that has been dropped.
+DROP SEQUENCE stride_1_id_seq CASCADE;
+DO $$ BEGIN PERFORM shard_fdw.reset_sequences('stride'); END $$;
+SET LOCAL shard_fdw.shard = 1;
+INSERT INTO stride (v) VALUES (21) RETURNING id \gset
+SELECT is(:id, 82, 'a sequence that was dropped is made anew, for the same slot');
+RESET shard_fdw.shard;
+
+-- Another's sequence as a shard's default.
+GRANT CREATE ON SCHEMA sequence_test TO shard_user;
+CREATE SEQUENCE secret;
+SET LOCAL ROLE shard_user;
+CREATE FOREIGN TABLE sly (id bigint OPTIONS (sequence 'by_default'), v int) SERVER shards OPTIONS (shards '1');
+INSERT INTO sly (v) VALUES (1);
+ALTER TABLE sly_0 ALTER id SET DEFAULT nextval('secret');
+SELECT is((error_of('INSERT INTO sly (v) VALUES (1)')).state, '42501', 'a sequence that is not the shard''s wants a privilege');
+RESET ROLE;
+
+
 SELECT * FROM finish();
 ROLLBACK;
