@@ -162,6 +162,31 @@ is($node->safe_psql('postgres', 'SELECT sum(n), count(*), count(DISTINCT k) FROM
 $node->safe_psql('postgres',
 	'ALTER DATABASE postgres RESET session_preload_libraries');
 
+# Several sessions dequeue: each row is given out once, and nobody waits.
+
+$node->safe_psql('postgres', q{
+	CREATE FOREIGN TABLE jobs (id int, v text)
+	  SERVER shards OPTIONS (shards '4', route 'round_robin');
+	CREATE TABLE taken (id int);
+	INSERT INTO jobs SELECT g, repeat('x', g % 100) FROM generate_series(1, 20000) g;
+});
+pgbench_run($node, 'dequeue', q{
+\set end random(1, 10)
+BEGIN;
+SET LOCAL lock_timeout = '5s';
+INSERT INTO taken SELECT id FROM shard_fdw.dequeue(NULL::jobs, 50);
+SELECT pg_sleep(0.002);
+\if :end = 1
+ROLLBACK;
+\else
+COMMIT;
+\endif
+}, '-c', '8', '-j', '4', '-t', '60');
+is($node->safe_psql('postgres', q{
+		SELECT count(*) > 10000, count(*) = count(DISTINCT id),
+		       count(*) + (SELECT count(*) FROM jobs) FROM taken}),
+	't|t|20000', 'dequeue: no row is lost, none is given out twice');
+
 # A new session for every transaction.
 
 $node->safe_psql('postgres', 'TRUNCATE log');
