@@ -364,6 +364,21 @@ copy_foreign_keys(Relation source, const char *source_name, Oid shard)
 }
 
 /*
+ * shard_set_trigger_state
+ *		Have a trigger fire as this value of pg_trigger.tgenabled says.  SPI is
+ *		connected.
+ */
+void
+shard_set_trigger_state(Oid relid, const char *name, char state)
+{
+	shard_execute("ALTER TABLE %s %s TRIGGER %s", shard_qualified_name(relid),
+				  state == TRIGGER_DISABLED ? "DISABLE" :
+				  state == TRIGGER_FIRES_ALWAYS ? "ENABLE ALWAYS" :
+				  state == TRIGGER_FIRES_ON_REPLICA ? "ENABLE REPLICA" : "ENABLE",
+				  quote_identifier(name));
+}
+
+/*
  * Copy triggers, and whether they fire.
  */
 static void
@@ -390,12 +405,8 @@ copy_triggers(Relation source, Oid shard)
 		execute_parsed((Node *) stmt, def);
 
 		if (trigger->tgenabled != TRIGGER_FIRES_ON_ORIGIN)
-			shard_execute("ALTER TABLE %s %s TRIGGER %s",
-						  shard_qualified_name(shard),
-						  trigger->tgenabled == TRIGGER_DISABLED ? "DISABLE" :
-						  trigger->tgenabled == TRIGGER_FIRES_ALWAYS ?
-						  "ENABLE ALWAYS" : "ENABLE REPLICA",
-						  quote_identifier(trigger->tgname));
+			shard_set_trigger_state(shard, trigger->tgname,
+									trigger->tgenabled);
 	}
 }
 

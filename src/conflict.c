@@ -60,14 +60,7 @@ shard_check_route_for_conflict(const ShardTable *table)
 				 errdetail("A row is checked against the one shard it goes to, so a conflicting row in another shard would not be seen."),
 				 errhint("Insert without ON CONFLICT, insert into one shard, or use a table with route \"hash\".")));
 	if (table->key == NULL)
-	{
-		ShardOptions options;
-
-		/* To say what is wrong with it. */
-		shard_get_options(table->relid, &options);
-		(void) shard_key_create(table->relid, options.key, false);
-		elog(ERROR, "key of foreign table %u has changed", table->relid);
-	}
+		shard_report_bad_key(table);
 	/* What there is to say without any shards, the route says. */
 	if (table->bounds == NULL && table->nmembers > 0)
 		ereport(ERROR,
@@ -85,7 +78,7 @@ shard_check_route_for_conflict(const ShardTable *table)
 static void
 check_target_has_key(const ShardTable *table, List *arbiter_elems)
 {
-	for (int i = 0; table->key != NULL && i < table->key->partnatts; i++)
+	for (int i = 0; i < table->key->partnatts; i++)
 	{
 		bool		found = false;
 		ListCell   *lc;
@@ -357,6 +350,23 @@ member_arbiters(ShardTable *table, int ordinal, Relation logical,
 }
 
 /*
+ * Raise ERRCODE_FEATURE_NOT_SUPPORTED unless the member can look for a
+ * conflict with a target.
+ */
+static void
+check_is_local(const ShardTable *table, const ShardMember *member)
+{
+	if (!member->is_local)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot use ON CONFLICT with a conflict target on foreign table \"%s\"",
+						get_rel_name(table->relid)),
+				 errdetail("Shard \"%s\" is a foreign table.",
+						   get_rel_name(member->relid)),
+				 errhint("ON CONFLICT DO NOTHING without a conflict target is possible.")));
+}
+
+/*
  * Raise an error unless each shard has an index for the conflict target.
  *
  * A statement could do with those of the shards that it gets to; but whether
@@ -379,14 +389,7 @@ check_all_arbiters(ShardTable *table, List *target)
 
 		if (member->modulus == 0)
 			continue;
-		if (!member->is_local)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot use ON CONFLICT with a conflict target on foreign table \"%s\"",
-							get_rel_name(table->relid)),
-					 errdetail("Shard \"%s\" is a foreign table.",
-							   get_rel_name(member->relid)),
-					 errhint("ON CONFLICT DO NOTHING without a conflict target is possible.")));
+		check_is_local(table, member);
 		shard = try_relation_open(member->relid, AccessShareLock);
 		/* News: whoever needs to know will look at each shard again. */
 		if (shard == NULL)
@@ -467,13 +470,7 @@ shard_open_on_conflict(ShardInsert *insert, ShardTarget *target, int ordinal)
 	shard_check_route_for_conflict(insert->table);
 	if (insert->conflict_target != NIL)
 	{
-		if (!insert->table->members[ordinal].is_local)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot use ON CONFLICT with a conflict target on foreign table \"%s\"",
-							RelationGetRelationName(root->ri_RelationDesc)),
-					 errdetail("Shard \"%s\" is a foreign table.",
-							   RelationGetRelationName(rri->ri_RelationDesc))));
+		check_is_local(insert->table, &insert->table->members[ordinal]);
 		target->arbiters = list_copy(member_arbiters(insert->table, ordinal,
 													 root->ri_RelationDesc,
 													 rri->ri_RelationDesc,

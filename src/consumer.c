@@ -293,28 +293,6 @@ open_logical(FunctionCallInfo fcinfo, const char *function)
 }
 
 /*
- * The columns of a table, as in a select list, each with a prefix.
- */
-static char *
-column_list(Relation rel, const char *prefix)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
-
-		if (!att->attisdropped)
-			appendStringInfo(&buf, "%s%s%s", buf.len > 0 ? ", " : "", prefix,
-							 quote_identifier(NameStr(att->attname)));
-	}
-	if (buf.len == 0)
-		appendStringInfoString(&buf, "NULL");
-	return buf.data;
-}
-
-/*
  * Return the rows of the last query, which has the columns of the table, to
  * the caller of the function.
  */
@@ -356,12 +334,11 @@ check_not_behind(Oid relid, const char *consumer, Oid shard,
 	Oid			sequence = ordinal < 0 ? InvalidOid :
 		table->members[ordinal].sequence;
 
-	if (!OidIsValid(sequence) ||
+	if (strcmp(watermark, NO_WATERMARK) == 0 || !OidIsValid(sequence) ||
 		execute_registry(psprintf("SELECT FROM pg_catalog.pg_sequence WHERE seqrelid OPERATOR(pg_catalog.=) %u::pg_catalog.oid"
 								  " AND (CASE WHEN seqincrement OPERATOR(pg_catalog.>) 0 THEN COALESCE(pg_catalog.pg_sequence_last_value(%u::pg_catalog.regclass), seqstart OPERATOR(pg_catalog.-) seqincrement) END)"
 								  " OPERATOR(pg_catalog.>=) pg_catalog.int8 '%s'",
-								  sequence, sequence, watermark)) > 0 ||
-		strcmp(watermark, NO_WATERMARK) == 0)
+								  sequence, sequence, watermark)) > 0)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -464,7 +441,7 @@ shard_read_batch(PG_FUNCTION_ARGS)
 			continue;
 		last = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 		if (SPI_execute(psprintf("SELECT %s, %s %s %s%s ORDER BY %s FETCH FIRST %d ROWS WITH TIES",
-								 column_list(logical, ""), column, rows, last,
+								 shard_column_list(logical, "", true), column, rows, last,
 								 bound, column, max_rows),
 						false, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not read rows");
@@ -548,7 +525,7 @@ shard_dequeue(PG_FUNCTION_ARGS)
 								 " WHERE tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid%s LIMIT %d FOR UPDATE SKIP LOCKED))"
 								 " RETURNING %s) SELECT * FROM d%s",
 								 table_name, shard, table_name, shard, order,
-								 max_rows, column_list(logical, "t."), order),
+								 max_rows, shard_column_list(logical, "t.", true), order),
 						false, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not dequeue rows");
 		if (SPI_processed > 0)

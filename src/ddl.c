@@ -42,6 +42,32 @@ shard_qualified_name(Oid relid)
 }
 
 /*
+ * shard_column_list
+ *		The columns of a table as in a select list, each with a prefix; NULL if
+ *		there are none.  Generated ones, which cannot be inserted, if wanted.
+ *
+ * Allocated in the current memory context.
+ */
+char *
+shard_column_list(Relation rel, const char *prefix, bool with_generated)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+
+		if (!att->attisdropped && (with_generated || !att->attgenerated))
+			appendStringInfo(&buf, "%s%s%s", buf.len > 0 ? ", " : "", prefix,
+							 quote_identifier(NameStr(att->attname)));
+	}
+	if (buf.len == 0)
+		appendStringInfoString(&buf, "NULL");
+	return buf.data;
+}
+
+/*
  * shard_execute
  *		Run a command that returns no rows.  SPI is connected.
  *
@@ -210,6 +236,17 @@ new_placements(Relation logical, const ShardTable *table, PartitionKey key,
 }
 
 /*
+ * shard_set
+ *		Give a setting a value until shard_be_oneself().
+ */
+void
+shard_set(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
  * shard_become_owner
  *		Act as the owner of the logical table until shard_be_oneself(), with
  *		nothing but the system catalogs in the search path.
@@ -229,8 +266,7 @@ shard_become_owner(Relation logical, ShardIdentity *identity)
 							   SECURITY_LOCAL_USERID_CHANGE |
 							   SECURITY_RESTRICTED_OPERATION);
 	identity->guc_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	shard_set("search_path", "pg_catalog, pg_temp");
 }
 
 /*
@@ -293,9 +329,7 @@ shard_create(Oid logical_relid, int count, Oid template, bool with_checks)
 	shard_become_owner(logical, &identity);
 	/* Merging columns with inherited ones is what we mean to do. */
 	if (client_min_messages < WARNING)
-		(void) set_config_option("client_min_messages", "warning",
-								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-								 true, 0, false);
+		shard_set("client_min_messages", "warning");
 
 	SPI_connect();
 	if (OidIsValid(template))
@@ -306,9 +340,7 @@ shard_create(Oid logical_relid, int count, Oid template, bool with_checks)
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("relation with OID %u does not exist", template)));
 		/* The copy goes where the source is. */
-		(void) set_config_option("default_tablespace", "", PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-								 false);
+		shard_set("default_tablespace", "");
 	}
 	for (int i = 0; i < count; i++)
 	{

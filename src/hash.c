@@ -160,20 +160,43 @@ shard_in_hash(PG_FUNCTION_ARGS)
 }
 
 /*
- * The OID of in_hash(), or InvalidOid if the extension is not there.
+ * shard_placement_function
+ *		The OID of our function with this name, in_hash() or in_slot(), whose
+ *		arguments are two integers and one of the given type; InvalidOid if
+ *		the extension is not there.
  */
-static Oid
-in_hash_oid(void)
+Oid
+shard_placement_function(const char *name, Oid type)
 {
-	Oid			types[] = {INT4OID, INT4OID, ANYOID};
+	Oid			types[] = {INT4OID, INT4OID, type};
 	Oid			schema = get_namespace_oid("shard_fdw", true);
 
 	if (!OidIsValid(schema))
 		return InvalidOid;
 	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
-						   CStringGetDatum("in_hash"),
+						   CStringGetDatum(name),
 						   PointerGetDatum(buildoidvector(types, lengthof(types))),
 						   ObjectIdGetDatum(schema));
+}
+
+/*
+ * shard_is_column
+ *		Is a column that a constraint of the shard refers to the one that the
+ *		logical table has by this number?
+ */
+bool
+shard_is_column(const Var *var, Oid shard, Oid logical, AttrNumber attno)
+{
+	char	   *name = get_attname(shard, var->varattno, true);
+	char	   *wanted = get_attname(logical, attno, true);
+
+	return name != NULL && wanted != NULL && strcmp(name, wanted) == 0;
+}
+
+static Oid
+in_hash_oid(void)
+{
+	return shard_placement_function("in_hash", ANYOID);
 }
 
 /*
@@ -302,6 +325,21 @@ shard_key_create(Oid relid, const char *columns, bool missing_ok)
 }
 
 /*
+ * shard_report_bad_key
+ *		Raise what is wrong with the key of a table that has none: see
+ *		shard_key_create().
+ */
+void
+shard_report_bad_key(const ShardTable *table)
+{
+	ShardOptions options;
+
+	shard_get_options(table->relid, &options);
+	(void) shard_key_create(table->relid, options.key, false);
+	elog(ERROR, "key of foreign table %u has changed", table->relid);
+}
+
+/*
  * shard_key_columns
  *		The names of the key's columns, quoted and separated by commas.
  *
@@ -389,15 +427,10 @@ shard_read_placement(Node *expr, Oid shard, PartitionKey key, Oid logical,
 	for (int i = 0; i < key->partnatts; i++)
 	{
 		Var		   *var = list_nth(args, i + 2);
-		char	   *name;
-		char	   *wanted;
 
 		if (!IsA(var, Var) || var->vartype != key->parttypid[i] ||
-			var->varcollid != key->partcollation[i])
-			return false;
-		name = get_attname(shard, var->varattno, true);
-		wanted = get_attname(logical, key->partattrs[i], true);
-		if (name == NULL || wanted == NULL || strcmp(name, wanted) != 0)
+			var->varcollid != key->partcollation[i] ||
+			!shard_is_column(var, shard, logical, key->partattrs[i]))
 			return false;
 	}
 	*modulus = DatumGetInt32(linitial_node(Const, args)->constvalue);

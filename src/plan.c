@@ -315,13 +315,6 @@ typedef struct ShardIds
 	Oid			shard;
 } ShardIds;
 
-static int64
-id_from_const(Datum value, Oid type)
-{
-	return type == INT2OID ? DatumGetInt16(value) :
-		type == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
-}
-
 /*
  * The ids in a condition "column = ANY (constant array)".  False if it is no
  * such condition.
@@ -353,7 +346,7 @@ ids_from_array(ScalarArrayOpExpr *op, Var *column, Oid opfamily, ShardIds *ids)
 	ids->n = 0;
 	for (int i = 0; i < n; i++)
 		if (!nulls[i])
-			ids->ids[ids->n++] = id_from_const(elems[i], ARR_ELEMTYPE(values));
+			ids->ids[ids->n++] = shard_id_from_datum(elems[i], ARR_ELEMTYPE(values));
 	ids->known = true;
 	return true;
 }
@@ -364,13 +357,11 @@ ids_from_array(ScalarArrayOpExpr *op, Var *column, Oid opfamily, ShardIds *ids)
 static void
 find_shard(PlannerInfo *root, RelOptInfo *rel, ShardIds *ids)
 {
-	Oid			opfamily = lookup_type_cache(OIDOID, TYPECACHE_HASH_OPFAMILY)->hash_opf;
+	Oid			opfamily;
 	Var		   *column;
 	ListCell   *lc;
 
-	if (bms_is_empty(rel->attr_needed[TableOidAttributeNumber - rel->min_attr]) &&
-		rel->baserestrictinfo == NIL)
-		return;
+	opfamily = lookup_type_cache(OIDOID, TYPECACHE_HASH_OPFAMILY)->hash_opf;
 	column = makeVar(rel->relid, TableOidAttributeNumber, OIDOID, -1,
 					 InvalidOid, 0);
 	foreach(lc, rel->baserestrictinfo)
@@ -400,6 +391,8 @@ find_ids(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
 	ListCell   *lc;
 
 	memset(ids, 0, sizeof(ShardIds));
+	if (rel->baserestrictinfo == NIL)
+		return;
 	find_shard(root, rel, ids);
 	if (table->seq_attno == 0)
 		return;
@@ -426,7 +419,7 @@ find_ids(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
 			ids->n = ((Const *) value)->constisnull ? 0 : 1;
 			ids->ids = palloc_array(int64, 1);
 			if (ids->n > 0)
-				ids->ids[0] = id_from_const(((Const *) value)->constvalue,
+				ids->ids[0] = shard_id_from_datum(((Const *) value)->constvalue,
 											((Const *) value)->consttype);
 			return;
 		}
@@ -455,13 +448,12 @@ may_have_ids(const ShardMember *member, const ShardIds *ids)
  * Gate the shards in the query that only an id known later can rule out.
  */
 static void
-gate_shards_by_id(PlannerInfo *root, RelOptInfo *rel, ShardTable *table)
+gate_shards_by_id(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
+				  const ShardIds *ids)
 {
-	ShardIds	ids;
 	ListCell   *lc;
 
-	find_ids(root, rel, table, &ids);
-	if (ids.known || ids.late == NULL)
+	if (ids->known || ids->late == NULL)
 		return;
 	foreach(lc, root->append_rel_list)
 	{
@@ -479,8 +471,8 @@ gate_shards_by_id(PlannerInfo *root, RelOptInfo *rel, ShardTable *table)
 		if (member->is_slot_valid && !member->has_children)
 			gate_shard(root, find_base_rel(root, appinfo->child_relid),
 					   shard_in_slot_clause(member->stride, member->slot,
-											(Expr *) copyObject(ids.late)),
-					   ids.security_level);
+											(Expr *) copyObject(ids->late)),
+					   ids->security_level);
 	}
 }
 
@@ -488,17 +480,16 @@ gate_shards_by_id(PlannerInfo *root, RelOptInfo *rel, ShardTable *table)
  * Lock the shards of a logical table that can have matching rows, and their
  * own children if they have any.  Returns their OIDs; *parts tells which
  * partition is which, in that order, if the table is a hash table that can
- * be seen as a partitioned one.
+ * be seen as a partitioned one, and *ids what conditions say of ids.
  */
 static List *
 lock_shards(PlannerInfo *root, RelOptInfo *rel, Oid relid, LOCKMODE lockmode,
-			HashParts **parts)
+			HashParts **parts, ShardIds *ids)
 {
 	ShardTable *table;
 	uint64		seen;
 	List	   *shards = NIL;
 	bool		has_children = false;
-	ShardIds	ids;
 
 	/* Locking may bring the news that the set has changed. */
 	do
@@ -509,14 +500,14 @@ lock_shards(PlannerInfo *root, RelOptInfo *rel, Oid relid, LOCKMODE lockmode,
 		shards = NIL;
 		clear_partition_info(rel);
 		*parts = prune_hash_table(root, rel, table);
-		find_ids(root, rel, table, &ids);
+		find_ids(root, rel, table, ids);
 		if (*parts != NULL)
 		{
 			HashParts  *p = *parts;
 
 			for (int i = 0; i < p->nparts; i++)
 				if (!may_have_ids(&table->members[table->places[i].ordinal],
-								  &ids))
+								  ids))
 					p->live = bms_del_member(p->live, i);
 			for (int i = -1; (i = bms_next_member(p->live, i)) >= 0;)
 				shards = lappend_oid(shards, p->shards[i]);
@@ -527,7 +518,7 @@ lock_shards(PlannerInfo *root, RelOptInfo *rel, Oid relid, LOCKMODE lockmode,
 				ShardMember *member = &table->members[i];
 
 				/* The plan is good as long as what left the shard out is. */
-				if (!may_have_ids(member, &ids))
+				if (!may_have_ids(member, ids))
 				{
 					root->glob->relationOids =
 						lappend_oid(root->glob->relationOids, member->relid);
@@ -691,8 +682,9 @@ static void
 expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 {
 	HashParts  *parts;
+	ShardIds	ids;
 	List	   *shards = lock_shards(root, rel, rte->relid, rte->rellockmode,
-									 &parts);
+									 &parts, &ids);
 	bool		has_whole_row =
 		!bms_is_empty(rel->attr_needed[InvalidAttrNumber - rel->min_attr]);
 	Relids		settled = NULL;
@@ -733,7 +725,7 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 	table_close(parent, NoLock);
 	rte->inh = true;
 
-	gate_shards_by_id(root, rel, shard_table_get(rte->relid));
+	gate_shards_by_id(root, rel, shard_table_get(rte->relid), &ids);
 
 	/*
 	 * Core cannot combine partial aggregates over whole rows, which children
@@ -771,8 +763,8 @@ prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 
 	if (parts != NULL)
 		gate_shards(root, rel, parts);
-	gate_shards_by_id(root, rel, table);
 	find_ids(root, rel, table, &ids);
+	gate_shards_by_id(root, rel, table, &ids);
 	if (parts == NULL && !ids.known && !ids.one_shard)
 		return;
 	foreach(lc, root->append_rel_list)

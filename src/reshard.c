@@ -11,11 +11,9 @@
  */
 #include "shard_fdw.h"
 
-#include "access/genam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
-#include "catalog/indexing.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_publication.h"
@@ -23,7 +21,6 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
@@ -48,27 +45,6 @@ report_attachment(Relation logical, Relation shard, const char *detail,
 					RelationGetRelationName(logical)),
 			 errdetail_internal("%s", detail),
 			 errhint("%s", hint)));
-}
-
-static bool
-has_other_parent(Oid relid, Oid parent)
-{
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-	bool		result = false;
-
-	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	catalog = table_open(InheritsRelationId, AccessShareLock);
-	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
-							  1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		result |= ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent != parent;
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return result;
 }
 
 /*
@@ -118,9 +94,6 @@ check_old_shard(Relation logical, const ShardMember *member)
 	if (GetRelationPublications(RelationGetRelid(shard)) != NIL)
 		report_attachment(logical, shard, "It belongs to a publication.",
 						  "Drop it from the publication, and add the new shards.");
-	if (has_other_parent(RelationGetRelid(shard), RelationGetRelid(logical)))
-		report_attachment(logical, shard, "It inherits from another table, too.",
-						  "Detach it from that table.");
 	CheckTableNotInUse(shard, "reshard");
 	table_close(shard, NoLock);
 }
@@ -198,6 +171,10 @@ detach_old_shards(Relation logical, List *shards)
 					  shard_qualified_name(lfirst_oid(lc)),
 					  shard_qualified_name(RelationGetRelid(logical)));
 		shard = table_open(lfirst_oid(lc), NoLock);
+		if (has_superclass(lfirst_oid(lc)))
+			report_attachment(logical, shard,
+							  "It inherits from another table, too.",
+							  "Detach it from that table.");
 		prefix = psprintf("%s_", RelationGetRelationName(shard));
 		relids = list_copy(RelationGetIndexList(shard));
 		/* Foreign keys with a name of the user's keep it. */
@@ -300,37 +277,27 @@ hand_over_sequences(List *shards, Oid first)
 
 /*
  * Disable the triggers of the logical table, for they have seen the rows
- * before, and return the commands that enable them as they were.
+ * before.  Returns them as they were, or NULL.
  */
-static List *
+static TriggerDesc *
 disable_triggers(Oid relid)
 {
 	Relation	logical = table_open(relid, NoLock);
-	TriggerDesc *triggers = logical->trigdesc;
-	char	   *name = shard_qualified_name(relid);
-	List	   *disable = NIL;
-	List	   *enable = NIL;
-	ListCell   *lc;
+	TriggerDesc *triggers = CopyTriggerDesc(logical->trigdesc);
 
-	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-	{
-		Trigger    *trigger = &triggers->triggers[i];
-		const char *trigger_name = quote_identifier(trigger->tgname);
-
-		if (trigger->tgenabled == TRIGGER_DISABLED)
-			continue;
-		disable = lappend(disable, psprintf("ALTER TABLE %s DISABLE TRIGGER %s",
-											name, trigger_name));
-		enable = lappend(enable,
-						 psprintf("ALTER TABLE %s ENABLE %s TRIGGER %s", name,
-								  trigger->tgenabled == TRIGGER_FIRES_ALWAYS ? "ALWAYS" :
-								  trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA ? "REPLICA" : "",
-								  trigger_name));
-	}
 	table_close(logical, NoLock);
-	foreach(lc, disable)
-		shard_execute("%s", (char *) lfirst(lc));
-	return enable;
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		shard_set_trigger_state(relid, triggers->triggers[i].tgname,
+								TRIGGER_DISABLED);
+	return triggers;
+}
+
+static void
+enable_triggers(Oid relid, const TriggerDesc *triggers)
+{
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		shard_set_trigger_state(relid, triggers->triggers[i].tgname,
+								triggers->triggers[i].tgenabled);
 }
 
 /*
@@ -356,29 +323,18 @@ static uint64
 move_rows(Oid relid, List *shards, List *names)
 {
 	Relation	logical = table_open(relid, NoLock);
-	TupleDesc	desc = RelationGetDescr(logical);
-	StringInfoData columns;
+	char	   *columns = shard_column_list(logical, "", false);
 	uint64		total = 0;
 	ListCell   *lc;
 
-	initStringInfo(&columns);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (!att->attisdropped && !att->attgenerated)
-			appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "",
-							 quote_identifier(NameStr(att->attname)));
-	}
 	table_close(logical, NoLock);
-
 	foreach(lc, shards)
 	{
 		Oid			shard = lfirst_oid(lc);
 
 		shard_execute("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM ONLY %s",
 					  shard_qualified_name(relid),
-					  columns.data, columns.data, shard_qualified_name(shard));
+					  columns, columns, shard_qualified_name(shard));
 		total += SPI_processed;
 		ereport(NOTICE,
 				(errmsg_plural("moved " UINT64_FORMAT " row of shard \"%s\" (%d of %d)",
@@ -389,7 +345,6 @@ move_rows(Oid relid, List *shards, List *names)
 							   foreach_current_index(lc) + 1,
 							   list_length(shards))));
 	}
-	pfree(columns.data);
 	return total;
 }
 
@@ -417,7 +372,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 	List	   *old_shards;
 	List	   *old_names = NIL;
 	List	   *new_shards;
-	List	   *triggers;
+	TriggerDesc *triggers;
 	Oid			model;
 	uint64		nrows;
 	ShardOptions options;
@@ -463,10 +418,8 @@ shard_reshard(PG_FUNCTION_ARGS)
 	SPI_connect();
 	shard_become_owner(logical, &identity);
 	/* Rows go where their keys say, and none is hidden from us. */
-	(void) set_config_option("shard_fdw.shard", "-1", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("row_security", "off", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	shard_set("shard_fdw.shard", "-1");
+	shard_set("row_security", "off");
 
 	model = shard_model_shard(relid);
 	detach_old_shards(logical, old_shards);
@@ -479,8 +432,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 	free_ids(relid, new_shards);
 	triggers = disable_triggers(relid);
 	nrows = move_rows(relid, old_shards, old_names);
-	foreach(lc, triggers)
-		shard_execute("%s", (char *) lfirst(lc));
+	enable_triggers(relid, triggers);
 	source = table_open(model, NoLock);
 	foreach(lc, new_shards)
 		shard_clone_checks(source, RENAMED, lfirst_oid(lc));

@@ -24,14 +24,10 @@
  */
 #include "shard_fdw.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_sequence.h"
-#include "catalog/pg_type_d.h"
 #include "commands/sequence.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 int			shard_pinned = -1;
 Oid			shard_last = InvalidOid;
@@ -148,7 +144,7 @@ take_lane(ShardTable *table, const ShardMember *member, bool dont_wait)
 	Oid			shard = member->relid;
 	Oid			sequence = member->sequence;
 	LOCKTAG		tag;
-	HeapTuple	tuple;
+	FormData_pg_sequence form;
 
 	lane_tag(&tag, shard);
 	if (shard_lock_held(&tag, ExclusiveLock))
@@ -161,15 +157,8 @@ take_lane(ShardTable *table, const ShardMember *member, bool dont_wait)
 	 * Numbers that this session has cached may be less than those that others
 	 * have used since.
 	 */
-	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(sequence));
-	if (HeapTupleIsValid(tuple))
-	{
-		bool		has_cache = ((Form_pg_sequence) GETSTRUCT(tuple))->seqcache > 1;
-
-		ReleaseSysCache(tuple);
-		if (has_cache)
-			ResetSequenceCaches();
-	}
+	if (shard_get_sequence(sequence, &form) && form.seqcache > 1)
+		ResetSequenceCaches();
 	return true;
 }
 
@@ -303,14 +292,7 @@ route_by_hash(ShardTable *table, TupleTableSlot *row)
 	int			ordinal;
 
 	if (unlikely(table->key == NULL))
-	{
-		ShardOptions options;
-
-		/* To say what is wrong with it. */
-		shard_get_options(table->relid, &options);
-		(void) shard_key_create(table->relid, options.key, false);
-		elog(ERROR, "key of foreign table %u has changed", table->relid);
-	}
+		shard_report_bad_key(table);
 	hash = shard_key_hash(table->key, row);
 	ordinal = shard_find_place(table, hash);
 	if (unlikely(ordinal < 0 || !table->members[ordinal].is_open))
@@ -329,10 +311,9 @@ shard_route_by_id(ShardTable *table, TupleTableSlot *row)
 {
 	bool		isnull;
 	Datum		value = slot_getattr(row, table->seq_attno, &isnull);
-	Oid			type = TupleDescAttr(row->tts_tupleDescriptor,
-									 table->seq_attno - 1)->atttypid;
-	int64		id = type == INT2OID ? DatumGetInt16(value) :
-		type == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
+	int64		id = shard_id_from_datum(value,
+										 TupleDescAttr(row->tts_tupleDescriptor,
+													   table->seq_attno - 1)->atttypid);
 
 	for (int i = 0; i < table->nopen; i++)
 	{

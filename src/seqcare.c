@@ -62,15 +62,14 @@ static int64
 advance(Oid sequence, int64 floor)
 {
 	char	   *name = shard_qualified_name(sequence);
-	int64		next;
-	int64		start;
+	FormData_pg_sequence form;
 	int64		increment;
+	int64		next;
 	bool		isnull;
 
-	start = query_int64(psprintf("SELECT seqstart FROM pg_catalog.pg_sequence WHERE seqrelid = %u",
-								 sequence), &isnull);
-	increment = query_int64(psprintf("SELECT seqincrement FROM pg_catalog.pg_sequence WHERE seqrelid = %u",
-									 sequence), &isnull);
+	if (!shard_get_sequence(sequence, &form))
+		elog(ERROR, "cache lookup failed for sequence %u", sequence);
+	increment = form.seqincrement;
 	next = query_int64(psprintf("SELECT CASE WHEN is_called THEN last_value + (" INT64_FORMAT ") ELSE last_value END FROM %s",
 								increment, name), &isnull);
 	if (increment > 0 && next <= floor)
@@ -84,8 +83,7 @@ advance(Oid sequence, int64 floor)
 							floor)));
 
 		/* As far from the start as before, in whole steps. */
-		ahead = (start - floor - 1) % increment;
-
+		ahead = (form.seqstart - floor - 1) % increment;
 		next = floor + 1 + (ahead < 0 ? ahead + increment : ahead);
 		(void) query_int64(psprintf("SELECT pg_catalog.setval(%u, " INT64_FORMAT ", false)",
 									sequence, next), &isnull);
@@ -119,6 +117,7 @@ shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 	ShardTable *table = shard_table_get(relid);
 	const char *column;
 	int64		floor = PG_INT64_MIN;
+	int64	   *maxima;
 	List	   *shards = NIL;
 	ListCell   *lc;
 
@@ -143,30 +142,29 @@ shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 	}
 
 	/* An id that may be in any slot must be behind all sequences. */
+	maxima = palloc_array(int64, list_length(shards));
 	table = shard_table_get(relid);
 	foreach(lc, shards)
 	{
+		int64	   *value = &maxima[foreach_current_index(lc)];
 		bool		isnull;
-		int64		value;
 
-		if (table->members[shard_table_find(table, lfirst_oid(lc))].is_slot_valid)
-			continue;
-		value = maximum(lfirst_oid(lc), column, true, &isnull);
-		if (!isnull)
-			floor = Max(floor, value);
+		*value = maximum(lfirst_oid(lc), column, true, &isnull);
+		if (isnull)
+			*value = PG_INT64_MIN;
+		if (!table->members[shard_table_find(table, lfirst_oid(lc))].is_slot_valid)
+			floor = Max(floor, *value);
 	}
 	foreach(lc, shards)
 	{
-		bool		isnull;
-		int64		value = maximum(lfirst_oid(lc), column, true, &isnull);
 		Oid			sequence;
 
 		table = shard_table_get(relid);
 		sequence = table->members[shard_table_find(table, lfirst_oid(lc))].sequence;
-		if (!OidIsValid(sequence))
-			continue;
-		return_sequence(rsinfo, sequence,
-						advance(sequence, isnull ? floor : Max(floor, value)));
+		if (OidIsValid(sequence))
+			return_sequence(rsinfo, sequence,
+							advance(sequence,
+									Max(floor, maxima[foreach_current_index(lc)])));
 	}
 }
 

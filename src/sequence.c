@@ -24,7 +24,6 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_attrdef.h"
 #include "catalog/pg_proc.h"
-#include "catalog/pg_sequence.h"
 #include "catalog/pg_type_d.h"
 #include "commands/defrem.h"
 #include "commands/sequence.h"
@@ -80,15 +79,36 @@ shard_in_slot(PG_FUNCTION_ARGS)
 static Oid
 in_slot_oid(void)
 {
-	Oid			types[] = {INT4OID, INT4OID, INT8OID};
-	Oid			schema = get_namespace_oid("shard_fdw", true);
+	return shard_placement_function("in_slot", INT8OID);
+}
 
-	if (!OidIsValid(schema))
-		return InvalidOid;
-	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
-						   CStringGetDatum("in_slot"),
-						   PointerGetDatum(buildoidvector(types, lengthof(types))),
-						   ObjectIdGetDatum(schema));
+/*
+ * shard_id_from_datum
+ *		The value of a column with option "sequence", of type smallint, integer
+ *		or bigint.
+ */
+int64
+shard_id_from_datum(Datum value, Oid type)
+{
+	return type == INT2OID ? DatumGetInt16(value) :
+		type == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
+}
+
+/*
+ * shard_get_sequence
+ *		Fill in what the catalog says of a sequence.  False if there is none
+ *		by that OID.
+ */
+bool
+shard_get_sequence(Oid sequence, Form_pg_sequence form)
+{
+	HeapTuple	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(sequence));
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	memcpy(form, GETSTRUCT(tuple), sizeof(FormData_pg_sequence));
+	ReleaseSysCache(tuple);
+	return true;
 }
 
 /*
@@ -149,8 +169,6 @@ shard_read_slot(Node *expr, Oid shard, Oid logical, AttrNumber attno,
 	Const	   *stride_const;
 	Const	   *slot_const;
 	Var		   *var;
-	char	   *name;
-	char	   *wanted;
 
 	if (!shard_is_slot(expr))
 		return false;
@@ -158,11 +176,9 @@ shard_read_slot(Node *expr, Oid shard, Oid logical, AttrNumber attno,
 	slot_const = lsecond(((FuncExpr *) expr)->args);
 	var = (Var *) strip_implicit_coercions(lthird(((FuncExpr *) expr)->args));
 	if (!IsA(stride_const, Const) || !IsA(slot_const, Const) ||
-		!IsA(var, Var) || stride_const->constisnull || slot_const->constisnull)
-		return false;
-	name = get_attname(shard, var->varattno, true);
-	wanted = get_attname(logical, attno, true);
-	if (name == NULL || wanted == NULL || strcmp(name, wanted) != 0)
+		!IsA(var, Var) || stride_const->constisnull ||
+		slot_const->constisnull ||
+		!shard_is_column(var, shard, logical, attno))
 		return false;
 	*stride = DatumGetInt32(stride_const->constvalue);
 	*slot = DatumGetInt32(slot_const->constvalue);
@@ -304,25 +320,18 @@ shard_default_sequence(Oid relid, const char *column)
 }
 
 /*
- * shard_sequence_slot
- *		The slot that a sequence with this stride is for, or 0.
+ * The slot that a sequence with this stride is for, or 0.
  */
-int
-shard_sequence_slot(Oid sequence, int stride)
+static int
+sequence_slot(Oid sequence, int stride)
 {
-	HeapTuple	tuple = SearchSysCache1(SEQRELID, ObjectIdGetDatum(sequence));
-	int			result = 0;
+	FormData_pg_sequence form;
+	int			slot;
 
-	if (!HeapTupleIsValid(tuple))
+	if (!shard_get_sequence(sequence, &form) || form.seqincrement != stride)
 		return 0;
-	if (((Form_pg_sequence) GETSTRUCT(tuple))->seqincrement == stride)
-	{
-		result = slot_of(((Form_pg_sequence) GETSTRUCT(tuple))->seqstart, stride);
-		if (result == 0)
-			result = stride;
-	}
-	ReleaseSysCache(tuple);
-	return result;
+	slot = slot_of(form.seqstart, stride);
+	return slot == 0 ? stride : slot;
 }
 
 /*
@@ -334,42 +343,32 @@ common_stride(const ShardTable *table, int stride)
 {
 	for (int i = 0; i < table->nmembers; i++)
 	{
-		HeapTuple	tuple;
-		int64		increment = 0;
+		FormData_pg_sequence form;
 
 		if (table->members[i].stride > 0)
 			return table->members[i].stride;
-		tuple = SearchSysCache1(SEQRELID,
-								ObjectIdGetDatum(table->members[i].sequence));
-		if (HeapTupleIsValid(tuple))
-		{
-			increment = ((Form_pg_sequence) GETSTRUCT(tuple))->seqincrement;
-			ReleaseSysCache(tuple);
-		}
-		if (increment > 1 && increment <= SHARD_MAX_SHARDS)
-			return (int) increment;
+		if (shard_get_sequence(table->members[i].sequence, &form) &&
+			form.seqincrement > 1 && form.seqincrement <= SHARD_MAX_SHARDS)
+			return (int) form.seqincrement;
 	}
 	return stride;
 }
 
 /*
- * shard_free_slot
- *		A slot that no shard of the table has, preferably one that none has
- *		had: the next after the greatest.
+ * A slot that no shard of the table has, preferably one that none has had: the
+ * next after the greatest.
  *
  * Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED if there is none.
  */
-int
-shard_free_slot(Oid logical, int stride)
+static int
+free_slot(const ShardTable *table, int stride)
 {
-	ShardTable *table = shard_table_get(logical);
 	bool	   *taken = palloc0(sizeof(bool) * (stride + 1));
 	int			result = 0;
 
 	for (int i = 0; i < table->nmembers; i++)
 	{
-		int			slot = shard_sequence_slot(table->members[i].sequence,
-											   stride);
+		int			slot = sequence_slot(table->members[i].sequence, stride);
 
 		if (table->members[i].stride == stride)
 			taken[table->members[i].slot] = true;
@@ -385,7 +384,7 @@ shard_free_slot(Oid logical, int stride)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("all %d slots of foreign table \"%s\" are taken", stride,
-						get_rel_name(logical)),
+						get_rel_name(table->relid)),
 				 errdetail("The sequences of its shards go in steps of %d.",
 						   stride)));
 	return result;
@@ -432,7 +431,7 @@ shard_add_sequence(Relation logical, Oid shard, bool is_empty)
 	else
 	{
 		stride = common_stride(table, options.max_shards);
-		slot = shard_free_slot(RelationGetRelid(logical), stride);
+		slot = free_slot(table, stride);
 	}
 	att = TupleDescAttr(RelationGetDescr(logical), attno - 1);
 	column = quote_identifier(NameStr(att->attname));

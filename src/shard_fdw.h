@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/heapam.h"
+#include "catalog/pg_sequence.h"
 #include "foreign/fdwapi.h"
 #include "nodes/execnodes.h"
 #include "nodes/pathnodes.h"
@@ -246,10 +247,14 @@ extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
 									   Relation logical, Relation shard);
 
 /* in hash.c */
+extern Oid	shard_placement_function(const char *name, Oid type);
+extern bool shard_is_column(const Var *var, Oid shard, Oid logical,
+							AttrNumber attno);
 extern Expr *shard_in_hash_clause(int modulus, int remainder, List *exprs);
 extern bool shard_can_hash_with(Oid opfamily, Oid type);
 extern PartitionKey shard_key_create(Oid relid, const char *columns,
 									 bool missing_ok);
+extern void shard_report_bad_key(const ShardTable *table);
 extern char *shard_key_columns(PartitionKey key, Oid relid);
 extern uint64 shard_key_hash(PartitionKey key, TupleTableSlot *row);
 extern bool shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b);
@@ -260,6 +265,8 @@ extern void shard_place_members(ShardTable *table);
 extern int	shard_find_place(const ShardTable *table, uint64 hash);
 
 /* in sequence.c */
+extern int64 shard_id_from_datum(Datum value, Oid type);
+extern bool shard_get_sequence(Oid sequence, Form_pg_sequence form);
 extern Expr *shard_in_slot_clause(int stride, int slot, Expr *id);
 extern bool shard_id_in_slot(int64 id, int stride, int slot);
 extern bool shard_is_slot(Node *expr);
@@ -269,8 +276,6 @@ extern AttrNumber shard_sequence_column(Oid relid, bool missing_ok,
 										bool *always);
 extern void shard_check_sequence(Oid relid, PartitionKey key);
 extern Oid	shard_default_sequence(Oid relid, const char *column);
-extern int	shard_sequence_slot(Oid sequence, int stride);
-extern int	shard_free_slot(Oid logical, int stride);
 extern void shard_add_sequence(Relation logical, Oid shard, bool is_empty);
 extern void shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 								TupleTableSlot *row);
@@ -354,8 +359,11 @@ typedef struct ShardIdentity
 } ShardIdentity;
 
 extern char *shard_qualified_name(Oid relid);
+extern char *shard_column_list(Relation rel, const char *prefix,
+							   bool with_generated);
 extern void shard_execute(const char *format,...) pg_attribute_printf(1, 2);
 extern void shard_drop_seal(Oid shard);
+extern void shard_set(const char *name, const char *value);
 extern void shard_become_owner(Relation logical, ShardIdentity *identity);
 extern void shard_be_oneself(const ShardIdentity *identity);
 extern Oid	shard_model_shard(Oid logical);
@@ -367,6 +375,7 @@ extern void shard_check_owned(Oid relid);
 /* in clone.c */
 extern Oid	shard_clone(Relation logical, const char *name, Relation source,
 						const char *placement);
+extern void shard_set_trigger_state(Oid relid, const char *name, char state);
 extern void shard_clone_checks(Relation source, const char *source_name,
 							   Oid shard);
 

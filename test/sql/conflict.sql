@@ -230,15 +230,7 @@ ROLLBACK TO s;
 -- What is refused
 --
 
--- The SQLSTATE of a command's error, and its parts.
-CREATE FUNCTION error_of(command text, OUT state text, OUT message text, OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-  EXECUTE command;
-EXCEPTION WHEN OTHERS THEN
-  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-END $$;
+\ir helpers.psql
 SELECT is(error_of($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO UPDATE SET id = 2 $$)::text,
   '(0A000,"cannot change the key of foreign table ""items"" in ON CONFLICT DO UPDATE","The value of column ""id"" would change, and with it the row''s shard.","Delete the row and insert a new one.")',
   'the key cannot change');

@@ -6,15 +6,7 @@ SET LOCAL client_min_messages = warning;
 CREATE SCHEMA consumer_test;
 SET LOCAL search_path = consumer_test, public;
 
--- The SQLSTATE of a command's error, and its parts.
-CREATE FUNCTION error_of(command text, OUT state text, OUT message text, OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-  EXECUTE command;
-EXCEPTION WHEN OTHERS THEN
-  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-END $$;
+\ir helpers.psql
 CREATE FUNCTION fill(tbl regclass, shard int, rows int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('shard_fdw.shard', shard::text, true);

@@ -8,15 +8,7 @@ SET LOCAL jit = off;
 CREATE SCHEMA hash_test;
 SET LOCAL search_path = hash_test, public;
 
--- The SQLSTATE of a command's error, and its parts.
-CREATE FUNCTION error_of(command text, OUT state text, OUT message text, OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-  EXECUTE command;
-EXCEPTION WHEN OTHERS THEN
-  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-END $$;
+\ir helpers.psql
 
 -- The relations that a plan scans, and those it scans when run.
 CREATE FUNCTION plan_nodes(query text, options text) RETURNS SETOF jsonb LANGUAGE plpgsql AS $$
@@ -48,16 +40,6 @@ DECLARE
 BEGIN
   EXECUTE format('SELECT array_agg(whole::text ORDER BY whole::text COLLATE "C") FROM (%s OFFSET 0) whole', query) INTO result;
   RETURN coalesce(result, '{}');
-END $$;
-
--- What a command returns, sorted.
-CREATE FUNCTION fetched(command text) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-  r record;
-  result text[] := '{}';
-BEGIN
-  FOR r IN EXECUTE command LOOP result := result || r::text; END LOOP;
-  RETURN ARRAY(SELECT u FROM unnest(result) u ORDER BY u COLLATE "C");
 END $$;
 
 --
@@ -395,11 +377,11 @@ SELECT is((SELECT count(*) FROM orders WHERE order_id = 43), 0::bigint, '... whi
 INSERT INTO orders VALUES (43, 43, 'item 43');
 UPDATE orders SET item = 'item 42' WHERE order_id = 42;
 SELECT is((SELECT count(*) FROM generate_series(-5, 300) g
-            WHERE fetched(format('EXECUTE by_id(%s)', g)) <> rows_of(format('SELECT * FROM plain WHERE order_id = %s', g))),
+            WHERE returned(format('EXECUTE by_id(%s)', g)) <> rows_of(format('SELECT * FROM plain WHERE order_id = %s', g))),
   0::bigint, '... finds every row');
-SELECT is(fetched('EXECUTE by_numeric(42)'), rows_of('SELECT * FROM plain WHERE order_id = 42'), '... numeric');
-SELECT is(fetched('EXECUTE by_bigint(99999999999)'), '{}', '... bigint that no int is');
-SELECT is(fetched('EXECUTE by_array(''{1,2,3,4,99999}'')'), rows_of('SELECT * FROM plain WHERE order_id IN (1, 2, 3, 4)'), '... array');
+SELECT is(returned('EXECUTE by_numeric(42)'), rows_of('SELECT * FROM plain WHERE order_id = 42'), '... numeric');
+SELECT is(returned('EXECUTE by_bigint(99999999999)'), '{}', '... bigint that no int is');
+SELECT is(returned('EXECUTE by_array(''{1,2,3,4,99999}'')'), rows_of('SELECT * FROM plain WHERE order_id IN (1, 2, 3, 4)'), '... array');
 SELECT set_config('hash_test.id', '42', true) \g /dev/null
 SELECT is(executed('SELECT * FROM orders WHERE order_id = current_setting(''hash_test.id'')::int'), home(42), 'a stable function');
 SELECT is(executed('SELECT * FROM orders WHERE order_id = (SELECT max(customer) FROM plain WHERE customer < 43)'), home(42) || ' plain', 'a subquery''s result');

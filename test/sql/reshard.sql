@@ -5,15 +5,7 @@ SET LOCAL client_min_messages = warning;
 CREATE SCHEMA reshard_test;
 SET LOCAL search_path = reshard_test, public;
 
--- The SQLSTATE of a command's error, and its parts.
-CREATE FUNCTION error_of(command text, OUT state text, OUT message text, OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-  EXECUTE command;
-EXCEPTION WHEN OTHERS THEN
-  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-END $$;
+\ir helpers.psql
 
 CREATE TABLE kinds (kind text PRIMARY KEY);
 INSERT INTO kinds VALUES ('a'), ('b');

@@ -420,15 +420,7 @@ SELECT is(pinned(), 'wide_7'::regclass, 'a function may have a pin');
 INSERT INTO wide VALUES (5);
 SELECT is(shard_fdw.last_shard()::text, :'shard'::text, '... for itself');
 
-CREATE FUNCTION error_of(command text, OUT state text, OUT message text,
-                         OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-  EXECUTE command;
-EXCEPTION WHEN OTHERS THEN
-  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-END $$;
+\ir helpers.psql
 SET LOCAL shard_fdw.shard = 12;
 SELECT results_eq($$ SELECT * FROM error_of('INSERT INTO wide VALUES (1)') $$,
   $$ VALUES ('22023', 'foreign table "wide" has no shard number 12',

@@ -40,15 +40,7 @@ BEGIN
   RETURN coalesce(result, '{}');
 END $$;
 
--- What a command returns, sorted.
-CREATE FUNCTION returned(command text) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-  r record;
-  result text[] := '{}';
-BEGIN
-  FOR r IN EXECUTE command LOOP result := result || r::text; END LOOP;
-  RETURN ARRAY(SELECT u FROM unnest(result) u ORDER BY u COLLATE "C");
-END $$;
+\ir helpers.psql
 
 -- What a plan is made of: node types and scanned relations.
 CREATE FUNCTION plan_nodes(query text) RETURNS jsonb[] LANGUAGE plpgsql AS $$

@@ -5,15 +5,7 @@ SET LOCAL client_min_messages = warning;
 CREATE SCHEMA sequence_test;
 SET LOCAL search_path = sequence_test, public;
 
--- The SQLSTATE of a command's error, and its parts.
-CREATE FUNCTION error_of(command text, OUT state text, OUT message text, OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-  EXECUTE command;
-EXCEPTION WHEN OTHERS THEN
-  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-    detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-END $$;
+\ir helpers.psql
 CREATE FUNCTION scanned(query text, options text DEFAULT 'VERBOSE off') RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   plan jsonb;
