@@ -235,6 +235,7 @@ CREATE TABLE shard_fdw.consumer_registry (
   logical regclass NOT NULL,
   consumer text NOT NULL,
   order_by name NOT NULL,
+  windows boolean NOT NULL,
   role text NOT NULL,
   PRIMARY KEY (logical, consumer)
 );
@@ -247,14 +248,30 @@ CREATE TABLE shard_fdw.consumer_lanes (
   consumer text NOT NULL,
   shard regclass NOT NULL,
   watermark bigint,
+  window_end timestamptz,
   last_read timestamptz,
   PRIMARY KEY (logical, consumer, shard)
 );
 COMMENT ON TABLE shard_fdw.consumer_lanes
-IS 'the last id of each shard that a consumer has read; written by read_batch()';
+IS 'the last id of each shard that a consumer has read; written by read_batch() and read_window()';
+
+CREATE TABLE shard_fdw.consumer_windows (
+  logical regclass NOT NULL,
+  consumer text NOT NULL,
+  shard regclass NOT NULL,
+  window_start timestamptz,
+  window_end timestamptz NOT NULL,
+  rows bigint NOT NULL,
+  late_rows bigint NOT NULL,
+  consumed timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  PRIMARY KEY (logical, consumer, shard, window_end)
+);
+COMMENT ON TABLE shard_fdw.consumer_windows
+IS 'the windows of each shard that a consumer has read; written by read_window()';
 
 SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_registry', '');
 SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_lanes', '');
+SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_windows', '');
 
 CREATE FUNCTION shard_fdw.on_drop()
 RETURNS event_trigger
@@ -293,16 +310,26 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.read_batch(anyelement, text, int, bigint)
 IS 'the next rows of one shard for a consumer, exactly once if the transaction commits';
 
+CREATE FUNCTION shard_fdw.read_window(
+  tbl anyelement, consumer text, up_to timestamptz)
+RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'shard_read_window'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.read_window(anyelement, text, timestamptz)
+IS 'the rows of one shard from before a time that a consumer has not read, exactly once if the transaction commits';
+
 CREATE FUNCTION shard_fdw.dequeue(
-  tbl anyelement, max_rows int DEFAULT 1000, order_by name DEFAULT NULL)
+  tbl anyelement, max_rows int DEFAULT 1000, order_by name DEFAULT NULL,
+  shard regclass DEFAULT NULL)
 RETURNS SETOF anyelement
 AS 'MODULE_PATHNAME', 'shard_dequeue'
 LANGUAGE C VOLATILE;
-COMMENT ON FUNCTION shard_fdw.dequeue(anyelement, int, name)
+COMMENT ON FUNCTION shard_fdw.dequeue(anyelement, int, name, regclass)
 IS 'deletes rows of one shard that nobody has locked, and returns them';
 
 CREATE VIEW shard_fdw.consumers AS
-SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.last_read,
+SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.window_end,
+       k.last_read,
        CASE WHEN q.seqincrement > 0
             THEN GREATEST(0, (COALESCE(CASE WHEN pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT, USAGE')
                                             THEN pg_catalog.pg_sequence_last_value(q.seqrelid)
@@ -315,7 +342,11 @@ SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.last_read,
   LEFT JOIN shard_fdw.consumer_lanes k
          ON k.logical = r.logical AND k.consumer = r.consumer AND k.shard = s.shard
   LEFT JOIN pg_catalog.pg_attribute a
-         ON a.attrelid = s.shard AND a.attname = r.order_by
+         ON a.attrelid = s.shard
+        AND a.attname = (SELECT i.attname FROM pg_catalog.pg_attribute i
+                          WHERE i.attrelid = r.logical
+                            AND EXISTS (SELECT FROM pg_catalog.pg_options_to_table(i.attfdwoptions) o
+                                         WHERE o.option_name = 'sequence'))
   LEFT JOIN pg_catalog.pg_depend d
          ON d.classid = 'pg_catalog.pg_class'::regclass
         AND d.refclassid = 'pg_catalog.pg_class'::regclass
@@ -326,6 +357,18 @@ SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.last_read,
 COMMENT ON VIEW shard_fdw.consumers
 IS 'how far each consumer has read each shard, and about how many rows it is behind';
 GRANT SELECT ON shard_fdw.consumers TO PUBLIC;
+
+-- Deleting through it is how a consumer's role gets rid of old ones.
+CREATE VIEW shard_fdw.windows AS
+SELECT w.logical, w.consumer, w.shard, w.window_start, w.window_end, w.rows,
+       w.late_rows, w.consumed
+  FROM shard_fdw.consumer_windows w
+ WHERE EXISTS (SELECT FROM shard_fdw.consumer_registry r
+                WHERE r.logical = w.logical AND r.consumer = w.consumer
+                  AND pg_catalog.pg_has_role(pg_catalog.to_regrole(r.role), 'USAGE'));
+COMMENT ON VIEW shard_fdw.windows
+IS 'the windows that consumers of the current role have read; old ones may be deleted';
+GRANT SELECT, DELETE ON shard_fdw.windows TO PUBLIC;
 
 --
 -- Working on shards

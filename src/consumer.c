@@ -11,6 +11,10 @@
  * together, or not at all.  Whoever moves one has it locked, and others read
  * other shards meanwhile.
  *
+ * A consumer of windows of time remembers for each shard the last id that was
+ * there when it read, and the time up to which it read.  Rows that came later
+ * with an earlier time have greater ids: it gets them with the next window.
+ *
  * Rows are read and deleted through the logical table, with the caller's
  * privileges; a condition on tableoid gets the query to one shard.  What
  * consumers there are and their watermarks are in tables of the extension's,
@@ -31,10 +35,12 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(shard_register_consumer);
 PG_FUNCTION_INFO_V1(shard_drop_consumer);
 PG_FUNCTION_INFO_V1(shard_read_batch);
+PG_FUNCTION_INFO_V1(shard_read_window);
 PG_FUNCTION_INFO_V1(shard_dequeue);
 PG_FUNCTION_INFO_V1(shard_on_drop);
 
@@ -108,15 +114,15 @@ consumer_condition(Oid relid, const char *consumer)
 
 /*
  * Raise an error unless the consumer is registered, and by a role that the
- * caller is a member of.
+ * caller is a member of.  Returns the column whose windows it reads, or NULL.
  */
-static void
+static char *
 check_consumer(Oid relid, const char *consumer)
 {
 	bool		isnull;
 	Oid			role;
 
-	if (execute_registry(psprintf("SELECT pg_catalog.to_regrole(role)::pg_catalog.oid FROM shard_fdw.consumer_registry WHERE %s",
+	if (execute_registry(psprintf("SELECT pg_catalog.to_regrole(role)::pg_catalog.oid, CASE WHEN windows THEN order_by END FROM shard_fdw.consumer_registry WHERE %s",
 								  consumer_condition(relid, consumer))) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -130,6 +136,7 @@ check_consumer(Oid relid, const char *consumer)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for consumer \"%s\"", consumer),
 				 errdetail("It belongs to the role that has registered it.")));
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
 }
 
 /*
@@ -164,6 +171,17 @@ update_lanes(Oid relid, const char *consumer)
 }
 
 /*
+ * Forget what the condition finds in the tables of the shards that consumers
+ * have read.
+ */
+static void
+forget_lanes(const char *condition)
+{
+	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_lanes WHERE %s", condition));
+	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_windows WHERE %s", condition));
+}
+
+/*
  * shard_on_drop()
  *		Event trigger function: forgets consumers of tables and shards that
  *		are dropped.
@@ -180,14 +198,43 @@ shard_on_drop(PG_FUNCTION_ARGS)
 	execute_registry("DELETE FROM shard_fdw.consumer_registry WHERE logical OPERATOR(pg_catalog.=) ANY"
 					 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
 					 " WHERE object_type OPERATOR(pg_catalog.=) 'foreign table')");
-	execute_registry("DELETE FROM shard_fdw.consumer_lanes WHERE shard OPERATOR(pg_catalog.=) ANY"
-					 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
-					 " WHERE object_type OPERATOR(pg_catalog.=) ANY ('{table,foreign table}'))"
-					 " OR logical OPERATOR(pg_catalog.=) ANY"
-					 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
-					 " WHERE object_type OPERATOR(pg_catalog.=) 'foreign table')");
+	forget_lanes("shard OPERATOR(pg_catalog.=) ANY"
+				 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
+				 " WHERE object_type OPERATOR(pg_catalog.=) ANY ('{table,foreign table}'))"
+				 " OR logical OPERATOR(pg_catalog.=) ANY"
+				 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
+				 " WHERE object_type OPERATOR(pg_catalog.=) 'foreign table')");
 	SPI_finish();
 	PG_RETURN_NULL();
+}
+
+/*
+ * Raise an error unless a column has the time of each row.  "id" is the one
+ * with the ids.
+ */
+static void
+check_time_column(Relation logical, const char *column, const char *id)
+{
+	AttrNumber	attno = get_attnum(RelationGetRelid(logical), column);
+	Form_pg_attribute att;
+
+	if (attno == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of foreign table \"%s\" does not exist",
+						column, RelationGetRelationName(logical))));
+	if (attno > 0)
+	{
+		att = TupleDescAttr(RelationGetDescr(logical), attno - 1);
+		if (att->atttypid == TIMESTAMPTZOID && att->attnotnull)
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot read foreign table \"%s\" in order of column \"%s\"",
+					RelationGetRelationName(logical), column),
+			 errdetail("Consumers read in order of column \"%s\", which has option \"sequence\", or windows of a column of type timestamp with time zone that is NOT NULL.",
+					   id)));
 }
 
 /*
@@ -206,32 +253,31 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *consumer = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	char	   *order_by = NameStr(*PG_GETARG_NAME(2));
-	const char *column;
+	Relation	logical;
+	const char *id;
+	bool		windows;
 	AclResult	acl;
 
 	PreventCommandIfReadOnly("register_consumer()");
 	shard_check_logical(relid);
-	LockRelationOid(relid, AccessShareLock);
+	logical = table_open(relid, AccessShareLock);
 	/* Wait for those that may have begun to write before there were lanes. */
 	LockRelationOid(relid, ShareLock);
 	UnlockRelationOid(relid, ShareLock);
 	acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
 	if (acl != ACLCHECK_OK)
 		aclcheck_error(acl, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
-	column = check_consumable(relid);
-	if (strcmp(order_by, column) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot read foreign table \"%s\" in order of column \"%s\"",
-						get_rel_name(relid), order_by),
-				 errdetail("Only column \"%s\", with option \"sequence\", shows the order in which rows have been committed.",
-						   column)));
+	id = check_consumable(relid);
+	windows = strcmp(order_by, id) != 0;
+	if (windows)
+		check_time_column(logical, order_by, id);
 
 	SPI_connect();
-	if (execute_registry(psprintf("INSERT INTO shard_fdw.consumer_registry (logical, consumer, order_by, role)"
-								  " VALUES (%u, %s, %s, %s) ON CONFLICT DO NOTHING",
+	if (execute_registry(psprintf("INSERT INTO shard_fdw.consumer_registry (logical, consumer, order_by, windows, role)"
+								  " VALUES (%u, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
 								  relid, quote_literal_cstr(consumer),
 								  quote_literal_cstr(order_by),
+								  windows ? "true" : "false",
 								  quote_literal_cstr(quote_identifier(GetUserNameFromId(GetUserId(), false))))) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -239,6 +285,7 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 						consumer, get_rel_name(relid))));
 	update_lanes(relid, consumer);
 	SPI_finish();
+	table_close(logical, NoLock);
 	PG_RETURN_VOID();
 }
 
@@ -261,8 +308,7 @@ shard_drop_consumer(PG_FUNCTION_ARGS)
 	check_consumer(relid, consumer);
 	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_registry WHERE %s",
 							  consumer_condition(relid, consumer)));
-	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_lanes WHERE %s",
-							  consumer_condition(relid, consumer)));
+	forget_lanes(consumer_condition(relid, consumer));
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -358,6 +404,122 @@ positive_argument(FunctionCallInfo fcinfo, int n)
 	return PG_GETARG_INT32(n);
 }
 
+/* A call that reads rows for a consumer. */
+typedef struct Reading
+{
+	Relation	logical;
+	Oid			relid;
+	char	   *consumer;
+	const char *id;				/* the column with the ids, quoted */
+	const char *at;				/* the one with the times, or NULL */
+	const char *rows;			/* FROM the table, of one shard; %u */
+	uint64		nlanes;			/* those that there may be something to read */
+	Oid		   *lanes;
+	char	  **watermarks;
+} Reading;
+
+/*
+ * Begin to read: SPI is connected, and the caller's result is materialized.
+ * "lanes" chooses lanes and says in which order.
+ */
+static void
+begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
+			  const char *lanes, Reading *r)
+{
+	const char *registered;
+	const char *id;
+
+	r->logical = open_logical(fcinfo, function);
+	r->relid = RelationGetRelid(r->logical);
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the consumer must not be null")));
+	r->consumer = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	registered = check_consumer(r->relid, r->consumer);
+	if (windows != (registered != NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 registered ?
+				 errmsg("consumer \"%s\" of foreign table \"%s\" reads windows of column \"%s\"",
+						r->consumer, RelationGetRelationName(r->logical), registered) :
+				 errmsg("consumer \"%s\" of foreign table \"%s\" does not read windows",
+						r->consumer, RelationGetRelationName(r->logical)),
+				 errhint("Use %s.", windows ? "read_batch()" : "read_window()")));
+	id = check_consumable(r->relid);
+	r->id = quote_identifier(id);
+	r->at = NULL;
+	if (windows)
+	{
+		check_time_column(r->logical, registered, id);
+		r->at = quote_identifier(registered);
+	}
+	r->rows = psprintf("FROM %s WHERE tableoid OPERATOR(pg_catalog.=) %%u::pg_catalog.oid",
+					   shard_qualified_name(r->relid));
+	update_lanes(r->relid, r->consumer);
+
+	r->nlanes = execute_registry(psprintf("SELECT k.shard::pg_catalog.oid, COALESCE(k.watermark, pg_catalog.int8 '%s')"
+										  " FROM shard_fdw.consumer_lanes k"
+										  " JOIN shard_fdw.list_shards(%u) l ON l.shard OPERATOR(pg_catalog.=) k.shard"
+										  " WHERE k.%s %s, l.ordinal",
+										  NO_WATERMARK, r->relid,
+										  consumer_condition(r->relid, r->consumer),
+										  lanes));
+	r->lanes = palloc_array(Oid, Max(r->nlanes, 1));
+	r->watermarks = palloc_array(char *, Max(r->nlanes, 1));
+	for (uint64 i = 0; i < r->nlanes; i++)
+	{
+		bool		isnull;
+
+		r->lanes[i] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
+													 SPI_tuptable->tupdesc, 1,
+													 &isnull));
+		r->watermarks[i] = SPI_getvalue(SPI_tuptable->vals[i],
+										SPI_tuptable->tupdesc, 2);
+	}
+}
+
+/*
+ * Lock the watermark of a lane for this transaction.  Returns it, and when
+ * the last window ended, as a literal or NULL; or NULL if others read the
+ * lane just now.
+ */
+static char *
+lock_lane(Reading *r, Oid lane, char **window_end)
+{
+	bool		isnull;
+	Datum		end;
+
+	if (execute_registry(psprintf("SELECT COALESCE(watermark, pg_catalog.int8 '%s'), window_end FROM shard_fdw.consumer_lanes"
+								  " WHERE %s AND shard OPERATOR(pg_catalog.=) %u FOR UPDATE SKIP LOCKED",
+								  NO_WATERMARK,
+								  consumer_condition(r->relid, r->consumer),
+								  lane)) == 0)
+		return NULL;
+	end = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
+	if (window_end)
+		*window_end = isnull ? NULL :
+			quote_literal_cstr(timestamptz_to_str(DatumGetTimestampTz(end)));
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
+/*
+ * Have the lane read, up to an id and, if not NULL, the end of a window.
+ */
+static void
+move_watermark(Reading *r, Oid lane, const char *watermark,
+			   const char *window_end)
+{
+	execute_registry(psprintf("UPDATE shard_fdw.consumer_lanes SET watermark = NULLIF(pg_catalog.int8 '%s', pg_catalog.int8 '%s'), window_end = %s, last_read = pg_catalog.clock_timestamp()"
+							  " WHERE %s AND shard OPERATOR(pg_catalog.=) %u",
+							  watermark, NO_WATERMARK,
+							  window_end ? window_end : "NULL",
+							  consumer_condition(r->relid, r->consumer), lane));
+}
+
 /*
  * shard_read_batch(tbl anyelement, consumer text, max_rows int, up_to bigint)
  *		SQL function read_batch(): the next rows of one shard for a consumer,
@@ -365,111 +527,158 @@ positive_argument(FunctionCallInfo fcinfo, int n)
  *
  * Raises ERRCODE_UNDEFINED_OBJECT for a consumer that is not registered,
  * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if the table has lost its commit
- * order, ERRCODE_INSUFFICIENT_PRIVILEGE, and ERRCODE_DATATYPE_MISMATCH for a
- * type that is no logical table's.
+ * order or the consumer reads windows, ERRCODE_INSUFFICIENT_PRIVILEGE, and
+ * ERRCODE_DATATYPE_MISMATCH for a type that is no logical table's.
  */
 Datum
 shard_read_batch(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Relation	logical = open_logical(fcinfo, "read_batch()");
-	Oid			relid = RelationGetRelid(logical);
 	int			max_rows = positive_argument(fcinfo, 2);
-	char	   *consumer;
-	const char *column;
-	char	   *table_name = shard_qualified_name(relid);
-	uint64		nlanes;
-	Oid		   *lanes;
-	char	  **watermarks;
-
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("the consumer must not be null")));
-	consumer = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	InitMaterializedSRF(fcinfo, 0);
-	SPI_connect();
-	check_consumer(relid, consumer);
-	column = quote_identifier(check_consumable(relid));
-	update_lanes(relid, consumer);
+	Reading		r;
 
 	/* Those that have waited longest come first. */
-	nlanes = execute_registry(psprintf("SELECT k.shard::pg_catalog.oid, COALESCE(k.watermark, pg_catalog.int8 '%s')"
-									   " FROM shard_fdw.consumer_lanes k"
-									   " JOIN shard_fdw.list_shards(%u) l ON l.shard OPERATOR(pg_catalog.=) k.shard"
-									   " WHERE k.%s ORDER BY k.last_read NULLS FIRST, l.ordinal",
-									   NO_WATERMARK, relid,
-									   consumer_condition(relid, consumer)));
-	lanes = palloc_array(Oid, Max(nlanes, 1));
-	watermarks = palloc_array(char *, Max(nlanes, 1));
-	for (uint64 i = 0; i < nlanes; i++)
+	begin_reading(fcinfo, "read_batch()", false,
+				  "ORDER BY k.last_read NULLS FIRST", &r);
+	for (uint64 i = 0; i < r.nlanes; i++)
 	{
-		bool		isnull;
-
-		lanes[i] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
-												  SPI_tuptable->tupdesc, 1,
-												  &isnull));
-		watermarks[i] = SPI_getvalue(SPI_tuptable->vals[i],
-									 SPI_tuptable->tupdesc, 2);
-	}
-
-	for (uint64 i = 0; i < nlanes; i++)
-	{
-		char	   *rows = psprintf("FROM %s WHERE tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid AND %s OPERATOR(pg_catalog.>)",
-									table_name, lanes[i], column);
+		char	   *rows = psprintf(r.rows, r.lanes[i]);
 		char	   *bound = PG_ARGISNULL(3) ? "" :
-			psprintf(" AND %s OPERATOR(pg_catalog.<=) " INT64_FORMAT, column,
+			psprintf(" AND %s OPERATOR(pg_catalog.<=) " INT64_FORMAT, r.id,
 					 PG_GETARG_INT64(3));
 		char	   *last;
 
 		/* Do not keep others from a shard that has nothing to read. */
-		if (SPI_execute(psprintf("SELECT 1 %s %s%s LIMIT 1", rows,
-								 watermarks[i], bound), false, 1) != SPI_OK_SELECT)
+		if (SPI_execute(psprintf("SELECT 1 %s AND %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'%s LIMIT 1",
+								 rows, r.id, r.watermarks[i], bound),
+						false, 1) != SPI_OK_SELECT)
 			elog(ERROR, "could not look for rows");
 		if (SPI_processed == 0)
 		{
-			check_not_behind(relid, consumer, lanes[i], watermarks[i]);
+			check_not_behind(r.relid, r.consumer, r.lanes[i], r.watermarks[i]);
 			continue;
 		}
 
 		/* Others may read it just now, or have moved the watermark. */
-		if (execute_registry(psprintf("SELECT COALESCE(watermark, pg_catalog.int8 '%s') FROM shard_fdw.consumer_lanes"
-									  " WHERE %s AND shard OPERATOR(pg_catalog.=) %u FOR UPDATE SKIP LOCKED",
-									  NO_WATERMARK,
-									  consumer_condition(relid, consumer),
-									  lanes[i])) == 0)
+		last = lock_lane(&r, r.lanes[i], NULL);
+		if (last == NULL)
 			continue;
-		last = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-		if (SPI_execute(psprintf("SELECT %s, %s %s %s%s ORDER BY %s FETCH FIRST %d ROWS WITH TIES",
-								 shard_column_list(logical, "", true), column, rows, last,
-								 bound, column, max_rows),
+		if (SPI_execute(psprintf("SELECT %s, %s %s AND %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'%s ORDER BY %s FETCH FIRST %d ROWS WITH TIES",
+								 shard_column_list(r.logical, "", true), r.id,
+								 rows, r.id, last, bound, r.id, max_rows),
 						false, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not read rows");
 		if (SPI_processed == 0)
 			continue;
 
-		return_rows(rsinfo, logical);
+		return_rows((ReturnSetInfo *) fcinfo->resultinfo, r.logical);
 		last = SPI_getvalue(SPI_tuptable->vals[SPI_processed - 1],
 							SPI_tuptable->tupdesc,
 							SPI_tuptable->tupdesc->natts);
-		execute_registry(psprintf("UPDATE shard_fdw.consumer_lanes SET watermark = %s, last_read = pg_catalog.clock_timestamp()"
-								  " WHERE %s AND shard OPERATOR(pg_catalog.=) %u",
-								  last, consumer_condition(relid, consumer),
-								  lanes[i]));
+		move_watermark(&r, r.lanes[i], last, NULL);
 		break;
 	}
 	SPI_finish();
-	table_close(logical, NoLock);
+	table_close(r.logical, NoLock);
 	return (Datum) 0;
 }
 
 /*
- * shard_dequeue(tbl anyelement, max_rows int, order_by name)
- *		SQL function dequeue(): deletes up to so many rows of one shard that
- *		no other transaction has locked, and returns them.
+ * shard_read_window(tbl anyelement, consumer text, up_to timestamptz)
+ *		SQL function read_window(): the rows of one shard whose time is before
+ *		up_to, and that the consumer has not read, in order of the time.
+ *
+ * Waits for transactions that write the shard, then no row of the window is
+ * still to come whose time is when it is inserted.  Records the window.
+ *
+ * Raises ERRCODE_INVALID_PARAMETER_VALUE if the time has not come, and
+ * otherwise what shard_read_batch() does.
+ */
+Datum
+shard_read_window(PG_FUNCTION_ARGS)
+{
+	Reading		r;
+	char	   *up_to;
+
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the end of the window must not be null")));
+	if (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(2)) ||
+		PG_GETARG_TIMESTAMPTZ(2) > GetCurrentTimestamp())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the window is not over"),
+				 errdetail("Rows may come until %s.",
+						   timestamptz_to_str(PG_GETARG_TIMESTAMPTZ(2)))));
+	up_to = psprintf("pg_catalog.timestamptz %s",
+					 quote_literal_cstr(timestamptz_to_str(PG_GETARG_TIMESTAMPTZ(2))));
+
+	begin_reading(fcinfo, "read_window()", true,
+				  psprintf("AND (k.window_end IS NULL OR k.window_end OPERATOR(pg_catalog.<) %s)"
+						   " ORDER BY k.window_end NULLS FIRST", up_to), &r);
+	for (uint64 i = 0; i < r.nlanes; i++)
+	{
+		char	   *rows = psprintf(r.rows, r.lanes[i]);
+		char	   *window_end;
+		char	   *before;
+		char	   *last;
+		uint64		nrows;
+		uint64		late = 0;
+		bool		isnull;
+
+		before = lock_lane(&r, r.lanes[i], &window_end);
+		if (before == NULL)
+			continue;
+		shard_await_lane(r.lanes[i]);
+
+		/* Ids up to the greatest are all there, and what comes has others. */
+		if (SPI_execute(psprintf("SELECT GREATEST(pg_catalog.max(%s), pg_catalog.int8 '%s') %s",
+								 r.id, before, rows), false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not look for rows");
+		last = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		if (strcmp(last, before) == 0)
+			check_not_behind(r.relid, r.consumer, r.lanes[i], before);
+
+		if (SPI_execute(psprintf("SELECT %s, %s %s AND %s OPERATOR(pg_catalog.<) %s AND %s OPERATOR(pg_catalog.<=) pg_catalog.int8 '%s'%s ORDER BY %s, %s",
+								 shard_column_list(r.logical, "", true),
+								 !window_end ? "false" :
+								 psprintf("%s OPERATOR(pg_catalog.<) pg_catalog.timestamptz %s", r.at, window_end),
+								 rows, r.at, up_to, r.id, last,
+								 !window_end ? "" :
+								 psprintf(" AND (%s OPERATOR(pg_catalog.>=) pg_catalog.timestamptz %s OR %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s')",
+										  r.at, window_end, r.id, before),
+								 r.at, r.id),
+						false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read rows");
+		for (uint64 row = 0; row < SPI_processed; row++)
+			if (DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row],
+										   SPI_tuptable->tupdesc,
+										   SPI_tuptable->tupdesc->natts, &isnull)))
+				late++;
+		return_rows((ReturnSetInfo *) fcinfo->resultinfo, r.logical);
+		nrows = SPI_processed;
+		move_watermark(&r, r.lanes[i], last, up_to);
+		execute_registry(psprintf("INSERT INTO shard_fdw.consumer_windows (logical, consumer, shard, window_start, window_end, rows, late_rows)"
+								  " VALUES (%u, %s, %u, %s, %s, " UINT64_FORMAT ", " UINT64_FORMAT ")",
+								  r.relid, quote_literal_cstr(r.consumer),
+								  r.lanes[i], window_end ? window_end : "NULL",
+								  up_to, nrows, late));
+		if (nrows > 0)
+			break;
+	}
+	SPI_finish();
+	table_close(r.logical, NoLock);
+	return (Datum) 0;
+}
+
+/*
+ * shard_dequeue(tbl anyelement, max_rows int, order_by name, shard regclass)
+ *		SQL function dequeue(): deletes up to so many rows of one shard, the
+ *		given one if any, that no other transaction has locked, and returns
+ *		them.
  *
  * Raises ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_UNDEFINED_COLUMN,
- * ERRCODE_DATATYPE_MISMATCH for a type that is no logical table's, and
+ * ERRCODE_WRONG_OBJECT_TYPE for what is no shard, ERRCODE_DATATYPE_MISMATCH for a type that is no logical table's, and
  * ERRCODE_FEATURE_NOT_SUPPORTED if a shard is a foreign table.
  */
 Datum
@@ -508,6 +717,20 @@ shard_dequeue(PG_FUNCTION_ARGS)
 							get_rel_name(relid)),
 					 errdetail("Shard \"%s\" is a foreign table or has inheritance children.",
 							   get_rel_name(shards[i]))));
+	}
+
+	if (!PG_ARGISNULL(3))
+	{
+		if (shard_table_find(table, PG_GETARG_OID(3)) < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("\"%s\" is not a shard of foreign table \"%s\"",
+							get_rel_name(PG_GETARG_OID(3)) ?
+							get_rel_name(PG_GETARG_OID(3)) :
+							psprintf("%u", PG_GETARG_OID(3)),
+							get_rel_name(relid))));
+		shards[0] = PG_GETARG_OID(3);
+		nshards = 1;
 	}
 
 	InitMaterializedSRF(fcinfo, 0);

@@ -179,6 +179,23 @@ shard_take_lane(ShardTable *table, int ordinal)
 }
 
 /*
+ * shard_await_lane
+ *		Wait for the transaction that writes a shard, if the table has commit
+ *		order, and for those that wait for it.
+ *
+ * Raises what shard_take_lane() does.
+ */
+void
+shard_await_lane(Oid shard)
+{
+	LOCKTAG		tag;
+
+	lane_tag(&tag, shard);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+	LockRelease(&tag, ShareLock, false);
+}
+
+/*
  * The lane that this session's transaction has, or a free one, preferably the
  * leased shard's; or else that one when it gets free.  Returns its ordinal.
  */

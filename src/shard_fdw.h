@@ -289,6 +289,7 @@ extern Oid	shard_last;			/* where this session's last row went */
 extern int	shard_route(ShardTable *table, TupleTableSlot *row, int pinned);
 extern int	shard_route_by_id(ShardTable *table, TupleTableSlot *row);
 extern void shard_take_lane(ShardTable *table, int ordinal);
+extern void shard_await_lane(Oid shard);
 extern void shard_forget_lease(ShardTable *table);
 
 /* in insert.c */

@@ -120,7 +120,7 @@ CREATE TABLE plain (id int);
 SELECT is(error_of('SELECT shard_fdw.' || call)::text, wanted, call) FROM (VALUES
   ('register_consumer(''loose'', ''c'', ''id'')', '(55000,"foreign table ""loose"" has no commit order","A row may become visible after a row of its shard with a greater value, and a consumer would miss it.","Set option ""commit_order"" of the foreign table to true.")'),
   ('register_consumer(''numberless'', ''c'', ''v'')', '(55000,"foreign table ""numberless"" has no column with option ""sequence""","A row may become visible after a row of its shard with a greater value, and a consumer would miss it.","Give a column of the foreign table the option ""sequence"".")'),
-  ('register_consumer(''log'', ''e'', ''v'')', '(0A000,"cannot read foreign table ""log"" in order of column ""v""","Only column ""id"", with option ""sequence"", shows the order in which rows have been committed.","")'),
+  ('register_consumer(''log'', ''e'', ''v'')', '(0A000,"cannot read foreign table ""log"" in order of column ""v""","Consumers read in order of column ""id"", which has option ""sequence"", or windows of a column of type timestamp with time zone that is NOT NULL.","")'),
   ('register_consumer(''log'', ''c'', ''id'')', '(42710,"consumer ""c"" of foreign table ""log"" already exists","","")'),
   ('register_consumer(''plain'', ''c'', ''id'')', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
   ('read_batch(NULL::log, ''none'')', '(42704,"consumer ""none"" of foreign table ""log"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")'),
@@ -161,6 +161,112 @@ INSERT INTO bare_queue DEFAULT VALUES;
 SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::bare_queue)), 1::bigint, 'dequeue from a table without columns');
 
 --
+-- Windows of time
+--
+
+CREATE TABLE timed_model (id bigint PRIMARY KEY, at timestamptz, v text);
+CREATE INDEX ON timed_model (at);
+CREATE FOREIGN TABLE timed (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL, v text, maybe timestamptz, "on" date NOT NULL DEFAULT now())
+  SERVER shards OPTIONS (shards '2', commit_order 'true', template 'timed_model');
+CREATE FUNCTION at(minute numeric) RETURNS timestamptz LANGUAGE sql AS $$ SELECT timestamptz '2026-01-01 10:00 UTC' + minute * interval '1 minute' $$;
+CREATE FUNCTION put(shard int, VARIADIC minutes numeric[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('shard_fdw.shard', shard::text, true);
+  INSERT INTO timed (at, v) SELECT at(m), shard || ' ' || m FROM unnest(minutes) m;
+  PERFORM set_config('shard_fdw.shard', '-1', true);
+END $$;
+CREATE FUNCTION window_to(minute numeric, consumer text DEFAULT 'w') RETURNS text[] LANGUAGE sql AS $$
+  SELECT array_agg(v) FROM shard_fdw.read_window(NULL::timed, consumer, at(minute)) $$;
+SELECT put(0, 1, 3, 2, 6, 5), put(1, 4);
+SELECT lives_ok($$ SELECT shard_fdw.register_consumer('timed', 'w', 'at') $$, 'a consumer of windows');
+SELECT is(window_to(5), '{0 1,0 2,0 3}', 'the rows of a window, in order of time');
+SELECT is(window_to(5), '{1 4}', '... and of the other shard');
+SELECT is(window_to(5), NULL, '... once');
+SELECT put(0, 5.5, 4.5, 8);
+SELECT is(window_to(4), NULL, 'no window before the last one');
+SELECT is(window_to(5), NULL, '... and not for a late row');
+SAVEPOINT s;
+SELECT is(window_to(7), '{0 4.5,0 5,0 5.5,0 6}', 'rows that came before their window, and a late one');
+ROLLBACK TO s;
+SELECT put(1, 6.5, 7);
+SELECT is(window_to(7), '{0 4.5,0 5,0 5.5,0 6}', '... come again after a rollback');
+SELECT is(window_to(7), '{1 6.5}', '... and the other shard''s');
+SELECT is(window_to(7), NULL, '... once');
+-- The first shard has an empty window.
+DELETE FROM timed WHERE v = '0 8';
+SELECT put(1, 8.5);
+SELECT is(window_to(9), '{1 7,1 8.5}', 'the end of a window is not in it');
+SELECT is((SELECT array_agg(concat_ws(' ', shard, coalesce(extract(minute FROM window_start at time zone 'UTC')::text, '-'), extract(minute FROM window_end at time zone 'UTC'), rows, late_rows) ORDER BY shard::text, window_end) FROM shard_fdw.windows WHERE consumer = 'w'),
+  '{timed_0 - 5 3 0,timed_0 5 7 4 1,timed_0 7 9 0 0,timed_1 - 5 1 0,timed_1 5 7 1 0,timed_1 7 9 2 0}', 'view windows');
+SELECT ok(bool_and(window_end = at(9) AND rows_behind = 0), 'view consumers') FROM shard_fdw.consumers WHERE logical = 'timed'::regclass AND consumer = 'w';
+-- Any partition into windows, and any arrival, gives each row once.
+SELECT shard_fdw.create_shards('timed', 1);
+CREATE TABLE windowed (n serial, at timestamptz, id bigint, up_to timestamptz);
+DO $$
+DECLARE
+  t numeric := 10;
+BEGIN
+  PERFORM setseed(0.4);
+  FOR i IN 1..60 LOOP
+    PERFORM put((random() * 2)::int, VARIADIC (SELECT array_agg((t + random() * 8 - 6)::numeric) FROM generate_series(1, (random() * 6)::int + 1)));
+    t := t + random()::numeric;
+    IF random() < 0.7 THEN
+      INSERT INTO windowed (at, id, up_to) SELECT w.at, w.id, at(t) FROM shard_fdw.read_window(NULL::timed, 'w', at(t)) w;
+    END IF;
+  END LOOP;
+  FOR i IN 1..3 LOOP
+    INSERT INTO windowed (at, id, up_to) SELECT w.at, w.id, at(1000) FROM shard_fdw.read_window(NULL::timed, 'w', at(1000)) w;
+  END LOOP;
+END $$;
+SELECT is((SELECT count(*) FROM windowed WHERE at >= up_to), 0::bigint, 'no row before its time');
+SELECT set_eq('SELECT id FROM windowed', $$ SELECT id FROM timed WHERE v !~ '^[01] [1-8](\.5)?$' $$, 'none is missed');
+SELECT is((SELECT count(*) FROM windowed), (SELECT count(DISTINCT id) FROM windowed), '... nor read twice');
+SELECT is((SELECT sum(rows) FROM shard_fdw.windows WHERE consumer = 'w' AND window_end > at(9)), (SELECT count(*)::numeric FROM windowed), '... and the record agrees');
+SELECT cmp_ok((SELECT sum(late_rows) FROM shard_fdw.windows WHERE consumer = 'w'), '>', 1::numeric, '... with some late ones');
+SELECT is((SELECT count(*) FROM (SELECT window_start, lag(window_end) OVER (PARTITION BY shard ORDER BY window_end) AS before FROM shard_fdw.windows WHERE consumer = 'w') w
+  WHERE window_start IS DISTINCT FROM before), 0::bigint, 'each window begins where the one before has ended');
+-- Other settings of dates.
+SET LOCAL datestyle = 'German';
+SET LOCAL timezone = 'Asia/Kathmandu';
+SELECT put(2, 1500);
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_window(NULL::timed, 'w', at(1600))), '{2 1500}', 'in German');
+RESET datestyle;
+RESET timezone;
+-- Whose they are.
+DELETE FROM shard_fdw.windows WHERE window_end < at(1000);
+SELECT is((SELECT min(window_end) FROM shard_fdw.windows), at(1000), 'records can be deleted');
+GRANT SELECT ON timed TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is_empty('SELECT * FROM shard_fdw.windows', 'another role does not see them');
+DELETE FROM shard_fdw.windows;
+RESET ROLE;
+SELECT isnt_empty('SELECT * FROM shard_fdw.windows', '... nor delete them');
+SELECT is(error_of('SELECT ' || call)::text, wanted, call) FROM (VALUES
+  ('shard_fdw.register_consumer(''timed'', ''x'', ''maybe'')', '(0A000,"cannot read foreign table ""timed"" in order of column ""maybe""","Consumers read in order of column ""id"", which has option ""sequence"", or windows of a column of type timestamp with time zone that is NOT NULL.","")'),
+  ('shard_fdw.register_consumer(''timed'', ''x'', ''on'')', '(0A000,"cannot read foreign table ""timed"" in order of column ""on""","Consumers read in order of column ""id"", which has option ""sequence"", or windows of a column of type timestamp with time zone that is NOT NULL.","")'),
+  ('shard_fdw.register_consumer(''timed'', ''x'', ''ctid'')', '(0A000,"cannot read foreign table ""timed"" in order of column ""ctid""","Consumers read in order of column ""id"", which has option ""sequence"", or windows of a column of type timestamp with time zone that is NOT NULL.","")'),
+  ('shard_fdw.register_consumer(''timed'', ''x'', ''none'')', '(42703,"column ""none"" of foreign table ""timed"" does not exist","","")'),
+  ('shard_fdw.read_batch(NULL::timed, ''w'')', '(55000,"consumer ""w"" of foreign table ""timed"" reads windows of column ""at""","","Use read_window().")'),
+  ('shard_fdw.read_window(NULL::back, ''c'', now())', '(55000,"consumer ""c"" of foreign table ""back"" does not read windows","","Use read_batch().")'),
+  ('shard_fdw.read_window(NULL::timed, ''none'', now())', '(42704,"consumer ""none"" of foreign table ""timed"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")'),
+  ('shard_fdw.read_window(NULL::timed, NULL, now())', '(22004,"the consumer must not be null","","")'),
+  ('shard_fdw.read_window(NULL::timed, ''w'', NULL)', '(22004,"the end of the window must not be null","","")'),
+  ('shard_fdw.read_window(NULL::timed, ''w'', ''infinity'')', '(22023,"the window is not over","Rows may come until infinity.","")'),
+  ('shard_fdw.read_window(NULL::timed, ''w'', ''3000-01-01 UTC'') FROM set_config(''timezone'', ''UTC'', true)', '(22023,"the window is not over","Rows may come until 3000-01-01 00:00:00+00.","")')) t(call, wanted);
+ALTER FOREIGN TABLE timed RENAME at TO time;
+SELECT is((error_of($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$)).message, 'column "at" of foreign table "timed" does not exist', 'a column that has been renamed');
+ALTER FOREIGN TABLE timed RENAME time TO at;
+ALTER FOREIGN TABLE timed ALTER at DROP NOT NULL;
+SELECT is((error_of($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$)).state, '0A000', '... that may be null');
+ALTER FOREIGN TABLE timed ALTER at SET NOT NULL;
+TRUNCATE timed RESTART IDENTITY;
+SELECT is((error_of($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$)).message, 'ids of shard "timed_0" have gone back', 'ids that have gone back');
+DROP TABLE timed_2;
+SELECT is((SELECT count(*) FROM shard_fdw.windows WHERE consumer = 'w'), 4::bigint, 'with a shard its windows go');
+SELECT shard_fdw.drop_consumer('timed', 'w');
+SELECT is_empty('SELECT * FROM shard_fdw.consumer_windows', '... and with the consumer');
+
+--
 -- dequeue
 --
 
@@ -168,6 +274,10 @@ CREATE FOREIGN TABLE "Job %" (n int, gone int, v text) SERVER shards OPTIONS (sh
 ALTER FOREIGN TABLE "Job %" DROP gone;
 INSERT INTO "Job %" SELECT g, g FROM generate_series(1, 30) g;
 CREATE TABLE jobs_before AS SELECT * FROM "Job %";
+SAVEPOINT s;
+SELECT is((SELECT array_agg(DISTINCT n % 3) FROM shard_fdw.dequeue(NULL::"Job %", 100, 'n', '"Job %_1"')), (SELECT array_agg(DISTINCT n % 3) FROM "Job %_1"), 'rows of the shard that is asked for');
+SELECT is_empty($$ SELECT * FROM shard_fdw.dequeue(NULL::"Job %", 100, shard => '"Job %_1"') $$, '... which has no more');
+ROLLBACK TO s;
 CREATE TABLE jobs AS SELECT 0 AS batch, * FROM shard_fdw.dequeue(NULL::"Job %", 4, 'n');
 SELECT is((SELECT count(*) FROM jobs), 4::bigint, 'rows are dequeued');
 SELECT is((SELECT array_agg(n - lag) FROM (SELECT n, lag(n) OVER (ORDER BY n) AS lag FROM jobs) t WHERE lag IS NOT NULL), '{3,3,3}', '... of one shard, in order');
@@ -184,6 +294,8 @@ SELECT is_empty($$ SELECT * FROM shard_fdw.dequeue(NULL::"Job %") $$, 'then ther
 INSERT INTO "Job %" VALUES (1), (2), (3);
 SELECT is(error_of('SELECT shard_fdw.dequeue(' || args || ')')::text, wanted, args) FROM (VALUES
   ('NULL::"Job %", 0', '(22023,"the number of rows must be at least 1","","")'),
+  ('NULL::"Job %", 1, NULL, ''plain''', '(42809,"""plain"" is not a shard of foreign table ""Job %""","","")'),
+  ('NULL::"Job %", 1, NULL, ''1''', '(42809,"""1"" is not a shard of foreign table ""Job %""","","")'),
   ('NULL::"Job %", 1, ''x''', '(42703,"column ""x"" of foreign table ""Job %"" does not exist","","")'),
   ('NULL::plain', '(42809,"""plain"" is not a foreign table of shard_fdw","","")')) t(args, wanted);
 GRANT SELECT ON "Job %" TO shard_user;

@@ -77,7 +77,7 @@ $node->safe_psql('postgres', q{
 	INSERT INTO hashed SELECT 'k' || g, g FROM generate_series(1, 50) g;
 
 	-- lanes, and a consumer that has read some of them
-	CREATE FOREIGN TABLE lanes (id bigint OPTIONS (sequence 'always'), v text)
+	CREATE FOREIGN TABLE lanes (id bigint OPTIONS (sequence 'always'), v text, at timestamptz NOT NULL DEFAULT clock_timestamp())
 	SERVER shards OPTIONS (shards '3', max_shards '10', commit_order 'true');
 	DO $$ BEGIN
 	  FOR i IN 0 .. 2 LOOP
@@ -89,6 +89,8 @@ $node->safe_psql('postgres', q{
 	SELECT shard_fdw.register_consumer('lanes', 'reader', 'id');
 	SELECT count(*) FROM shard_fdw.read_batch(NULL::lanes, 'reader', 3);
 	SELECT count(*) FROM shard_fdw.read_batch(NULL::lanes, 'reader', 2);
+	SELECT shard_fdw.register_consumer('lanes', 'window reader', 'at');
+	SELECT count(*) FROM shard_fdw.read_window(NULL::lanes, 'window reader', clock_timestamp());
 
 	-- an unlogged template, and a sub-shard
 	CREATE UNLOGGED TABLE quick_model (a int);
@@ -178,7 +180,8 @@ my %facts = (
 		SELECT * FROM quick ORDER BY a;
 		SELECT *, tableoid::regclass FROM hashed ORDER BY n;
 		SELECT *, tableoid::regclass FROM lanes ORDER BY id;
-		SELECT logical, consumer, role, shard, watermark, last_read FROM shard_fdw.consumers ORDER BY shard::text;
+		SELECT logical, consumer, role, shard, watermark, window_end, last_read FROM shard_fdw.consumers ORDER BY consumer, shard::text;
+		SELECT * FROM shard_fdw.windows;
 		SELECT * FROM kinds_seen ORDER BY 1;
 		SELECT * FROM total;
 		SELECT twice, kind FROM log_3 ORDER BY id},

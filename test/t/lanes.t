@@ -1,6 +1,7 @@
 # Commit order under fire: 32 sessions write 8 lanes, with pauses between insert
-# and commit, 4 read them; sessions are killed, and once the server crashes.
-# Every row that is committed is read once, and in order.
+# and commit, 4 read them, 2 more by windows of time; sessions are killed, and
+# once the server crashes.  Every row that is committed is read once, and in
+# order, and none comes after its window.
 use strict;
 use warnings;
 
@@ -14,10 +15,12 @@ my $node = shard_node('lanes', conf => "track_commit_timestamp = on\nmax_connect
 $node->safe_psql('postgres', q{
 	CREATE TABLE log_model (id bigint PRIMARY KEY, client int, at timestamptz);
 	CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), client int,
-	                          at timestamptz DEFAULT clock_timestamp())
+	                          at timestamptz NOT NULL DEFAULT clock_timestamp())
 	  SERVER shards OPTIONS (shards '8', commit_order 'true', template 'log_model');
 	SELECT shard_fdw.register_consumer('log', 'c', 'id');
+	SELECT shard_fdw.register_consumer('log', 'w', 'at');
 	CREATE TABLE have_read (n bigserial, id bigint);
+	CREATE TABLE have_windowed (id bigint, at timestamptz, up_to timestamptz);
 	CREATE TABLE plain (id bigserial PRIMARY KEY, client int);
 	ALTER SEQUENCE plain_id_seq CACHE 20;
 });
@@ -49,13 +52,28 @@ COMMIT;
 \endif
 };
 
+my $read_window = q{
+\set end random(1, 10)
+BEGIN;
+INSERT INTO have_windowed
+  SELECT id, at, up_to FROM (SELECT clock_timestamp() - interval '50 ms' AS up_to) w,
+         LATERAL shard_fdw.read_window(NULL::log, 'w', up_to);
+SELECT pg_sleep(0.02);
+\if :end = 1
+ROLLBACK;
+\else
+COMMIT;
+\endif
+};
+
 my ($killed, $crashed, $bursts) = (0, 0, 0);
 my $end = time() + $seconds;
 while (time() < $end)
 {
 	my @runs = (
 		pgbench_start($node, $write, '-c', '32', '-j', '2', '-T', $burst),
-		pgbench_start($node, $read, '-c', '4', '-j', '1', '-T', $burst));
+		pgbench_start($node, $read, '-c', '4', '-j', '1', '-T', $burst),
+		pgbench_start($node, $read_window, '-c', '2', '-j', '1', '-T', $burst));
 	my $until = time() + $burst - 1;
 
 	$bursts++;
@@ -86,6 +104,11 @@ is($crashed, 1, 'the server has crashed');
 1 while $node->safe_psql('postgres', q{
 	WITH r AS (INSERT INTO have_read (id) SELECT id FROM shard_fdw.read_batch(NULL::log, 'c', 100000) RETURNING 1)
 	SELECT count(*) FROM r}) > 0;
+my $now = $node->safe_psql('postgres', 'SELECT clock_timestamp()');
+1 while $node->safe_psql('postgres', qq{
+	WITH r AS (INSERT INTO have_windowed
+	           SELECT id, at, '$now' FROM shard_fdw.read_window(NULL::log, 'w', '$now') RETURNING 1)
+	SELECT count(*) FROM r}) > 0;
 
 my $rows = $node->safe_psql('postgres', 'SELECT count(*) FROM log');
 cmp_ok($rows, '>', 1000, "rows have been written ($rows)");
@@ -99,11 +122,15 @@ is( $node->safe_psql('postgres', q{
 		                        FROM have_read) r
 		 WHERE id < before}),
 	'0', '... in each lane in the order of ids');
+is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT id), count(*) FILTER (WHERE at >= up_to) FROM have_windowed JOIN log USING (id, at)'),
+	"$rows|$rows|0", 'windows have each row once, and none before its time');
+is($node->safe_psql('postgres', 'SELECT sum(rows), sum(late_rows), count(*) > 100 FROM shard_fdw.windows'),
+	"$rows|0|t", '... nor after it');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.check_order($$log$$)'),
 	'0', 'ids and commits are in the same order');
 is($node->safe_psql('postgres', 'SELECT count(DISTINCT tableoid) FROM log'), '8', 'all lanes have been used');
 is($node->safe_psql('postgres', 'SELECT sum(rows_behind) >= 0, count(*) FROM shard_fdw.consumers'),
-	't|8', 'the view shows all lanes');
+	't|16', 'the view shows all lanes');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.leases'), '0', 'no lane and no lease is left');
 
 # check_order finds what is out of order.
