@@ -420,7 +420,7 @@ typedef struct Reading
 
 /*
  * Begin to read: SPI is connected, and the caller's result is materialized.
- * "lanes" chooses lanes and says in which order.
+ * "lanes" is a further condition on lanes, and says in which order they come.
  */
 static void
 begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
@@ -464,7 +464,7 @@ begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
 	r->nlanes = execute_registry(psprintf("SELECT k.shard::pg_catalog.oid, COALESCE(k.watermark, pg_catalog.int8 '%s')"
 										  " FROM shard_fdw.consumer_lanes k"
 										  " JOIN shard_fdw.list_shards(%u) l ON l.shard OPERATOR(pg_catalog.=) k.shard"
-										  " WHERE k.%s %s, l.ordinal",
+										  " WHERE k.%s%s, l.ordinal",
 										  NO_WATERMARK, r->relid,
 										  consumer_condition(r->relid, r->consumer),
 										  lanes));
@@ -485,19 +485,19 @@ begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
 /*
  * Lock the watermark of a lane for this transaction.  Returns it, and when
  * the last window ended, as a literal or NULL; or NULL if others read the
- * lane just now.
+ * lane just now, or have, so that the condition does not hold any more.
  */
 static char *
-lock_lane(Reading *r, Oid lane, char **window_end)
+lock_lane(Reading *r, Oid lane, const char *condition, char **window_end)
 {
 	bool		isnull;
 	Datum		end;
 
 	if (execute_registry(psprintf("SELECT COALESCE(watermark, pg_catalog.int8 '%s'), window_end FROM shard_fdw.consumer_lanes"
-								  " WHERE %s AND shard OPERATOR(pg_catalog.=) %u FOR UPDATE SKIP LOCKED",
+								  " WHERE %s AND shard OPERATOR(pg_catalog.=) %u%s FOR UPDATE SKIP LOCKED",
 								  NO_WATERMARK,
 								  consumer_condition(r->relid, r->consumer),
-								  lane)) == 0)
+								  lane, condition)) == 0)
 		return NULL;
 	end = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
 	if (window_end)
@@ -538,7 +538,7 @@ shard_read_batch(PG_FUNCTION_ARGS)
 
 	/* Those that have waited longest come first. */
 	begin_reading(fcinfo, "read_batch()", false,
-				  "ORDER BY k.last_read NULLS FIRST", &r);
+				  " ORDER BY last_read NULLS FIRST", &r);
 	for (uint64 i = 0; i < r.nlanes; i++)
 	{
 		char	   *rows = psprintf(r.rows, r.lanes[i]);
@@ -559,7 +559,7 @@ shard_read_batch(PG_FUNCTION_ARGS)
 		}
 
 		/* Others may read it just now, or have moved the watermark. */
-		last = lock_lane(&r, r.lanes[i], NULL);
+		last = lock_lane(&r, r.lanes[i], "", NULL);
 		if (last == NULL)
 			continue;
 		if (SPI_execute(psprintf("SELECT %s, %s %s AND %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'%s ORDER BY %s FETCH FIRST %d ROWS WITH TIES",
@@ -598,6 +598,7 @@ shard_read_window(PG_FUNCTION_ARGS)
 {
 	Reading		r;
 	char	   *up_to;
+	char	   *unread;
 
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
@@ -613,9 +614,9 @@ shard_read_window(PG_FUNCTION_ARGS)
 	up_to = psprintf("pg_catalog.timestamptz %s",
 					 quote_literal_cstr(timestamptz_to_str(PG_GETARG_TIMESTAMPTZ(2))));
 
+	unread = psprintf(" AND (window_end IS NULL OR window_end OPERATOR(pg_catalog.<) %s)", up_to);
 	begin_reading(fcinfo, "read_window()", true,
-				  psprintf("AND (k.window_end IS NULL OR k.window_end OPERATOR(pg_catalog.<) %s)"
-						   " ORDER BY k.window_end NULLS FIRST", up_to), &r);
+				  psprintf("%s ORDER BY window_end NULLS FIRST", unread), &r);
 	for (uint64 i = 0; i < r.nlanes; i++)
 	{
 		char	   *rows = psprintf(r.rows, r.lanes[i]);
@@ -626,7 +627,7 @@ shard_read_window(PG_FUNCTION_ARGS)
 		uint64		late = 0;
 		bool		isnull;
 
-		before = lock_lane(&r, r.lanes[i], &window_end);
+		before = lock_lane(&r, r.lanes[i], unread, &window_end);
 		if (before == NULL)
 			continue;
 		shard_await_lane(r.lanes[i]);
