@@ -1,6 +1,7 @@
 # shard_fdw - one foreign table takes the inserts, many tables share the rows
 #
 #   make demo             set up, build, and see it work in a private cluster
+#   make example          the same for a worked example of commit order
 #   make test             set up, build, and run all tests
 #   make bench            the same for the benchmark
 #   make, make install    build and install for the PostgreSQL of PG_CONFIG
@@ -33,7 +34,7 @@ DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
 # These set up what they need by themselves, PostgreSQL included.
-DRIVER_GOALS = demo test bench
+DRIVER_GOALS = demo example test bench
 
 ifneq ($(filter $(DRIVER_GOALS),$(MAKECMDGOALS)),)
 
