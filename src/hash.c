@@ -414,6 +414,8 @@ shard_read_placement(Node *expr, Oid shard, PartitionKey key, Oid logical,
 					 int *modulus, int *remainder)
 {
 	List	   *args;
+	int			m;
+	int			r;
 
 	if (!shard_is_placement(expr))
 		return false;
@@ -433,9 +435,13 @@ shard_read_placement(Node *expr, Oid shard, PartitionKey key, Oid logical,
 			!shard_is_column(var, shard, logical, key->partattrs[i]))
 			return false;
 	}
-	*modulus = DatumGetInt32(linitial_node(Const, args)->constvalue);
-	*remainder = DatumGetInt32(lsecond_node(Const, args)->constvalue);
-	return *modulus > 0 && *remainder >= 0 && *remainder < *modulus;
+	m = DatumGetInt32(linitial_node(Const, args)->constvalue);
+	r = DatumGetInt32(lsecond_node(Const, args)->constvalue);
+	if (m <= 0 || r < 0 || r >= m)
+		return false;
+	*modulus = m;
+	*remainder = r;
+	return true;
 }
 
 static int
@@ -549,7 +555,7 @@ shard_find_place(const ShardTable *table, uint64 hash)
 		int			i = first;
 
 		/* A complete set of distinct remainders needs no search. */
-		if (first + modulus <= table->nplaces &&
+		if (modulus <= table->nplaces - first &&
 			table->places[first + modulus - 1].modulus == modulus &&
 			table->places[first + remainder].remainder == remainder)
 			i = first + remainder;

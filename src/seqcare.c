@@ -103,6 +103,19 @@ return_sequence(ReturnSetInfo *rsinfo, Oid sequence, int64 next)
 }
 
 /*
+ * What is known of a shard now, or NULL if it is no longer one: what reads or
+ * changes the shards may run functions of their owner's, which may do anything.
+ */
+static const ShardMember *
+find_member(Oid logical, Oid shard)
+{
+	ShardTable *table = shard_table_get(logical);
+	int			ordinal = shard_table_find(table, shard);
+
+	return ordinal < 0 ? NULL : &table->members[ordinal];
+}
+
+/*
  * shard_reset_shards
  *		Move the sequences of a logical table's shards past the ids that are
  *		there, and give one to shards that have none.
@@ -129,8 +142,9 @@ shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 			shards = lappend_oid(shards, table->members[i].relid);
 	foreach(lc, shards)
 	{
-		table = shard_table_get(relid);
-		if (!OidIsValid(table->members[shard_table_find(table, lfirst_oid(lc))].sequence))
+		const ShardMember *member = find_member(relid, lfirst_oid(lc));
+
+		if (member != NULL && !OidIsValid(member->sequence))
 		{
 			bool		is_empty;
 
@@ -143,24 +157,24 @@ shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 
 	/* An id that may be in any slot must be behind all sequences. */
 	maxima = palloc_array(int64, list_length(shards));
-	table = shard_table_get(relid);
 	foreach(lc, shards)
 	{
 		int64	   *value = &maxima[foreach_current_index(lc)];
+		const ShardMember *member;
 		bool		isnull;
 
 		*value = maximum(lfirst_oid(lc), column, true, &isnull);
 		if (isnull)
 			*value = PG_INT64_MIN;
-		if (!table->members[shard_table_find(table, lfirst_oid(lc))].is_slot_valid)
+		member = find_member(relid, lfirst_oid(lc));
+		if (member == NULL || !member->is_slot_valid)
 			floor = Max(floor, *value);
 	}
 	foreach(lc, shards)
 	{
-		Oid			sequence;
+		const ShardMember *member = find_member(relid, lfirst_oid(lc));
+		Oid			sequence = member == NULL ? InvalidOid : member->sequence;
 
-		table = shard_table_get(relid);
-		sequence = table->members[shard_table_find(table, lfirst_oid(lc))].sequence;
 		if (OidIsValid(sequence))
 			return_sequence(rsinfo, sequence,
 							advance(sequence,

@@ -169,6 +169,8 @@ shard_read_slot(Node *expr, Oid shard, Oid logical, AttrNumber attno,
 	Const	   *stride_const;
 	Const	   *slot_const;
 	Var		   *var;
+	int			stride_value;
+	int			slot_value;
 
 	if (!shard_is_slot(expr))
 		return false;
@@ -180,9 +182,14 @@ shard_read_slot(Node *expr, Oid shard, Oid logical, AttrNumber attno,
 		slot_const->constisnull ||
 		!shard_is_column(var, shard, logical, attno))
 		return false;
-	*stride = DatumGetInt32(stride_const->constvalue);
-	*slot = DatumGetInt32(slot_const->constvalue);
-	return *stride > 0 && *slot >= 1 && *slot <= *stride;
+	stride_value = DatumGetInt32(stride_const->constvalue);
+	slot_value = DatumGetInt32(slot_const->constvalue);
+	if (stride_value <= 0 || stride_value > SHARD_MAX_SHARDS ||
+		slot_value < 1 || slot_value > stride_value)
+		return false;
+	*stride = stride_value;
+	*slot = slot_value;
+	return true;
 }
 
 /*
@@ -550,6 +557,11 @@ shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 				 errhint("Give it one with SELECT shard_fdw.reset_sequences().")));
 	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(insert->estate));
 	id = nextval_internal(target->sequence, !target->owns_sequence);
+	if ((type == INT2OID && id != (int16) id) ||
+		(type == INT4OID && id != (int32) id))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("%s out of range", format_type_be(type))));
 	if (!shard_id_in_slot(id, target->stride, target->slot_number))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),

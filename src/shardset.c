@@ -508,6 +508,8 @@ read_table(ShardTable *table, MemoryContext scratch)
 	}
 	table->nmembers = n;
 	qsort(table->sorted, n, sizeof(Oid), compare_oids);
+	table->nplaces = 0;
+	table->bounds = NULL;
 	if (table->key != NULL)
 		shard_place_members(table);
 }

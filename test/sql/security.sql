@@ -1,0 +1,121 @@
+-- What a user who may create tables can do to others: nothing.  Whose code
+-- runs with whose rights, who may do what, and names that try to be SQL.
+-- What needs several sessions is in test/t/security.t.
+BEGIN;
+SELECT no_plan();
+SET LOCAL client_min_messages = warning;
+CREATE SCHEMA security_test;
+GRANT ALL ON SCHEMA security_test TO PUBLIC;
+SET LOCAL search_path = security_test, public;
+
+\ir helpers.psql
+
+-- What comes of a command that a role runs: the SQLSTATE, or "ok".
+CREATE FUNCTION result_as(role text, command text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('role', role, true);
+  EXECUTE command;
+  PERFORM set_config('role', 'none', true);
+  RETURN 'ok';
+EXCEPTION WHEN OTHERS THEN
+  RETURN SQLSTATE;
+END $$;
+
+-- Code that tells as whom it has run.
+CREATE TABLE traces (who name, what text);
+GRANT SELECT, INSERT, DELETE ON traces TO PUBLIC;
+CREATE FUNCTION leave_trace(what text) RETURNS int LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  INSERT INTO security_test.traces VALUES (current_user, what);
+  RETURN 1;
+END $$;
+-- The planner calls it if its arguments are constant.
+CREATE FUNCTION trace(what text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN security_test.leave_trace(what);
+END $$;
+
+-- Does a command of the superuser's run code as anybody but shard_user?
+CREATE FUNCTION runs_as_other(command text) RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+  result text[];
+BEGIN
+  DELETE FROM traces;
+  EXECUTE command;
+  SELECT array_agg(DISTINCT what || ' as ' || who) INTO result FROM traces WHERE who <> 'shard_user';
+  RETURN result;
+END $$;
+
+--
+-- Numbers in constraints that make no sense
+--
+
+SET LOCAL ROLE shard_user;
+CREATE FOREIGN TABLE places (k int) SERVER shards OPTIONS (route 'hash', key 'k');
+CREATE TABLE places_0 (CHECK (shard_fdw.in_hash(2, 0, k))) INHERITS (places);
+CREATE TABLE places_1 (CHECK (shard_fdw.in_hash(2147483647, 5, k))) INHERITS (places);
+SELECT is((error_of('INSERT INTO places SELECT generate_series(1, 10)')).state, '23514', 'a modulus that no int can add to');
+CREATE TABLE places_2 (CHECK (shard_fdw.in_hash(4, -100000000, k))) INHERITS (places);
+CREATE TABLE places_3 (CHECK (shard_fdw.in_hash(4, 100000000, k))) INHERITS (places);
+CREATE TABLE places_4 (CHECK (shard_fdw.in_hash(-4, 1, k))) INHERITS (places);
+CREATE TABLE places_5 (CHECK (shard_fdw.in_hash(-2147483648, -1, k))) INHERITS (places);
+CREATE TABLE places_6 (CHECK (shard_fdw.in_hash(NULL, 1, k))) INHERITS (places);
+SELECT is((error_of('INSERT INTO places SELECT generate_series(1, 10)')).state, '23514', 'impossible places are none');
+DROP TABLE places_1;
+SELECT is_empty('SELECT * FROM places WHERE k = 1', '... nor to queries');
+CREATE TABLE places_1 (CHECK (shard_fdw.in_hash(2, 1, k))) INHERITS (places);
+INSERT INTO places SELECT generate_series(1, 10);
+SELECT is((SELECT array_agg(DISTINCT tableoid::regclass::text ORDER BY tableoid::regclass::text) FROM places), '{places_0,places_1}', '... which have what is left');
+
+CREATE FOREIGN TABLE slots (id bigint OPTIONS (sequence 'always'), v int) SERVER shards OPTIONS (max_shards '10');
+CREATE TABLE slots_0 (CHECK (shard_fdw.in_slot(10, 2000000000, id))) INHERITS (slots);
+CREATE TABLE slots_1 (CHECK (shard_fdw.in_slot(10, -2000000000, id))) INHERITS (slots);
+CREATE TABLE slots_2 (CHECK (shard_fdw.in_slot(-10, -3, id))) INHERITS (slots);
+CREATE TABLE slots_3 (CHECK (shard_fdw.in_slot(2147483647, 5, id))) INHERITS (slots);
+SELECT results_eq($$ SELECT shard_fdw.create_shards('slots', 1)::text $$, $$ VALUES ('slots_4') $$, 'impossible slots are none');
+RESET ROLE;
+
+-- A route without a key, after one with it.
+CREATE FOREIGN TABLE turned (k int) SERVER shards OPTIONS (shards '4', route 'hash', key 'k');
+INSERT INTO turned SELECT generate_series(1, 100);
+SELECT is((SELECT count(*) FROM turned WHERE k = 5), 1::bigint, 'a hash table');
+ALTER FOREIGN TABLE turned OPTIONS (SET route 'session', DROP key);
+SELECT is((SELECT count(*) FROM turned WHERE k = 5), 1::bigint, '... becomes one without a key');
+DO $$ BEGIN PERFORM * FROM shard_fdw.run_command_on_shards('turned', 'ALTER TABLE %s DROP CONSTRAINT shard_hash'); END $$;
+INSERT INTO turned VALUES (101);
+SET LOCAL enable_partitionwise_join = on;
+SELECT is((SELECT count(*) FROM turned a JOIN turned b USING (k) WHERE a.k > 0 OR b.k = 5), 101::bigint, '... also in joins');
+RESET enable_partitionwise_join;
+SELECT is((SELECT count(*) FROM turned WHERE k = 101), 1::bigint, '... whose queries forget where rows were');
+ALTER FOREIGN TABLE turned OPTIONS (SET route 'hash', ADD key 'k');
+ALTER FOREIGN TABLE turned RENAME k TO other;
+SELECT is((SELECT count(*) FROM turned WHERE other = 101), 1::bigint, '... and so when the key has got another name');
+
+-- Ids that the column does not take.
+CREATE FOREIGN TABLE narrow (id int OPTIONS (sequence 'by_default'), v int) SERVER shards;
+CREATE SEQUENCE wide START 4294967297;
+CREATE TABLE narrow_0 (id int NOT NULL DEFAULT nextval('wide'), v int);
+ALTER TABLE narrow_0 INHERIT narrow;
+SELECT is((error_of('INSERT INTO narrow (v) VALUES (1)')).state, '22003', 'an id that is too great for the column is not cut');
+
+-- A shard that goes while its table is looked after.
+SET LOCAL ROLE shard_user;
+CREATE FOREIGN TABLE shrinking (id bigint OPTIONS (sequence 'by_default')) SERVER shards OPTIONS (shards '3');
+CREATE FUNCTION detach_others() RETURNS int LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_inherits WHERE inhrelid = 'security_test.shrinking_2'::regclass) THEN
+    ALTER TABLE security_test.shrinking_1 NO INHERIT security_test.shrinking;
+    ALTER TABLE security_test.shrinking_2 NO INHERIT security_test.shrinking;
+  END IF;
+  RETURN 1;
+END $$;
+CREATE FUNCTION detach() RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN security_test.detach_others(); END $$;
+CREATE INDEX ON shrinking_0 (id) WHERE detach() = 1;
+ALTER TABLE shrinking_1 INHERIT shrinking;
+ALTER TABLE shrinking_2 INHERIT shrinking;
+SELECT results_eq('SELECT sequence::text FROM shard_fdw.reset_sequences(''shrinking'')', $$ VALUES ('shrinking_0_id_seq') $$,
+  'shards that a function detaches meanwhile');
+RESET ROLE;
+
+SELECT * FROM finish();
+ROLLBACK;
