@@ -186,7 +186,8 @@ detach_old_shards(Relation logical, List *shards)
 				RenameConstraintById(oid, psprintf(RENAMED "_%u", oid));
 		}
 		table_close(shard, NoLock);
-		if (OidIsValid(sequence))
+		/* One that the shard only draws from stays, and may be another's. */
+		if (shard_owns_sequence(lfirst_oid(lc), sequence))
 			relids = lappend_oid(relids, sequence);
 		foreach(lc2, relids)
 			rename_away(lfirst_oid(lc2));

@@ -21,6 +21,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_attrdef.h"
 #include "catalog/pg_proc.h"
@@ -324,6 +325,21 @@ shard_default_sequence(Oid relid, const char *column)
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 	return result;
+}
+
+/*
+ * shard_owns_sequence
+ *		Does the sequence belong to a column of the shard?
+ */
+bool
+shard_owns_sequence(Oid shard, Oid sequence)
+{
+	Oid			owner;
+	int32		column;
+
+	return OidIsValid(sequence) &&
+		sequenceIsOwned(sequence, DEPENDENCY_AUTO, &owner, &column) &&
+		owner == shard;
 }
 
 /*

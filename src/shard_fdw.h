@@ -276,6 +276,7 @@ extern AttrNumber shard_sequence_column(Oid relid, bool missing_ok,
 										bool *always);
 extern void shard_check_sequence(Oid relid, PartitionKey key);
 extern Oid	shard_default_sequence(Oid relid, const char *column);
+extern bool shard_owns_sequence(Oid shard, Oid sequence);
 extern void shard_add_sequence(Relation logical, Oid shard, bool is_empty);
 extern void shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 								TupleTableSlot *row);

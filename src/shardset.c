@@ -26,7 +26,6 @@
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_constraint.h"
-#include "catalog/dependency.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
@@ -379,15 +378,10 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 
 	if (table->seq_attno != 0)
 	{
-		Oid			owner;
-		int32		column;
-
 		member->sequence =
 			shard_default_sequence(relid, get_attname(table->relid,
 													  table->seq_attno, false));
-		member->owns_sequence = OidIsValid(member->sequence) &&
-			sequenceIsOwned(member->sequence, DEPENDENCY_AUTO, &owner,
-							&column) && owner == relid;
+		member->owns_sequence = shard_owns_sequence(relid, member->sequence);
 	}
 
 	/* Rows of a table that is to last must not go where they will not. */

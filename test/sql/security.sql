@@ -117,5 +117,24 @@ SELECT results_eq('SELECT sequence::text FROM shard_fdw.reset_sequences(''shrink
   'shards that a function detaches meanwhile');
 RESET ROLE;
 
+--
+-- What is another's stays as it is
+--
+
+-- A shard's default may draw from any sequence.
+SET LOCAL ROLE shard_reader;
+CREATE SEQUENCE their_seq;
+CREATE TABLE theirs (id int, t text DEFAULT 'secret');
+SET LOCAL ROLE shard_user;
+CREATE FOREIGN TABLE drawing (k int, id bigint OPTIONS (sequence 'by_default')) SERVER shards OPTIONS (shards '2', route 'hash', key 'k');
+ALTER TABLE drawing_0 ALTER id SET DEFAULT nextval('their_seq');
+SELECT results_eq('SELECT shard_fdw.reshard(''drawing'', 3)', 'VALUES (0::bigint)', 'reshard() of a table that draws from a sequence of another''s');
+ALTER TABLE drawing_1 ALTER id SET DEFAULT nextval('their_seq');
+SELECT is((error_of('SELECT shard_fdw.reset_sequences(''drawing'')')).state, '42501', 'reset_sequences() of the same');
+SELECT is((error_of('SELECT shard_fdw.own_sequences(''drawing'')')).state, '42501', 'own_sequences()');
+RESET ROLE;
+SELECT is((SELECT (relname, relowner::regrole)::text FROM pg_class WHERE oid = 'their_seq'::regclass), '(their_seq,shard_reader)', '... leave it alone');
+SELECT is((SELECT (is_called, last_value)::text FROM their_seq), '(f,1)', '... and where it is');
+
 SELECT * FROM finish();
 ROLLBACK;
