@@ -383,6 +383,20 @@ shard_check_logical(Oid relid)
 }
 
 /*
+ * shard_check_readable
+ *		Raise ERRCODE_INSUFFICIENT_PRIVILEGE unless the current user may read
+ *		all columns of the logical table.
+ */
+void
+shard_check_readable(Oid relid)
+{
+	AclResult	acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+
+	if (acl != ACLCHECK_OK)
+		aclcheck_error(acl, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
+}
+
+/*
  * shard_check_owned
  *		The same, and raise ERRCODE_INSUFFICIENT_PRIVILEGE unless the current
  *		user owns it.

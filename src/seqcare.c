@@ -10,6 +10,7 @@
 
 #include "access/commit_ts.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
@@ -344,7 +345,8 @@ shard_own_sequences(PG_FUNCTION_ARGS)
  *		it; null if there is none or if the caller must not read the column.
  *
  * Strict.  The view calls it for tables of all users, so nothing of theirs
- * must run: no casts, no policies, no wrappers of foreign data.
+ * must run as the caller: planning alone may call functions in indexes and
+ * constraints.  And no casts, no policies, no wrappers of foreign data.
  */
 Datum
 shard_column_maximum(PG_FUNCTION_ARGS)
@@ -355,6 +357,8 @@ shard_column_maximum(PG_FUNCTION_ARGS)
 	Oid			type = InvalidOid;
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Form_pg_class form;
+	Relation	rel;
+	ShardIdentity identity;
 	bool		is_safe = false;
 	int64		result;
 	bool		isnull;
@@ -367,7 +371,8 @@ shard_column_maximum(PG_FUNCTION_ARGS)
 				   shard_is_logical(relid)) &&
 			!isOtherTempNamespace(form->relnamespace) &&
 			shard_may_use_schema(form->relnamespace) &&
-			(!form->relrowsecurity || has_bypassrls_privilege(GetUserId()));
+			(!form->relrowsecurity ||
+			 (!form->relforcerowsecurity && has_bypassrls_privilege(GetUserId())));
 		ReleaseSysCache(tuple);
 	}
 	if (is_safe && attno != InvalidAttrNumber)
@@ -376,9 +381,15 @@ shard_column_maximum(PG_FUNCTION_ARGS)
 		(pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
 		 pg_attribute_aclcheck(relid, attno, GetUserId(), ACL_SELECT) != ACLCHECK_OK))
 		PG_RETURN_NULL();
+	rel = try_relation_open(relid, AccessShareLock);
+	if (rel == NULL)
+		PG_RETURN_NULL();
 	SPI_connect();
+	shard_become_owner(rel, &identity);
 	result = maximum(relid, column, false, &isnull);
+	shard_be_oneself(&identity);
 	SPI_finish();
+	relation_close(rel, AccessShareLock);
 	if (isnull)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(result);
@@ -391,7 +402,8 @@ shard_column_maximum(PG_FUNCTION_ARGS)
  *
  * Strict.  Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if the server does
  * not keep commit timestamps, or if the table has no column with option
- * "sequence", and what reading the shards raises.
+ * "sequence", ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller may read the
+ * table, and what reading the shards, as the table's owner, raises.
  */
 Datum
 shard_check_order(PG_FUNCTION_ARGS)
@@ -401,10 +413,13 @@ shard_check_order(PG_FUNCTION_ARGS)
 	ShardTable *table;
 	const char *column;
 	List	   *shards = NIL;
+	Relation	logical;
+	ShardIdentity identity;
 	ListCell   *lc;
 
 	shard_check_logical(relid);
-	LockRelationOid(relid, AccessShareLock);
+	shard_check_readable(relid);
+	logical = table_open(relid, AccessShareLock);
 	table = shard_table_get(relid);
 	if (table->seq_attno == 0)
 		ereport(ERROR,
@@ -424,6 +439,7 @@ shard_check_order(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
+	shard_become_owner(logical, &identity);
 	foreach(lc, shards)
 	{
 		char	   *sql = psprintf("SELECT tableoid, id, committed"
@@ -450,6 +466,8 @@ shard_check_order(PG_FUNCTION_ARGS)
 								 isnull);
 		}
 	}
+	shard_be_oneself(&identity);
 	SPI_finish();
+	table_close(logical, NoLock);
 	return (Datum) 0;
 }

@@ -372,6 +372,7 @@ extern Oid	shard_model_shard(Oid logical);
 extern List *shard_create(Oid logical_relid, int count, Oid template,
 						  bool with_checks);
 extern void shard_check_logical(Oid relid);
+extern void shard_check_readable(Oid relid);
 extern void shard_check_owned(Oid relid);
 
 /* in clone.c */

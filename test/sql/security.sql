@@ -136,5 +136,75 @@ RESET ROLE;
 SELECT is((SELECT (relname, relowner::regrole)::text FROM pg_class WHERE oid = 'their_seq'::regclass), '(their_seq,shard_reader)', '... leave it alone');
 SELECT is((SELECT (is_called, last_value)::text FROM their_seq), '(f,1)', '... and where it is');
 
+--
+-- A superuser who looks after a table of shard_user's, or at all tables, runs
+-- what is in them as shard_user
+--
+
+SET LOCAL ROLE shard_user;
+CREATE DOMAIN checked AS int CHECK (leave_trace('domain') = 1);
+CREATE FUNCTION trace_row() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO security_test.traces VALUES (current_user, TG_NAME);
+  RETURN NEW;
+END $$;
+CREATE TABLE bait_template (
+  id bigint, k int, d checked, f int, x int DEFAULT leave_trace('default'),
+  CHECK (trace('check') = 1), CHECK (leave_trace('volatile check') = 1));
+CREATE INDEX ON bait_template ((trace('expression') + k));
+CREATE INDEX ON bait_template (k) WHERE trace('predicate') = 1;
+CREATE INDEX ON bait_template ((trace('column ' || k)));
+CREATE TRIGGER before_row BEFORE INSERT OR UPDATE OR DELETE ON bait_template FOR EACH ROW EXECUTE FUNCTION trace_row();
+CREATE TRIGGER after_row AFTER INSERT OR UPDATE OR DELETE ON bait_template FOR EACH ROW WHEN (trace('when') = 1) EXECUTE FUNCTION trace_row();
+CREATE FOREIGN TABLE bait (
+  id bigint OPTIONS (sequence 'by_default'), k int, d checked, f int DEFAULT leave_trace('logical default'), CHECK (trace('logical check') = 1))
+  SERVER shards OPTIONS (shards '2', route 'hash', key 'k', template 'security_test.bait_template');
+INSERT INTO bait (k, d) SELECT g, g FROM generate_series(1, 20) g;
+CREATE TABLE bait_serial (id serial, CHECK (trace('check') = id));
+CREATE INDEX ON bait_serial (id) WHERE trace('predicate') = 1;
+CREATE TABLE bait_child (CHECK (trace('check of a child') = id)) INHERITS (bait_serial);
+CREATE TABLE bait_parts (id serial) PARTITION BY RANGE ((id + trace('partition')));
+CREATE TABLE bait_part PARTITION OF bait_parts FOR VALUES FROM (0) TO (100);
+CREATE TABLE bait_policed (id serial);
+ALTER TABLE bait_policed ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY p ON bait_policed USING (leave_trace('policy') = 1);
+INSERT INTO bait_policed DEFAULT VALUES;
+SELECT bag_has('SELECT what FROM traces', $$ VALUES ('domain'), ('default'), ('logical default'), ('check'), ('volatile check'), ('logical check'), ('expression'),
+  ('predicate'), ('column 7'), ('when'), ('before_row'), ('after_row') $$, 'a table full of traps');
+RESET ROLE;
+SELECT is(runs_as_other(command), NULL, command) FROM (VALUES
+  ('SELECT * FROM shard_fdw.shards'),
+  ('SELECT * FROM shard_fdw.leases'),
+  ('SELECT * FROM shard_fdw.sequences'),
+  ('SELECT shard_fdw.column_maximum(oid, ''id'') FROM pg_class WHERE relname ~ ''^bait'''),
+  ('SELECT * FROM shard_fdw.consumers'),
+  ('SELECT shard_fdw.list_shards(''bait'')'),
+  ('SELECT shard_fdw.format_on_shards(''bait'', ''VACUUM %s'')'),
+  ('SELECT shard_fdw.run_command_on_shards(''bait'', ''ANALYZE %s'')'),
+  ('SELECT shard_fdw.seal(''bait_0'')'),
+  ('SELECT shard_fdw.unseal(''bait_0'')'),
+  ('SELECT shard_fdw.reset_sequences(''bait'')'),
+  ('SELECT shard_fdw.reset_sequences(''bait_serial'')'),
+  ('SELECT shard_fdw.own_sequences(''bait'')'),
+  ('DROP TABLE bait_1'),
+  ('SELECT shard_fdw.create_shards(''bait'', 1, ''bait_template'')'),
+  ('SELECT shard_fdw.run_command_on_shards(''bait'', ''ALTER TABLE %s DROP x'')'),
+  ('SELECT shard_fdw.reshard(''bait'', 3)'),
+  ('DROP TABLE bait_2'),
+  ('SELECT shard_fdw.create_shards(''bait'', 1)'),
+  ('ALTER FOREIGN TABLE bait OPTIONS (ADD batch_size ''10'')'),
+  ('ANALYZE bait'),
+  ('SELECT shard_fdw.reshard(''bait'', 4)')) t(command);
+SELECT set_has('SELECT what FROM traces', $$ VALUES ('expression'), ('predicate'), ('volatile check') $$, 'the last of these has met them');
+SELECT results_eq('SELECT maximum FROM shard_fdw.sequences WHERE tbl = ''bait_serial''::regclass', 'VALUES (NULL::bigint)', 'the maximum of an empty table');
+SET LOCAL ROLE shard_user;
+ALTER TABLE bait_serial DROP CONSTRAINT bait_serial_id_check;
+INSERT INTO bait_serial VALUES (1), (20);
+RESET ROLE;
+SELECT results_eq('SELECT maximum FROM shard_fdw.sequences WHERE tbl = ''bait_serial''::regclass', 'VALUES (20::bigint)', 'a maximum is seen nevertheless');
+SELECT is((SELECT (maximum, last_value)::text FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), '(,1)',
+  'who policies would hide rows from sees none');
+SELECT is(current_user, session_user, 'afterwards the superuser is one again');
+
 SELECT * FROM finish();
 ROLLBACK;
