@@ -116,7 +116,9 @@ SELECT q.sequence, q.tbl, q.column_name, q.is_owned, q.last_value,
                CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
                     THEN pg_catalog.pg_sequence_last_value(s.seqrelid)
                 END AS last_value,
-               s.seqstart AS start_value,
+               CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
+                    THEN s.seqstart
+                END AS start_value,
                s.seqincrement AS increment_by,
                s.seqcache AS cache_size,
                shard_fdw.column_maximum(a.attrelid, a.attname) AS maximum
@@ -331,9 +333,10 @@ CREATE VIEW shard_fdw.consumers AS
 SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.window_end,
        k.last_read,
        CASE WHEN q.seqincrement > 0
-            THEN GREATEST(0, (COALESCE(CASE WHEN pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT, USAGE')
-                                            THEN pg_catalog.pg_sequence_last_value(q.seqrelid)
-                                        END, q.seqstart - q.seqincrement)
+             AND pg_catalog.has_table_privilege(r.logical, 'SELECT')
+             AND pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT, USAGE')
+            THEN GREATEST(0, (COALESCE(pg_catalog.pg_sequence_last_value(q.seqrelid),
+                                       q.seqstart - q.seqincrement)
                               - COALESCE(k.watermark, q.seqstart - q.seqincrement))
                              / q.seqincrement)
         END AS rows_behind
@@ -341,6 +344,8 @@ SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.window_end,
  CROSS JOIN LATERAL shard_fdw.list_shards(r.logical) s
   LEFT JOIN shard_fdw.consumer_lanes k
          ON k.logical = r.logical AND k.consumer = r.consumer AND k.shard = s.shard
+        -- Ids tell about rows.
+        AND pg_catalog.has_table_privilege(r.logical, 'SELECT')
   LEFT JOIN pg_catalog.pg_attribute a
          ON a.attrelid = s.shard
         AND a.attname = (SELECT i.attname FROM pg_catalog.pg_attribute i

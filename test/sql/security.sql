@@ -206,5 +206,100 @@ SELECT is((SELECT (maximum, last_value)::text FROM shard_fdw.sequences WHERE tbl
   'who policies would hide rows from sees none');
 SELECT is(current_user, session_user, 'afterwards the superuser is one again');
 
+--
+-- Who may do what
+--
+
+-- All that the extension has is for everybody, and none of it gives a right.
+SELECT bag_eq($$ SELECT p.proname::text, p.prosecdef, p.proleakproof, coalesce(p.proacl::text, 'everybody') FROM pg_proc p WHERE p.pronamespace = 'shard_fdw'::regnamespace $$,
+  $$ SELECT f, false AS a, false AS b, 'everybody'::text FROM unnest('{shard_fdw_handler,shard_fdw_validator,create_shards,reshard,on_ddl_end,on_drop,in_hash,in_slot,
+     reset_sequences,own_sequences,column_maximum,check_order,list_shards,last_shard,register_consumer,drop_consumer,read_batch,dequeue,seal,unseal,
+     run_command_on_shards,format_on_shards}'::text[]) f $$, 'functions, and who may call them');
+SELECT bag_eq($$ SELECT c.relname::text, c.relkind::text, array(SELECT a.privilege_type FROM aclexplode(c.relacl) a WHERE a.grantee = 0)::text FROM pg_class c
+                  WHERE c.relnamespace = 'shard_fdw'::regnamespace AND c.relkind <> 'i' $$,
+  $$ VALUES ('sequences', 'v', '{SELECT}'), ('leases', 'v', '{SELECT}'), ('shards', 'v', '{SELECT}'), ('consumers', 'v', '{SELECT}'),
+            ('consumer_registry', 'r', '{}'), ('consumer_lanes', 'r', '{}') $$, 'views and tables, and who may use them');
+SELECT is(has_schema_privilege('shard_user', 'shard_fdw', 'CREATE'), false, 'nobody puts functions into the schema');
+SELECT results_eq($$ SELECT DISTINCT (error_of(format('SELECT shard_fdw.%s()', f))).state FROM unnest('{on_ddl_end,on_drop}'::text[]) f $$, $$ VALUES ('39P03') $$,
+  'functions of event triggers cannot be called');
+
+-- What shard_user may do with a table of shard_reader's: nothing.
+SET LOCAL ROLE shard_reader;
+CREATE TABLE private_template (id bigint, secret text DEFAULT 'default');
+CREATE FOREIGN TABLE private (id bigint OPTIONS (sequence 'always'), secret text) SERVER shards OPTIONS (shards '2', commit_order 'true', template 'security_test.private_template');
+INSERT INTO private (secret) VALUES ('s1'), ('s2');
+SELECT shard_fdw.register_consumer('private', 'reader', 'id');
+DO $$ BEGIN PERFORM shard_fdw.read_batch(NULL::private, 'reader', 1); END $$;
+CREATE TABLE detached (id bigint NOT NULL, secret text DEFAULT 'default');
+CREATE TABLE serial_table (id serial);
+INSERT INTO serial_table DEFAULT VALUES;
+RESET ROLE;
+SET LOCAL ROLE shard_user;
+CREATE TABLE mine (id bigint NOT NULL, secret text);
+CREATE FOREIGN TABLE my_log (id bigint NOT NULL, secret text) SERVER shards;
+RESET ROLE;
+CREATE TABLE refused (command text, state text);
+INSERT INTO refused VALUES
+  ('ALTER TABLE mine INHERIT private', '42501'),
+  ('CREATE TABLE mine_too () INHERITS (private)', '42501'),
+  ('CREATE TEMP TABLE mine_too () INHERITS (private)', '42501'),
+  ('CREATE FOREIGN TABLE mine_too () INHERITS (private) SERVER shards', '42501'),
+  ('ALTER FOREIGN TABLE my_log INHERIT private', '42501'),
+  ('ALTER TABLE detached INHERIT my_log', '42501'),
+  ('ALTER TABLE private_0 INHERIT my_log', '42501'),
+  ('ALTER TABLE private_0 NO INHERIT private', '42501'),
+  ('ALTER FOREIGN TABLE private OPTIONS (ADD batch_size ''7'')', '42501'),
+  ('ALTER FOREIGN TABLE private ALTER id OPTIONS (DROP sequence)', '42501'),
+  ('ALTER SERVER shards OPTIONS (ADD batch_size ''7'')', '42501'),
+  ('ALTER TABLE private_0 ADD CHECK (false) NOT VALID', '42501'),
+  ('DROP TABLE private_0', '42501'),
+  ('SELECT shard_fdw.create_shards(''private'', 1)', '42501'),
+  ('SELECT shard_fdw.create_shards(''my_log'', 1, ''private_template'')', '42501'),
+  ('SELECT shard_fdw.create_shards(''my_log'', 1, ''private_0'')', '42501'),
+  ('SELECT shard_fdw.create_shards(''my_log'', 1, ''pg_catalog.pg_authid'')', '42501'),
+  ('CREATE FOREIGN TABLE mine_too (id bigint) SERVER shards OPTIONS (shards ''1'', template ''private_template'')', '42501'),
+  ('SELECT shard_fdw.reshard(''private'', 1)', '42501'),
+  ('SELECT shard_fdw.seal(''private_0'')', '42501'),
+  ('SELECT shard_fdw.unseal(''private_0'')', '42501'),
+  ('SELECT shard_fdw.reset_sequences(''private'')', '42501'),
+  ('SELECT shard_fdw.reset_sequences(''serial_table'')', '42501'),
+  ('SELECT shard_fdw.own_sequences(''private'')', '42501'),
+  ('SELECT shard_fdw.check_order(''private'')', '42501'),
+  ('SELECT shard_fdw.register_consumer(''private'', ''mine'', ''id'')', '42501'),
+  ('SELECT shard_fdw.drop_consumer(''private'', ''reader'')', '42501'),
+  ('SELECT shard_fdw.read_batch(NULL::private, ''reader'')', '42501'),
+  ('SELECT shard_fdw.dequeue(NULL::private)', '42501'),
+  ('UPDATE shard_fdw.consumer_lanes SET watermark = 0', '42501'),
+  ('DELETE FROM shard_fdw.consumer_registry', '42501'),
+  ('SELECT * FROM shard_fdw.consumer_registry', '42501'),
+  ('SELECT * FROM private', '42501'),
+  ('INSERT INTO private (secret) VALUES (1)', '42501'),
+  ('EXPLAIN (ANALYZE) INSERT INTO private (secret) VALUES (1)', '42501'),
+  ('COPY private (secret) FROM ''/dev/null''', '42501'),
+  ('UPDATE private SET secret = 1', '42501'),
+  ('DELETE FROM private', '42501'),
+  ('TRUNCATE private', '42501'),
+  ('SELECT id FROM private FOR UPDATE', '42501'),
+  ('SELECT currval(''private_0_id_seq'')', '42501');
+SELECT is(result_as('shard_user', command), state, 'shard_user: ' || command) FROM refused;
+
+-- What anybody may see, and what not.
+SET LOCAL ROLE shard_user;
+SELECT results_eq($$ SELECT consumer, role, watermark, last_read, rows_behind FROM shard_fdw.consumers WHERE logical = 'private'::regclass $$,
+  $$ SELECT 'reader', 'shard_reader', NULL::bigint, NULL::timestamptz, NULL::bigint FROM generate_series(1, 2) $$, 'a consumer of a table that one may not read shows no ids');
+SELECT results_eq($$ SELECT last_value, maximum, collides FROM shard_fdw.sequences WHERE sequence = 'serial_table_id_seq'::regclass $$,
+  $$ VALUES (NULL::bigint, NULL::bigint, NULL::bool) $$, 'nor does the sequence of one');
+RESET ROLE;
+GRANT SELECT ON private, serial_table TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT results_eq($$ SELECT watermark IS NULL, rows_behind FROM shard_fdw.consumers WHERE logical = 'private'::regclass ORDER BY 1 $$,
+  $$ VALUES (false, NULL::bigint), (true, NULL) $$, 'who may read the table sees ids, but not where the sequence is');
+SELECT results_eq($$ SELECT last_value, maximum, collides FROM shard_fdw.sequences WHERE sequence = 'serial_table_id_seq'::regclass $$,
+  $$ VALUES (NULL::bigint, 1::bigint, NULL::bool) $$, '... and says nothing of a collision that it does not know of');
+SELECT is(result_as('shard_user', command), '42501', 'may read: ' || command) FROM (VALUES
+  ('SELECT shard_fdw.read_batch(NULL::private, ''reader'')'), ('SELECT shard_fdw.drop_consumer(''private'', ''reader'')'), ('SELECT shard_fdw.dequeue(NULL::private)'),
+  ('SELECT * FROM private_0'), ('SELECT shard_fdw.create_shards(''private'', 1)')) t(command);
+RESET ROLE;
+
 SELECT * FROM finish();
 ROLLBACK;
