@@ -301,5 +301,190 @@ SELECT is(result_as('shard_user', command), '42501', 'may read: ' || command) FR
   ('SELECT * FROM private_0'), ('SELECT shard_fdw.create_shards(''private'', 1)')) t(command);
 RESET ROLE;
 
+--
+-- A schema first in the search path that shadows what PostgreSQL has
+--
+
+CREATE SCHEMA hostile AUTHORIZATION shard_user;
+GRANT USAGE ON SCHEMA hostile TO PUBLIC;
+SET LOCAL ROLE shard_user;
+DO $$
+DECLARE
+  t text;
+  op text;
+  f text;
+BEGIN
+  FOREACH t IN ARRAY '{oid,regclass,int2,int4,int8,name,text,bool,tid,"\"char\"",xid,timestamptz}'::text[] LOOP
+    EXECUTE format($f$ CREATE FUNCTION hostile.op(%1$s, %1$s) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile code has run''; END' $f$, t);
+    FOREACH op IN ARRAY '{=,<>,<,<=,>,>=}'::text[] LOOP
+      EXECUTE format('CREATE OPERATOR hostile.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = hostile.op)', op, t, t);
+    END LOOP;
+    IF t IN ('int4', 'int8') THEN
+      EXECUTE format($f$ CREATE FUNCTION hostile.calc(%1$s, %1$s) RETURNS %1$s LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile code has run''; END' $f$, t);
+      FOREACH op IN ARRAY '{+,-,*,/}'::text[] LOOP
+        EXECUTE format('CREATE OPERATOR hostile.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = hostile.calc)', op, t, t);
+      END LOOP;
+    END IF;
+  END LOOP;
+  FOREACH f IN ARRAY ARRAY['format(text, VARIADIC text[])', 'quote_ident(text)', 'quote_literal(text)', 'now()', 'clock_timestamp()', 'nextval(regclass)', 'nextval(text)',
+    'setval(regclass, bigint, bool)', 'currval(regclass)', 'pg_sequence_last_value(regclass)', 'pg_get_serial_sequence(text, text)', 'to_regrole(text)', 'min(int8)', 'max(int8)',
+    'max(int4)', 'count()', 'count(anyelement)', 'bool_or(bool)', 'current_database()', 'has_table_privilege(oid, text)', 'has_sequence_privilege(oid, text)',
+    'pg_is_other_temp_schema(oid)', 'pg_total_relation_size(regclass)', 'list_shards(oid)', 'list_shards(int4)', 'list_shards(regclass)', 'in_hash(int4, int4, int4)',
+    'in_slot(int4, int4, int8)', 'column_maximum(oid, name)', 'column_maximum(regclass, name)', 'pg_event_trigger_ddl_commands()', 'pg_event_trigger_dropped_objects()',
+    'unnest(anyarray)', 'int8(int4)', 'int8(oid)', 'oid(int8)', 'regclass(text)', 'text(name)'] LOOP
+    EXECUTE format($f$ CREATE FUNCTION hostile.%s RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile code has run''; END' $f$, f);
+  END LOOP;
+  FOREACH t IN ARRAY '{pg_class,pg_inherits,pg_attribute,pg_attrdef,pg_namespace,pg_depend,pg_sequence,pg_locks,pg_database,pg_foreign_table,pg_foreign_server,
+                       pg_foreign_data_wrapper,consumer_registry,consumer_lanes,shards,leases}'::text[] LOOP
+    EXECUTE format('CREATE VIEW hostile.%I AS SELECT hostile.now() AS oid', t);
+  END LOOP;
+  FOREACH t IN ARRAY '{oid,int8,int4,bigint,regclass,name,text,record}'::text[] LOOP
+    EXECUTE format('CREATE DOMAIN hostile.%I AS pg_catalog.int2 CHECK (hostile.now() > 0)', t);
+  END LOOP;
+END $$;
+RESET ROLE;
+-- As the caller's own, but with that path.
+CREATE FUNCTION in_hostile_path(command text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_catalog.set_config('search_path', 'hostile, pg_catalog, security_test', true);
+  EXECUTE command;
+  PERFORM pg_catalog.set_config('search_path', 'security_test, public', true);
+  RETURN 'ok';
+EXCEPTION WHEN OTHERS THEN
+  RETURN SQLERRM;
+END $$;
+CREATE TABLE path_template (id bigint, k int, v text DEFAULT 'x', CHECK (k > 0));
+CREATE INDEX ON path_template (k) WHERE k > 1;
+CREATE INDEX ON path_template ((k + 1));
+CREATE TRIGGER t AFTER INSERT ON path_template FOR EACH ROW WHEN (NEW.k < 0) EXECUTE FUNCTION trace_row();
+SELECT is(in_hostile_path('SELECT 1 WHERE 1 = 1'), 'hostile code has run', 'the path is as hostile as it is meant');
+SELECT is(in_hostile_path(command), 'ok', 'hostile path: ' || split_part(btrim(command), E'\n', 1)) FROM (VALUES
+  (1, $$ CREATE FOREIGN TABLE security_test.path_hash (id pg_catalog.int8 OPTIONS (sequence 'by_default'), k pg_catalog.int4, v pg_catalog.text) SERVER shards
+         OPTIONS (shards '3', route 'hash', key 'k', template 'security_test.path_template') $$),
+  (2, $$ CREATE FOREIGN TABLE security_test.path_order (id pg_catalog.int8 OPTIONS (sequence 'always'), v pg_catalog.text) SERVER shards
+         OPTIONS (shards '2', commit_order 'true') $$),
+  (3, $$ INSERT INTO security_test.path_hash (k) SELECT * FROM pg_catalog.generate_series(1, 100) $$),
+  (4, $$ INSERT INTO security_test.path_hash (k) VALUES (101) RETURNING * $$),
+  (5, $$ INSERT INTO security_test.path_order (v) SELECT 'x' FROM pg_catalog.generate_series(1, 100) $$),
+  (6, $$ SELECT * FROM security_test.path_hash WHERE k OPERATOR(pg_catalog.=) 7 $$),
+  (7, $$ SELECT * FROM security_test.path_order WHERE id OPERATOR(pg_catalog.=) 7 $$),
+  (8, $$ INSERT INTO security_test.path_hash (k) VALUES (101) ON CONFLICT DO NOTHING $$),
+  (9, $$ SELECT shard_fdw.reshard('security_test.path_hash', 4) $$),
+  (10, $$ DROP TABLE security_test.path_hash_3 $$),
+  (11, $$ SELECT shard_fdw.create_shards('security_test.path_hash', 1) $$),
+  (12, $$ SELECT shard_fdw.seal('security_test.path_hash_2') $$),
+  (13, $$ SELECT shard_fdw.unseal('security_test.path_hash_2') $$),
+  (14, $$ SELECT shard_fdw.reset_sequences('security_test.path_hash') $$),
+  (15, $$ SELECT shard_fdw.reset_sequences('security_test.serial_table') $$),
+  (16, $$ SELECT shard_fdw.own_sequences('security_test.path_hash') $$),
+  (17, $$ SELECT * FROM shard_fdw.list_shards('security_test.path_hash') $$),
+  (18, $$ SELECT * FROM shard_fdw.shards $$),
+  (19, $$ SELECT * FROM shard_fdw.leases $$),
+  (20, $$ SELECT * FROM shard_fdw.sequences $$),
+  (21, $$ SELECT shard_fdw.register_consumer('security_test.path_order', 'c', 'id') $$),
+  (22, $$ SELECT * FROM shard_fdw.read_batch(NULL::security_test.path_order, 'c', 10) $$),
+  (23, $$ SELECT * FROM shard_fdw.read_batch(NULL::security_test.path_order, 'c', 10, 500) $$),
+  (24, $$ SELECT * FROM shard_fdw.consumers $$),
+  (25, $$ SELECT shard_fdw.drop_consumer('security_test.path_order', 'c') $$),
+  (26, $$ SELECT * FROM shard_fdw.dequeue(NULL::security_test.path_order, 10, 'v') $$),
+  (27, $$ SELECT * FROM shard_fdw.run_command_on_shards('security_test.path_order', 'ANALYZE %s') $$),
+  (28, $$ SELECT * FROM shard_fdw.format_on_shards('security_test.path_order', 'ANALYZE %s') $$),
+  (29, $$ ALTER FOREIGN TABLE security_test.path_order ADD n pg_catalog.int4 $$),
+  (30, $$ UPDATE security_test.path_hash SET v = 'y' $$),
+  (31, $$ DELETE FROM security_test.path_hash $$),
+  (32, $$ ANALYZE security_test.path_hash $$),
+  (33, $$ DROP FOREIGN TABLE security_test.path_order CASCADE $$)) t(n, command) ORDER BY n;
+SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'path_hash'::regclass AND state = 'open'), 4::bigint, 'all of that has been done');
+DROP SCHEMA hostile CASCADE;
+
+--
+-- Row-level security, column privileges, and views
+--
+
+CREATE FOREIGN TABLE docs (id int, owner name, body text) SERVER shards OPTIONS (shards '2', route 'round_robin');
+INSERT INTO docs SELECT g, CASE WHEN g % 4 = 0 THEN 'shard_user' ELSE 'shard_reader' END, 'body ' || g FROM generate_series(1, 20) g;
+SELECT is((error_of('ALTER FOREIGN TABLE docs ENABLE ROW LEVEL SECURITY')).state, '42809', 'no row-level security on a foreign table');
+SELECT is((error_of('ALTER TABLE docs ENABLE ROW LEVEL SECURITY')).state, '42809', '... by another name neither');
+SELECT is((error_of('CREATE POLICY p ON docs USING (owner = current_user)')).state, '42809', '... nor policies');
+GRANT SELECT, INSERT, UPDATE, DELETE ON docs, docs_0, docs_1 TO shard_user;
+DO $$ BEGIN PERFORM shard_fdw.run_command_on_shards('docs', command) FROM unnest(ARRAY['ALTER TABLE %s OWNER TO shard_reader',
+  'ALTER TABLE %s ENABLE ROW LEVEL SECURITY', 'CREATE POLICY p ON %s USING (owner = current_user)']) command; END $$;
+ALTER FOREIGN TABLE docs OWNER TO shard_reader;
+SET LOCAL ROLE shard_user;
+SELECT is((SELECT count(*) FROM docs), 20::bigint, 'policies of shards do not apply through the logical table');
+SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 5::bigint, '... but where they are named');
+INSERT INTO docs VALUES (21, 'shard_reader', 'x'), (22, 'shard_reader', 'x');
+UPDATE docs SET body = 'y' WHERE id = 21;
+DELETE FROM docs WHERE id = 22;
+SELECT results_eq('SELECT body FROM docs WHERE id > 20', $$ VALUES ('y') $$, '... also to writing');
+RESET ROLE;
+SELECT is(result_as('shard_user', 'INSERT INTO docs_0 VALUES (23, ''shard_reader'', ''x'')'), '42501', '... which they keep away from the shard itself');
+SET LOCAL ROLE shard_reader;
+INSERT INTO docs SELECT g, 'shard_user', 'x' FROM generate_series(24, 27) g;
+SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 25::bigint, 'the owner is not bound by them');
+ALTER TABLE docs_0 FORCE ROW LEVEL SECURITY;
+ALTER TABLE docs_1 FORCE ROW LEVEL SECURITY;
+INSERT INTO docs SELECT g, 'shard_user', 'x' FROM generate_series(28, 29) g;
+SELECT is((SELECT count(*) FROM docs), 27::bigint, '... nor if they are forced, through the logical table');
+SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 16::bigint, '... but so if the shard is named');
+
+-- What the reference recommends.
+CREATE VIEW barrier WITH (security_barrier) AS SELECT * FROM docs WHERE owner = current_user;
+CREATE VIEW invoker WITH (security_invoker) AS SELECT * FROM docs WHERE id < 5;
+CREATE FUNCTION leak(text) RETURNS bool LANGUAGE plpgsql COST 0.0000001 AS $$
+BEGIN
+  INSERT INTO security_test.traces VALUES (current_user, $1);
+  RETURN true;
+END $$;
+REVOKE ALL ON docs, docs_0, docs_1 FROM shard_user;
+GRANT SELECT, INSERT ON barrier, invoker TO shard_user;
+RESET ROLE;
+SET LOCAL ROLE shard_user;
+DELETE FROM traces;
+SELECT is((SELECT count(*) FROM barrier WHERE leak(body)), 11::bigint, 'a security_barrier view shows one''s own');
+SELECT is((SELECT count(*) FROM barrier WHERE leak(body) AND id = 8), 1::bigint, '... by a condition that goes to the shards');
+RESET ROLE;
+SELECT is_empty($$ SELECT what FROM traces JOIN docs ON body = what WHERE owner <> 'shard_user' $$, '... before functions of the reader''s see a row');
+SELECT is(result_as('shard_user', 'SELECT * FROM invoker'), '42501', 'a security_invoker view gives no right');
+SELECT is(result_as('shard_user', 'INSERT INTO invoker VALUES (30)'), '42501', '... to insert neither');
+GRANT SELECT, INSERT ON docs TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is((SELECT count(*) FROM invoker), 4::bigint, '... and takes that on the logical table, not on shards');
+INSERT INTO invoker VALUES (30);
+RESET ROLE;
+REVOKE ALL ON docs FROM shard_user;
+GRANT SELECT (id), INSERT (id), UPDATE (body) ON docs TO shard_user;
+SELECT is(result_as('shard_user', command), state, command) FROM (VALUES
+  ('INSERT INTO docs (id) VALUES (31)', 'ok'),
+  ('INSERT INTO docs (id) VALUES (31) RETURNING id', 'ok'),
+  ('INSERT INTO docs (id) VALUES (31) RETURNING body', '42501'),
+  ('INSERT INTO docs (id, body) VALUES (31, ''x'')', '42501'),
+  ('COPY docs (id) FROM ''/dev/null''', '42501'),
+  ('UPDATE docs SET body = ''z'' WHERE id = 31', 'ok'),
+  ('UPDATE docs SET body = body', '42501'),
+  ('UPDATE docs SET id = 1', '42501'),
+  ('SELECT id FROM docs', 'ok'),
+  ('SELECT docs FROM docs', '42501'),
+  ('SELECT id FROM docs WHERE tableoid = 1', '42501'),
+  ('SELECT shard_fdw.dequeue(NULL::docs)', '42501')) t(command, state);
+
+-- ON CONFLICT needs what it reads and writes.
+CREATE FOREIGN TABLE upserts (k int, v int, w int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k');
+DO $$ BEGIN PERFORM * FROM shard_fdw.run_command_on_shards('upserts', 'ALTER TABLE %s ADD UNIQUE (k)'); END $$;
+GRANT INSERT ON upserts TO shard_user;
+CREATE TABLE upsert_commands AS SELECT * FROM (VALUES
+  (1, 'INSERT INTO upserts VALUES (1) ON CONFLICT DO NOTHING'),
+  (2, 'INSERT INTO upserts VALUES (1) ON CONFLICT (k) DO NOTHING'),
+  (3, 'INSERT INTO upserts VALUES (1) ON CONFLICT (k) DO UPDATE SET v = 1'),
+  (4, 'INSERT INTO upserts VALUES (1) ON CONFLICT (k) DO UPDATE SET v = upserts.w'),
+  (5, 'INSERT INTO upserts VALUES (1) ON CONFLICT (k) DO UPDATE SET v = 1 WHERE upserts.w = 1')) t(n, command);
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok 42501 42501 42501 42501', 'ON CONFLICT with INSERT alone');
+GRANT SELECT (k) ON upserts TO shard_user;
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok 42501 42501 42501', '... with SELECT on the target');
+GRANT UPDATE (v) ON upserts TO shard_user;
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok ok 42501 42501', '... with UPDATE on the column');
+GRANT SELECT (w) ON upserts TO shard_user;
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok ok ok ok', '... with SELECT on what it reads');
+
 SELECT * FROM finish();
 ROLLBACK;
