@@ -1,6 +1,20 @@
 \echo Use "CREATE EXTENSION shard_fdw" to load this file. \quit
 
--- The schema is shard_fdw (see shard_fdw.control).
+-- The schema is shard_fdw (see shard_fdw.control).  If it has been there
+-- before, its owner could put functions in it that ours would call.
+DO $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_namespace n
+               JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+              WHERE n.nspname OPERATOR(pg_catalog.=) 'shard_fdw'
+                AND r.rolname OPERATOR(pg_catalog.<>) CURRENT_USER
+                AND NOT r.rolsuper) THEN
+    RAISE insufficient_privilege USING
+      MESSAGE = 'schema "shard_fdw" belongs to a role that is not a superuser',
+      HINT = 'Drop the schema, or change its owner after looking at what is in it.';
+  END IF;
+END $$;
+
 GRANT USAGE ON SCHEMA shard_fdw TO PUBLIC;
 
 CREATE FUNCTION shard_fdw.shard_fdw_handler()

@@ -47,6 +47,7 @@ get_shards(Oid logical, int *nshards)
 	LockRelationOid(logical, AccessShareLock);
 	if (get_rel_name(logical) == NULL)
 	{
+		UnlockRelationOid(logical, AccessShareLock);
 		*nshards = 0;
 		return NULL;
 	}
@@ -55,6 +56,8 @@ get_shards(Oid logical, int *nshards)
 	*nshards = table->nmembers;
 	result = palloc_array(ShardMember, Max(table->nmembers, 1));
 	memcpy(result, table->members, sizeof(ShardMember) * table->nmembers);
+	/* Anybody may ask, also who must not be in the way of the owner. */
+	UnlockRelationOid(logical, AccessShareLock);
 	return result;
 }
 

@@ -28,6 +28,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "commands/event_trigger.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -153,10 +154,11 @@ update_lanes(Oid relid, const char *consumer)
 								  relid, consumer_condition(relid, consumer))) == 0)
 		return;
 
-	/* Somebody who is at it need not be waited for. */
+	/* Somebody who is at it for this consumer need not be waited for. */
 	tag.locktag_field1 = MyDatabaseId;
 	tag.locktag_field2 = relid;
-	tag.locktag_field3 = 0;
+	tag.locktag_field3 = DatumGetUInt32(hash_any((const unsigned char *) consumer,
+												 strlen(consumer)));
 	tag.locktag_field4 = SHARD_CONSUMER_LOCK_KIND;
 	tag.locktag_type = LOCKTAG_ADVISORY;
 	tag.locktag_lockmethodid = USER_LOCKMETHOD;
@@ -256,17 +258,19 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 	Relation	logical;
 	const char *id;
 	bool		windows;
-	AclResult	acl;
+	LOCKTAG		tag;
 
 	PreventCommandIfReadOnly("register_consumer()");
 	shard_check_logical(relid);
+	shard_check_readable(relid);
 	logical = table_open(relid, AccessShareLock);
-	/* Wait for those that may have begun to write before there were lanes. */
-	LockRelationOid(relid, ShareLock);
-	UnlockRelationOid(relid, ShareLock);
-	acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
-	if (acl != ACLCHECK_OK)
-		aclcheck_error(acl, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
+
+	/*
+	 * Wait for those that may have begun to write before there were lanes. Who
+	 * may read only must not keep others from writing, so take no lock.
+	 */
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	WaitForLockers(tag, ShareLock, false);
 	id = check_consumable(relid);
 	windows = strcmp(order_by, id) != 0;
 	if (windows)
@@ -322,7 +326,6 @@ open_logical(FunctionCallInfo fcinfo, const char *function)
 {
 	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 0);
 	Oid			relid = OidIsValid(type) ? get_typ_typrelid(type) : InvalidOid;
-	AclResult	acl;
 
 	PreventCommandIfReadOnly(function);
 	if (!OidIsValid(relid))
@@ -332,9 +335,7 @@ open_logical(FunctionCallInfo fcinfo, const char *function)
 						function),
 				 errhint("Write NULL::log for foreign table \"log\".")));
 	shard_check_logical(relid);
-	acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
-	if (acl != ACLCHECK_OK)
-		aclcheck_error(acl, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
+	shard_check_readable(relid);
 	return table_open(relid, AccessShareLock);
 }
 

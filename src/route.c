@@ -181,9 +181,10 @@ shard_take_lane(ShardTable *table, int ordinal)
 /*
  * shard_await_lane
  *		Wait for the transaction that writes a shard, if the table has commit
- *		order, and for those that wait for it.
+ *		order.
  *
- * Raises what shard_take_lane() does.
+ * Takes no lock: who may read only must not keep others from writing.  Raises
+ * what shard_take_lane() does.
  */
 void
 shard_await_lane(Oid shard)
@@ -191,8 +192,7 @@ shard_await_lane(Oid shard)
 	LOCKTAG		tag;
 
 	lane_tag(&tag, shard);
-	(void) LockAcquire(&tag, ShareLock, false, false);
-	LockRelease(&tag, ShareLock, false);
+	WaitForLockers(tag, ShareLock, false);
 }
 
 /*

@@ -486,5 +486,93 @@ SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) F
 GRANT SELECT (w) ON upserts TO shard_user;
 SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok ok ok ok', '... with SELECT on what it reads');
 
+--
+-- Names that try to be SQL
+--
+
+-- Do all that there is with a table, columns, constraints, a schema and a
+-- consumer of that name.
+CREATE FUNCTION use_name(name text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+  q text := quote_ident(name);
+  tbl text := quote_ident(name) || '.' || quote_ident(name);
+  shards regclass[];
+  plan json;
+  result text;
+BEGIN
+  EXECUTE format('CREATE SCHEMA %I', name);
+  EXECUTE format('CREATE TABLE %1$I.template (%1$I int NOT NULL, v text COLLATE "C" DEFAULT %1$L, CONSTRAINT %1$I CHECK (%1$I > 0), CONSTRAINT %2$I UNIQUE (%1$I, v))',
+                 name, 'u' || name);
+  EXECUTE format('ALTER TABLE %1$I.template ADD CONSTRAINT %2$I FOREIGN KEY (%1$I, v) REFERENCES %1$I.template (%1$I, v)', name, 'f' || name);
+  EXECUTE format('CREATE FUNCTION %1$I.%1$I() RETURNS trigger LANGUAGE plpgsql AS %2$L', name, 'BEGIN RETURN NEW; END');
+  EXECUTE format('CREATE TRIGGER %1$I BEFORE INSERT ON %1$I.template FOR EACH ROW WHEN (NEW.v <> %1$L) EXECUTE FUNCTION %1$I.%1$I()', name);
+  EXECUTE format('ALTER TABLE %1$I.template DISABLE TRIGGER %1$I', name);
+  EXECUTE format('CREATE FOREIGN TABLE %1$I.%1$I (%1$I int, v text COLLATE "C" DEFAULT %1$L) SERVER shards OPTIONS (shards %2$L, route %3$L, key %4$L, template %5$L)',
+                 name, '3', 'hash', q || ' , v', q || '.template');
+  EXECUTE format('INSERT INTO %s (%s) SELECT generate_series(1, 50)', tbl, q);
+  EXECUTE format('INSERT INTO %s (%s) VALUES (50) ON CONFLICT DO NOTHING', tbl, q);
+  EXECUTE format('INSERT INTO %1$s (%2$s) VALUES (51) ON CONFLICT (%2$s, v) DO UPDATE SET v = EXCLUDED.v', tbl, q);
+  EXECUTE format('SELECT count(*) FROM %s WHERE %I = 7 AND v = %L', tbl, name, name) INTO result;
+  RETURN NEXT 'found ' || result;
+  RETURN NEXT 'moved ' || shard_fdw.reshard(tbl::regclass, 4);
+  SELECT array_agg(shard ORDER BY ordinal) INTO shards FROM shard_fdw.list_shards(tbl::regclass);
+  RETURN NEXT 'shards ' || array_length(shards, 1);
+  RETURN NEXT 'checks ' || (SELECT count(*) FROM pg_constraint WHERE conrelid = ANY (shards) AND conname IN (name::name, ('f' || name)::name, 'shard_hash') AND contype IN ('c', 'f'));
+  RETURN NEXT 'triggers ' || (SELECT count(*) FROM pg_trigger WHERE tgrelid = ANY (shards) AND tgname = name AND tgenabled = 'D');
+  PERFORM shard_fdw.seal(shards[1]);
+  RETURN NEXT 'sealed ' || (SELECT count(*) FROM shard_fdw.shards WHERE logical = tbl::regclass AND state = 'sealed');
+  result := (SELECT message FROM error_of(format('INSERT INTO %s (%s) SELECT generate_series(60, 99)', tbl, q)));
+  RETURN NEXT 'said ' || (result = format('shard "%s" of foreign table "%s" is sealed', (SELECT relname FROM pg_class WHERE oid = shards[1]), name));
+  PERFORM shard_fdw.unseal(shards[1]);
+  RETURN NEXT 'run ' || (SELECT count(*) FROM shard_fdw.run_command_on_shards(tbl::regclass, 'ANALYZE %s; COMMENT ON TABLE %s IS ''50 %''') WHERE success);
+  FOR result IN SELECT shard_fdw.format_on_shards(tbl::regclass, 'ALTER TABLE %s ALTER v SET STATISTICS 10') LOOP
+    EXECUTE result;
+  END LOOP;
+  EXECUTE format('EXPLAIN (ANALYZE, VERBOSE, FORMAT json) INSERT INTO %s (%s) VALUES (52)', tbl, q) INTO plan;
+  RETURN NEXT 'explained ' || (plan->0->'Plan'->'Shards'->0->>'Schema' = name);
+  EXECUTE format('DROP TABLE %s', shards[4]);
+  RETURN NEXT 'created ' || (SELECT count(*) FROM shard_fdw.create_shards(tbl::regclass, 1));
+  EXECUTE format('ALTER FOREIGN TABLE %s RENAME TO "%%s"', tbl);
+  EXECUTE format('ALTER FOREIGN TABLE %I."%%s" RENAME %I TO "k %%s"', name, name);
+  EXECUTE format('ALTER FOREIGN TABLE %I."%%s" OPTIONS (SET key %L)', name, '"k %s",v');
+  EXECUTE format('SELECT count(*) FROM %I."%%s"', name) INTO result;
+  RETURN NEXT 'renamed ' || (result::bigint = shard_fdw.reshard(format('%I."%%s"', name)::regclass, 1));
+  EXECUTE format('DROP SCHEMA %I CASCADE', name);
+
+  -- Sequences and consumers.
+  EXECUTE format('CREATE SCHEMA %I', name);
+  EXECUTE format('CREATE FOREIGN TABLE %1$I.%1$I (%1$I bigint OPTIONS (sequence %2$L), v text) SERVER shards OPTIONS (shards %3$L, commit_order %4$L)', name, 'always', '2', 'true');
+  EXECUTE format('INSERT INTO %s (v) SELECT %L FROM generate_series(1, 10)', tbl, name);
+  PERFORM shard_fdw.register_consumer(tbl::regclass, name, name);
+  EXECUTE format('SELECT count(*) FROM shard_fdw.read_batch(NULL::%s, %L, 4)', tbl, name) INTO result;
+  RETURN NEXT 'read ' || result;
+  RETURN NEXT 'behind ' || (SELECT max(rows_behind) FROM shard_fdw.consumers WHERE logical = tbl::regclass AND consumer = name AND watermark IS NOT NULL);
+  PERFORM shard_fdw.drop_consumer(tbl::regclass, name);
+  EXECUTE format('SELECT count(*) FROM shard_fdw.dequeue(NULL::%s, 3, %L)', tbl, name) INTO result;
+  RETURN NEXT 'dequeued ' || result;
+  RETURN NEXT 'reset ' || (SELECT count(*) FROM shard_fdw.reset_sequences(tbl::regclass));
+  RETURN NEXT 'listed ' || (SELECT count(maximum) FROM shard_fdw.sequences s JOIN pg_class c ON c.oid = s.sequence WHERE relnamespace = q::regnamespace AND column_name = name);
+  EXECUTE format('CREATE SEQUENCE %I."seq %s"', name, '%s');
+  EXECUTE format('CREATE TABLE %1$I.plain (%1$I int DEFAULT nextval(%2$L), v text)', name, q || '."seq %s"');
+  EXECUTE format('INSERT INTO %I.plain VALUES (41)', name);
+  RETURN NEXT 'owned ' || (SELECT count(*) FROM shard_fdw.own_sequences((q || '.plain')::regclass));
+  RETURN NEXT 'next ' || (SELECT next_value FROM shard_fdw.reset_sequences((q || '.plain')::regclass));
+  EXECUTE format('DROP SCHEMA %I CASCADE', name);
+END $$;
+CREATE TABLE odd_names (name text);
+INSERT INTO odd_names VALUES ('a"b'), ('it''s'), ('UPPER'), ('%s %I %% %n'), ('back\slash\'), (E'new\nline'), (repeat('x', 63)), (repeat('ü', 31)),
+  (repeat('€', 21)), ('select'), ('x.y'), (' a , b '), ('"'), ('''; DROP TABLE odd_names; --'), ('$$'), ('{1,"x"}'), ('1');
+SELECT is(array_to_string(ARRAY(SELECT use_name(name)), ', '),
+  'found 1, moved 51, shards 4, checks 12, triggers 4, sealed 1, said true, run 4, explained true, created 1, renamed true, '
+  || 'read 4, behind 6, dequeued 3, reset 2, listed 1, owned 1, next 42',
+  'a name: ' || quote_literal(replace(name, E'\n', '\n'))) FROM odd_names;
+-- With the strings of old.
+SET LOCAL standard_conforming_strings = off;
+SET LOCAL backslash_quote = on;
+SET LOCAL escape_string_warning = off;
+SELECT is((SELECT count(*) FROM use_name(E'\\''; DROP TABLE odd_names; --')), 18::bigint, 'a name while backslashes escape');
+RESET standard_conforming_strings;
+SELECT has_table('odd_names'::name, 'nothing has been dropped');
+
 SELECT * FROM finish();
 ROLLBACK;
