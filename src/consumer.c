@@ -413,7 +413,7 @@ typedef struct Reading
 	char	   *consumer;
 	const char *id;				/* the column with the ids, quoted */
 	const char *at;				/* the one with the times, or NULL */
-	const char *rows;			/* FROM the table, of one shard; %u */
+	const char *table;			/* qualified and quoted */
 	uint64		nlanes;			/* those that there may be something to read */
 	Oid		   *lanes;
 	char	  **watermarks;
@@ -458,8 +458,7 @@ begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
 		check_time_column(r->logical, registered, id);
 		r->at = quote_identifier(registered);
 	}
-	r->rows = psprintf("FROM %s WHERE tableoid OPERATOR(pg_catalog.=) %%u::pg_catalog.oid",
-					   shard_qualified_name(r->relid));
+	r->table = shard_qualified_name(r->relid);
 	update_lanes(r->relid, r->consumer);
 
 	r->nlanes = execute_registry(psprintf("SELECT k.shard::pg_catalog.oid, COALESCE(k.watermark, pg_catalog.int8 '%s')"
@@ -481,6 +480,16 @@ begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
 		r->watermarks[i] = SPI_getvalue(SPI_tuptable->vals[i],
 										SPI_tuptable->tupdesc, 2);
 	}
+}
+
+/*
+ * FROM and WHERE that find the rows of a lane.
+ */
+static char *
+rows_of_lane(Reading *r, Oid lane)
+{
+	return psprintf("FROM %s WHERE tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid",
+					r->table, lane);
 }
 
 /*
@@ -514,9 +523,9 @@ static void
 move_watermark(Reading *r, Oid lane, const char *watermark,
 			   const char *window_end)
 {
-	execute_registry(psprintf("UPDATE shard_fdw.consumer_lanes SET watermark = NULLIF(pg_catalog.int8 '%s', pg_catalog.int8 '%s'), window_end = %s, last_read = pg_catalog.clock_timestamp()"
+	execute_registry(psprintf("UPDATE shard_fdw.consumer_lanes SET watermark = %s, window_end = %s, last_read = pg_catalog.clock_timestamp()"
 							  " WHERE %s AND shard OPERATOR(pg_catalog.=) %u",
-							  watermark, NO_WATERMARK,
+							  strcmp(watermark, NO_WATERMARK) == 0 ? "NULL" : watermark,
 							  window_end ? window_end : "NULL",
 							  consumer_condition(r->relid, r->consumer), lane));
 }
@@ -542,7 +551,7 @@ shard_read_batch(PG_FUNCTION_ARGS)
 				  " ORDER BY last_read NULLS FIRST", &r);
 	for (uint64 i = 0; i < r.nlanes; i++)
 	{
-		char	   *rows = psprintf(r.rows, r.lanes[i]);
+		char	   *rows = rows_of_lane(&r, r.lanes[i]);
 		char	   *bound = PG_ARGISNULL(3) ? "" :
 			psprintf(" AND %s OPERATOR(pg_catalog.<=) " INT64_FORMAT, r.id,
 					 PG_GETARG_INT64(3));
@@ -620,7 +629,7 @@ shard_read_window(PG_FUNCTION_ARGS)
 				  psprintf("%s ORDER BY window_end NULLS FIRST", unread), &r);
 	for (uint64 i = 0; i < r.nlanes; i++)
 	{
-		char	   *rows = psprintf(r.rows, r.lanes[i]);
+		char	   *rows = rows_of_lane(&r, r.lanes[i]);
 		char	   *window_end;
 		char	   *before;
 		char	   *last;

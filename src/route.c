@@ -27,6 +27,7 @@
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "commands/sequence.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 
 int			shard_pinned = -1;

@@ -213,12 +213,13 @@ SELECT is(current_user, session_user, 'afterwards the superuser is one again');
 -- All that the extension has is for everybody, and none of it gives a right.
 SELECT bag_eq($$ SELECT p.proname::text, p.prosecdef, p.proleakproof, coalesce(p.proacl::text, 'everybody') FROM pg_proc p WHERE p.pronamespace = 'shard_fdw'::regnamespace $$,
   $$ SELECT f, false AS a, false AS b, 'everybody'::text FROM unnest('{shard_fdw_handler,shard_fdw_validator,create_shards,reshard,on_ddl_end,on_drop,in_hash,in_slot,
-     reset_sequences,own_sequences,column_maximum,check_order,list_shards,last_shard,register_consumer,drop_consumer,read_batch,dequeue,seal,unseal,
+     reset_sequences,own_sequences,column_maximum,check_order,list_shards,last_shard,register_consumer,drop_consumer,read_batch,read_window,dequeue,seal,unseal,
      run_command_on_shards,format_on_shards}'::text[]) f $$, 'functions, and who may call them');
 SELECT bag_eq($$ SELECT c.relname::text, c.relkind::text, array(SELECT a.privilege_type FROM aclexplode(c.relacl) a WHERE a.grantee = 0)::text FROM pg_class c
                   WHERE c.relnamespace = 'shard_fdw'::regnamespace AND c.relkind <> 'i' $$,
   $$ VALUES ('sequences', 'v', '{SELECT}'), ('leases', 'v', '{SELECT}'), ('shards', 'v', '{SELECT}'), ('consumers', 'v', '{SELECT}'),
-            ('consumer_registry', 'r', '{}'), ('consumer_lanes', 'r', '{}') $$, 'views and tables, and who may use them');
+            ('windows', 'v', '{SELECT,DELETE}'),
+            ('consumer_registry', 'r', '{}'), ('consumer_lanes', 'r', '{}'), ('consumer_windows', 'r', '{}') $$, 'views and tables, and who may use them');
 SELECT is(has_schema_privilege('shard_user', 'shard_fdw', 'CREATE'), false, 'nobody puts functions into the schema');
 SELECT results_eq($$ SELECT DISTINCT (error_of(format('SELECT shard_fdw.%s()', f))).state FROM unnest('{on_ddl_end,on_drop}'::text[]) f $$, $$ VALUES ('39P03') $$,
   'functions of event triggers cannot be called');
@@ -268,6 +269,7 @@ INSERT INTO refused VALUES
   ('SELECT shard_fdw.register_consumer(''private'', ''mine'', ''id'')', '42501'),
   ('SELECT shard_fdw.drop_consumer(''private'', ''reader'')', '42501'),
   ('SELECT shard_fdw.read_batch(NULL::private, ''reader'')', '42501'),
+  ('SELECT shard_fdw.read_window(NULL::private, ''reader'', now())', '42501'),
   ('SELECT shard_fdw.dequeue(NULL::private)', '42501'),
   ('UPDATE shard_fdw.consumer_lanes SET watermark = 0', '42501'),
   ('DELETE FROM shard_fdw.consumer_registry', '42501'),
@@ -361,7 +363,7 @@ SELECT is(in_hostile_path('SELECT 1 WHERE 1 = 1'), 'hostile code has run', 'the 
 SELECT is(in_hostile_path(command), 'ok', 'hostile path: ' || split_part(btrim(command), E'\n', 1)) FROM (VALUES
   (1, $$ CREATE FOREIGN TABLE security_test.path_hash (id pg_catalog.int8 OPTIONS (sequence 'by_default'), k pg_catalog.int4, v pg_catalog.text) SERVER shards
          OPTIONS (shards '3', route 'hash', key 'k', template 'security_test.path_template') $$),
-  (2, $$ CREATE FOREIGN TABLE security_test.path_order (id pg_catalog.int8 OPTIONS (sequence 'always'), v pg_catalog.text) SERVER shards
+  (2, $$ CREATE FOREIGN TABLE security_test.path_order (id pg_catalog.int8 OPTIONS (sequence 'always'), v pg_catalog.text, at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()) SERVER shards
          OPTIONS (shards '2', commit_order 'true') $$),
   (3, $$ INSERT INTO security_test.path_hash (k) SELECT * FROM pg_catalog.generate_series(1, 100) $$),
   (4, $$ INSERT INTO security_test.path_hash (k) VALUES (101) RETURNING * $$),
@@ -386,14 +388,18 @@ SELECT is(in_hostile_path(command), 'ok', 'hostile path: ' || split_part(btrim(c
   (23, $$ SELECT * FROM shard_fdw.read_batch(NULL::security_test.path_order, 'c', 10, 500) $$),
   (24, $$ SELECT * FROM shard_fdw.consumers $$),
   (25, $$ SELECT shard_fdw.drop_consumer('security_test.path_order', 'c') $$),
-  (26, $$ SELECT * FROM shard_fdw.dequeue(NULL::security_test.path_order, 10, 'v') $$),
-  (27, $$ SELECT * FROM shard_fdw.run_command_on_shards('security_test.path_order', 'ANALYZE %s') $$),
-  (28, $$ SELECT * FROM shard_fdw.format_on_shards('security_test.path_order', 'ANALYZE %s') $$),
-  (29, $$ ALTER FOREIGN TABLE security_test.path_order ADD n pg_catalog.int4 $$),
-  (30, $$ UPDATE security_test.path_hash SET v = 'y' $$),
-  (31, $$ DELETE FROM security_test.path_hash $$),
-  (32, $$ ANALYZE security_test.path_hash $$),
-  (33, $$ DROP FOREIGN TABLE security_test.path_order CASCADE $$)) t(n, command) ORDER BY n;
+  (26, $$ SELECT shard_fdw.register_consumer('security_test.path_order', 'w', 'at') $$),
+  (27, $$ SELECT * FROM shard_fdw.read_window(NULL::security_test.path_order, 'w', pg_catalog.now() OPERATOR(pg_catalog.-) '1 day'::pg_catalog.interval) $$),
+  (28, $$ SELECT * FROM shard_fdw.read_window(NULL::security_test.path_order, 'w', pg_catalog.now()) $$),
+  (29, $$ DELETE FROM shard_fdw.windows $$),
+  (30, $$ SELECT * FROM shard_fdw.dequeue(NULL::security_test.path_order, 10, 'v') $$),
+  (31, $$ SELECT * FROM shard_fdw.run_command_on_shards('security_test.path_order', 'ANALYZE %s') $$),
+  (32, $$ SELECT * FROM shard_fdw.format_on_shards('security_test.path_order', 'ANALYZE %s') $$),
+  (33, $$ ALTER FOREIGN TABLE security_test.path_order ADD n pg_catalog.int4 $$),
+  (34, $$ UPDATE security_test.path_hash SET v = 'y' $$),
+  (35, $$ DELETE FROM security_test.path_hash $$),
+  (36, $$ ANALYZE security_test.path_hash $$),
+  (37, $$ DROP FOREIGN TABLE security_test.path_order CASCADE $$)) t(n, command) ORDER BY n;
 SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'path_hash'::regclass AND state = 'open'), 4::bigint, 'all of that has been done');
 DROP SCHEMA hostile CASCADE;
 
