@@ -68,8 +68,8 @@ shard_expand_child(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 	List	   *colnames = NIL;
 
 	/*
-	 * Permissions and row-level security are those of the parent; it has
-	 * been checked, and its securityQuals come with the other clauses.
+	 * Permissions and row-level security are those of the parent; it has been
+	 * checked, and its securityQuals come with the other clauses.
 	 */
 	childrte = makeNode(RangeTblEntry);
 	memcpy(childrte, rte, sizeof(RangeTblEntry));

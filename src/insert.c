@@ -119,8 +119,10 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 	/* Subqueries that became subplans are found in the list of their roots. */
 	may_batch = !shard_sees_rows((Node *) root->parse);
 	foreach(lc, root->glob->subroots)
+	{
 		may_batch = may_batch &&
 			!shard_sees_rows((Node *) lfirst_node(PlannerInfo, lc)->parse);
+	}
 
 	return list_make3(makeBoolean(may_batch), conflict_target,
 					  makeInteger(root->parse->override));

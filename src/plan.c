@@ -420,7 +420,7 @@ find_ids(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
 			ids->ids = palloc_array(int64, 1);
 			if (ids->n > 0)
 				ids->ids[0] = shard_id_from_datum(((Const *) value)->constvalue,
-											((Const *) value)->consttype);
+												  ((Const *) value)->consttype);
 			return;
 		}
 		ids->late = value;
@@ -791,9 +791,9 @@ void
 shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	/*
-	 * Without our mark, this is the table without its children: FROM ONLY,
-	 * or the table as a member of its own inheritance set.  It has no rows.
-	 * It is the first member, so the others have not been looked at yet.
+	 * Without our mark, this is the table without its children: FROM ONLY, or
+	 * the table as a member of its own inheritance set.  It has no rows.  It
+	 * is the first member, so the others have not been looked at yet.
 	 */
 	if (rel->fdw_private != &expand_mark)
 	{

@@ -229,8 +229,10 @@ shard_sequence_column(Oid relid, bool missing_ok, bool *always)
 		options = heap_attisnull(tuple, Anum_pg_attribute_attfdwoptions, NULL) ?
 			NIL : GetForeignColumnOptions(relid, attno);
 		foreach(lc, options)
+		{
 			if (strcmp(lfirst_node(DefElem, lc)->defname, "sequence") == 0)
 				value = defGetString(lfirst_node(DefElem, lc));
+		}
 		if (value == NULL)
 		{
 			ReleaseSysCache(tuple);

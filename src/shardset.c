@@ -480,8 +480,10 @@ read_table(ShardTable *table, MemoryContext scratch)
 	named = palloc(sizeof(NamedMember) * Max(list_length(children), 1));
 	is_temp = get_rel_persistence(table->relid) == RELPERSISTENCE_TEMP;
 	foreach(lc, children)
+	{
 		if (describe_member(&named[n], lfirst_oid(lc), is_temp, table))
 			n++;
+	}
 	qsort(named, n, sizeof(NamedMember), compare_names);
 	MemoryContextSwitchTo(oldcontext);
 
@@ -556,7 +558,7 @@ build_table(ShardTable *table)
 ShardTable *
 shard_table_get(Oid relid)
 {
-	static ShardTable *last = NULL;	/* a session mostly asks for the same */
+	static ShardTable *last = NULL; /* a session mostly asks for the same */
 	ShardTable *table;
 	bool		found;
 
