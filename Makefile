@@ -4,6 +4,10 @@
 #   make example          the same for a worked example of commit order
 #   make test             set up, build, and run all tests
 #   make bench            the same for the benchmark
+#   make test-matrix      all tests on each PostgreSQL (MATRIX=trixie: on one)
+#   make test-assert      all tests on a server with assertions
+#   make test-sanitize    the SQL tests under the sanitizers
+#   make check-static     compilers, analyzers, and formatting
 #   make, make install    build and install for the PostgreSQL of PG_CONFIG
 
 EXTENSION = shard_fdw
@@ -34,7 +38,7 @@ DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
 # These set up what they need by themselves, PostgreSQL included.
-DRIVER_GOALS = demo example test bench
+DRIVER_GOALS = demo example test bench test-matrix test-assert test-sanitize check-static
 
 ifneq ($(filter $(DRIVER_GOALS),$(MAKECMDGOALS)),)
 

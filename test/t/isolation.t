@@ -12,6 +12,7 @@ use File::Basename qw(basename);
 use File::Path qw(make_path);
 use IPC::Run qw(run);
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $database = 'shard_fdw_isolation';
 my $outdir = ($ENV{TESTDATADIR} // 'tmp_check') . '/isolation';
@@ -61,7 +62,7 @@ sub run_spec
 	for (1 .. 300)
 	{
 		last if run [ 'pg_isready', '-q' ];
-		select(undef, undef, undef, 0.1);
+		usleep(100_000);
 	}
 	sql('postgres', "DROP DATABASE ${database}_run WITH (FORCE)");
 }
