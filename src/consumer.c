@@ -266,8 +266,8 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 	logical = table_open(relid, AccessShareLock);
 
 	/*
-	 * Wait for those that may have begun to write before there were lanes. Who
-	 * may read only must not keep others from writing, so take no lock.
+	 * Wait for those that may have begun to write before there were lanes.
+	 * Who may read only must not keep others from writing, so take no lock.
 	 */
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 	WaitForLockers(tag, ShareLock, false);
