@@ -12,6 +12,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
@@ -21,6 +22,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(shard_reset_sequences);
@@ -340,13 +342,57 @@ shard_own_sequences(PG_FUNCTION_ARGS)
 }
 
 /*
+ * The greatest value of a column as the table's owner sees it; *isnull if he
+ * sees none, or if looking for it fails.
+ */
+static int64
+owners_maximum(Relation rel, const char *column, bool *isnull)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ShardIdentity identity;
+	volatile int64 result = 0;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		SPI_connect();
+		shard_become_owner(rel, &identity);
+		result = maximum(RelationGetRelid(rel), column, false, isnull);
+		shard_be_oneself(&identity);
+		SPI_finish();
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+		FreeErrorData(error);
+		*isnull = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return result;
+}
+
+/*
  * shard_column_maximum(tbl regclass, column_name name)
  *		The greatest value of an integer column, as the view "sequences" wants
  *		it; null if there is none or if the caller must not read the column.
  *
  * Strict.  The view calls it for tables of all users, so nothing of theirs
  * must run as the caller: planning alone may call functions in indexes and
- * constraints.  And no casts, no policies, no wrappers of foreign data.
+ * constraints.  And no casts, no policies, no wrappers of foreign data.  Nor
+ * must a table be able to spoil the view for others.
  */
 Datum
 shard_column_maximum(PG_FUNCTION_ARGS)
@@ -358,7 +404,6 @@ shard_column_maximum(PG_FUNCTION_ARGS)
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Form_pg_class form;
 	Relation	rel;
-	ShardIdentity identity;
 	bool		is_safe = false;
 	int64		result;
 	bool		isnull;
@@ -384,11 +429,7 @@ shard_column_maximum(PG_FUNCTION_ARGS)
 	rel = try_relation_open(relid, AccessShareLock);
 	if (rel == NULL)
 		PG_RETURN_NULL();
-	SPI_connect();
-	shard_become_owner(rel, &identity);
-	result = maximum(relid, column, false, &isnull);
-	shard_be_oneself(&identity);
-	SPI_finish();
+	result = owners_maximum(rel, column, &isnull);
 	relation_close(rel, AccessShareLock);
 	if (isnull)
 		PG_RETURN_NULL();

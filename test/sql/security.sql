@@ -204,6 +204,20 @@ RESET ROLE;
 SELECT results_eq('SELECT maximum FROM shard_fdw.sequences WHERE tbl = ''bait_serial''::regclass', 'VALUES (20::bigint)', 'a maximum is seen nevertheless');
 SELECT is((SELECT (maximum, last_value)::text FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), '(,1)',
   'who policies would hide rows from sees none');
+SET LOCAL ROLE shard_user;
+CREATE FUNCTION spoil() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+  IF current_setting('security_test.spoil', true) = 'yes' THEN RAISE 'spoilt'; END IF;
+  RETURN 1;
+END $$;
+CREATE TABLE spoilt (id serial);
+CREATE INDEX ON spoilt (id) WHERE spoil() = 1;
+CREATE TABLE revoked (id serial);
+REVOKE ALL ON revoked FROM shard_user;
+SET LOCAL security_test.spoil = yes;
+RESET ROLE;
+SELECT results_eq('SELECT tbl::text, maximum FROM shard_fdw.sequences WHERE tbl IN (''bait_serial''::regclass, ''spoilt''::regclass, ''revoked''::regclass) ORDER BY 1',
+  $$ VALUES ('bait_serial', 20::bigint), ('revoked', NULL), ('spoilt', NULL) $$, 'tables that cannot be read do not spoil the view');
+RESET security_test.spoil;
 SELECT is(current_user, session_user, 'afterwards the superuser is one again');
 
 --
