@@ -594,5 +594,42 @@ SELECT is((SELECT count(*) FROM use_name(E'\\''; DROP TABLE odd_names; --')), 18
 RESET standard_conforming_strings;
 SELECT has_table('odd_names'::name, 'nothing has been dropped');
 
+--
+-- Options that try to be SQL
+--
+
+SELECT is((error_of(format('CREATE FOREIGN TABLE injected (a int) SERVER shards OPTIONS (%s)', options))).state, state, options) FROM (VALUES
+  ($$ shards '1; DROP TABLE odd_names' $$, 'HV024'),
+  ($$ shards '99999999999999999999' $$, 'HV024'),
+  ($$ "shards ' OR 1" '1' $$, 'HV00D'),
+  ($$ route E'hash\n', key 'a' $$, 'HV024'),
+  ($$ route 'hash', key 'a); DROP TABLE odd_names; --' $$, 'HV024'),
+  ($$ route 'hash', key '"a' $$, 'HV024'),
+  ($$ route 'hash', key 'a, "a"' $$, 'HV024'),
+  ($$ shards '1', route 'hash', key '"a) OR (1"' $$, '42703'),
+  ($$ shards '1', route 'hash', key 'tableoid' $$, '42P17'),
+  ($$ shards '1', template '(SELECT 1)' $$, 'HV024'),
+  ($$ shards '1', template 'odd_names INCLUDING ALL); DROP TABLE odd_names; --' $$, 'HV024'),
+  ($$ shards '1', template '"odd_names INCLUDING ALL)"' $$, '42P01'),
+  ($$ shards '1', template 'a.b.c.d' $$, '42601'),
+  ($$ shards '1', template 'pg_catalog.pg_class_oid_index' $$, '42809')) t(options, state);
+SELECT hasnt_table('injected'::name, '... and nothing has been created');
+SELECT is((error_of(command)).state, state, command) FROM (VALUES
+  ('SET shard_fdw.shard = ''1; x''', '22023'),
+  ('SELECT shard_fdw.shard_fdw_validator(ARRAY[''shards=1'', NULL], ''pg_foreign_table''::regclass)', '22004'),
+  ('SELECT shard_fdw.shard_fdw_validator(ARRAY[''key''], ''pg_foreign_table''::regclass)', '42601'),
+  ('SELECT shard_fdw.create_shards(4294967295, 1)', '42P01'),
+  ('SELECT shard_fdw.create_shards(''docs'', 2147483647)', '54000'),
+  ('SELECT shard_fdw.create_shards(''docs'', 1, 4294967295)', '42P01'),
+  ('SELECT shard_fdw.reshard(''pg_class'', 1)', '42809'),
+  ('SELECT shard_fdw.seal(''pg_class'')', '42809'),
+  ('SELECT shard_fdw.read_batch(1, ''c'')', '42804'),
+  ('SELECT shard_fdw.read_batch(NULL::pg_class, ''c'')', '42809'),
+  ('SELECT shard_fdw.dequeue(ARRAY[NULL::docs])', '42804'),
+  ('SELECT shard_fdw.dequeue(NULL::docs, 1, ''ctid'')', '42703'),
+  ('SELECT shard_fdw.dequeue(NULL::docs, 1, ''id; DROP TABLE odd_names'')', '42703'),
+  ('SELECT shard_fdw.in_hash(4, 1, VARIADIC ARRAY[1])', '0A000')) t(command, state);
+SELECT has_table('odd_names'::name, 'nothing has been dropped');
+
 SELECT * FROM finish();
 ROLLBACK;
