@@ -288,6 +288,10 @@ IS 'the windows of each shard that a consumer has read; written by read_window()
 SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_registry', '');
 SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_lanes', '');
 SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_windows', '');
+-- Who owns the database can dump it.
+GRANT SELECT ON shard_fdw.consumer_registry, shard_fdw.consumer_lanes,
+    shard_fdw.consumer_windows
+  TO pg_database_owner;
 
 CREATE FUNCTION shard_fdw.on_drop()
 RETURNS event_trigger

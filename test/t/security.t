@@ -184,6 +184,13 @@ $node->safe_psql('early', q{
 	ALTER SCHEMA shard_fdw OWNER TO CURRENT_USER;
 	CREATE EXTENSION shard_fdw});
 
+# The owner of a database dumps it
+
+$node->safe_psql('postgres', 'CREATE DATABASE owned OWNER owner');
+setup_shards($node, 'owned');
+$node->command_ok([ 'pg_dump', '-U', 'owner', '-f', '/dev/null', $node->connstr('owned') ],
+	'who owns the database can dump it');
+
 # Odd names in a dump
 
 my $names = q{
