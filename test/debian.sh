@@ -44,7 +44,6 @@ debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # The Debian mirror of this machine, as apt reads its own configuration.
 debian_mirror() {
-	# shellcheck disable=SC2016
 	apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' |
 		awk '!found && ($1 == "Debian" || $NF ~ /\/debian\/?$/) { print $NF; found = 1 }
 			END { if (!found) print "http://deb.debian.org/debian" }'

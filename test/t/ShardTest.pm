@@ -16,11 +16,13 @@ our @EXPORT = qw(
   pgbench_ok poll_ok sqlstate);
 
 # A running server with the extension and server "shards" in its database
-# postgres.  "conf" is appended to postgresql.conf.
+# postgres.  "conf" is appended to postgresql.conf; "install_path" is that of
+# another PostgreSQL.
 sub shard_node
 {
 	my ($name, %params) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name,
+		install_path => $params{install_path});
 
 	$node->init(allows_streaming => $params{allows_streaming});
 	$node->append_conf('postgresql.conf',
