@@ -478,7 +478,11 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 	if (!target->can_batch)
 	{
 		if (insert->nbuffered > 0)
+		{
+			/* COPY has the row in memory that writing the others resets. */
+			ExecMaterializeSlot(slot);
 			shard_batch_flush(insert);
+		}
 		return false;
 	}
 

@@ -632,6 +632,19 @@ SELECT results_eq(
 DROP TRIGGER c ON log;
 DROP TRIGGER d ON log;
 
+-- Rows of the one shard wait, those of the other do not: writing those that wait
+-- must not touch the row at hand.  The constraint uses the memory that it is in.
+CREATE TABLE mixed_ids AS SELECT generate_series(1, 400)::bigint AS id;
+ALTER TABLE mixed_ids ADD PRIMARY KEY (id);
+CREATE FOREIGN TABLE mixed (id bigint, msg text, CHECK (length(repeat('-', 500) || msg) > 0))
+  SERVER shards OPTIONS (shards '2', route 'round_robin');
+CREATE INDEX ON mixed_0 (id);
+ALTER TABLE mixed_1 ADD FOREIGN KEY (id) REFERENCES mixed_ids;
+SELECT is(copy_in('mixed', lines(400, 'g || E''\t'' || repeat(g::text, 30)')), 400::bigint,
+  'a shard with a foreign key, and one without');
+SELECT is((SELECT count(*) FROM mixed WHERE msg = repeat(id::text, 30)), 400::bigint,
+  '... get the values that were sent');
+
 -- A trigger of a shard that starts a COPY of its own in the middle of ours.
 CREATE FUNCTION nested() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
