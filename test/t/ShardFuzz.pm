@@ -34,12 +34,12 @@ our @saved;      # what save() gave at BEGIN and at savepoints
 our @log;        # all statements
 our ($next_rid, $next_name);
 
-my $node;
-my $tempdir = PostgreSQL::Test::Utils::tempdir;
+my ($node, $tempdir);
 
 sub setup_fuzz
 {
 	($node) = @_;
+	$tempdir = PostgreSQL::Test::Utils::tempdir;
 	$node->safe_psql('postgres', q{
 	CREATE FUNCTION about(log regclass, twin regclass)
 	RETURNS TABLE (kind text, name text, definition text, b int, c text, d text, e text)
@@ -381,6 +381,9 @@ sub both
 		die "$sql\n$p->{log}: $result->{code} $result->{message}\n$p->{twin}: $wanted->{code} $wanted->{message}\n"
 		  if $result->{code} !~ /^2[23]/ || $wanted->{code} !~ /^2[23]/;
 	}
+	# no errors of the one that makes the statements up
+	die "$sql\nunexpected $wanted->{code}: $wanted->{message}\n"
+	  if $wanted->{code} !~ /^(00000|2[23]|21000|40001|2BP01|55P03|0A000|42804|42883)/;
 	if ($result->{code} eq '00000')
 	{
 		my @got = @{ $result->{lines} };
@@ -649,6 +652,7 @@ sub copy_file
 		push(@values, 1) if $i == $bad && chance(0.3);
 		$file .= join($csv ? ',' : "\t", @values) . "\n";
 	}
+	unlink $name;    # another seed's
 	append_to_file($name, $file);
 	push(@log, "/* $name:\n$file*/");
 	return 'COPY {t} (' . names(@columns) . ") FROM '$name'" . ($csv ? ' (FORMAT csv)' : '')

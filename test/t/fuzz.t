@@ -174,7 +174,7 @@ sub step_many
 {
 	my ($p) = @_;
 
-	both($p, insert_from($p, '(SELECT i.*, g AS n FROM {t} i, generate_series(1, ' . pick(5, 20, 60) . ") g WHERE rid % 5 = 0 ORDER BY rid LIMIT 1500)")
+	both($p, insert_from($p, '(SELECT i.*, n FROM {t} i, generate_series(1, ' . pick(5, 20, 60) . ") n WHERE rid % 5 = 0 ORDER BY rid LIMIT 1500)")
 		  =~ s/ORDER BY q.rid\)/ORDER BY q.rid, q.n)/gr);
 	both($p, 'DELETE FROM {t} WHERE rid % 7 <> ' . int(rand(7)));
 }
@@ -541,7 +541,7 @@ sub step_alter
 	elsif ($dice == 7)
 	{
 		both($p, "ALTER TABLE {t} ADD CONSTRAINT " . new_name('check') . ' CHECK ('
-			  . pick(condition({ %$p, key => [] }, '{t}', 0) =~ s/\{t\}\.//gr, "$name IS DISTINCT FROM " . value($column)) . ')')
+			  . pick(condition({ %$p, key => [] }, '{t}', 0) =~ s/\{t\}\.//gr =~ s/\(SELECT (.*)\)/$1/r, "$name IS DISTINCT FROM " . value($column)) . ')')
 		  if @{ info($p)->{checks} } < 5;
 	}
 	elsif ($dice == 8 && @{ info($p)->{checks} })
@@ -693,7 +693,6 @@ sub step_cursor
 	my $hold = !in_transaction() && chance(0.3) ? ' WITH HOLD' : '';
 	my $list = column_list($p);
 	my $where = condition($p, 'x');
-	my $rid = int(rand($next_rid));
 	my $nested = in_transaction();
 
 	query($nested ? 'SAVEPOINT cursor_step' : 'BEGIN');
@@ -719,6 +718,8 @@ sub step_cursor
 	query("CLOSE cur_log; CLOSE cur_twin");
 	if (!$hold)
 	{
+		my ($rid) = query("SELECT coalesce(max(rid), 0) FROM $p->{twin} WHERE rid < " . rand($next_rid));
+
 		foreach my $which ('log', 'twin')
 		{
 			query("DECLARE cur_$which CURSOR FOR " . for_table("SELECT rid FROM {t} WHERE rid = $rid" . pick('', ' FOR UPDATE'), $which, $p));
@@ -907,6 +908,15 @@ sub one_step
 			$kind->[1]->($p);
 			last;
 		}
+	}
+	# a table that refuses everything is dull
+	foreach my $p (@pairs)
+	{
+		next if !chance(shards($p) ? 0.05 : 0.4);
+		step_unseal($p);
+		may_fail("SELECT * FROM shard_fdw.create_shards('$p->{log}', "
+			  . (missing_places($p) || 2) . ", '$p->{twin}')", '55000')
+		  if missing_places($p) || !shards($p);
 	}
 	foreach my $p (@pairs)
 	{

@@ -45,7 +45,7 @@ my $node = shard_node('sqlsmith', conf => qq{
 
 $node->safe_psql('postgres', q{
 	CREATE ROLE smith LOGIN;
-	ALTER ROLE smith SET statement_timeout = '1s';
+	ALTER ROLE smith SET statement_timeout = '1min';    -- sqlsmith sets 1 s
 	ALTER ROLE smith SET client_min_messages = error;
 });
 
