@@ -661,10 +661,9 @@ sub step_execute
 		foreach my $j (1 .. pick(1, 3, 7))
 		{
 			my ($k, $set) = @{ $ps->{types} };
-			my @rows = ($ps->{inserts} ? new_rids(1) : int(rand($next_rid)));
-			my $p = (grep { $_->{route} eq 'hash' } @pairs)[0];
+			my $rid = $ps->{inserts} ? new_rids(1) : int(rand($next_rid));
 
-			execute($ps, join(', ', value($k), @rows, value($set)));
+			execute($ps, join(', ', value($k), $rid, value($set)));
 		}
 	}
 }
