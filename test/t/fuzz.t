@@ -437,6 +437,16 @@ sub step_child
 			gain($p, $name) ], '23505', '23514', '23502', '22003');
 }
 
+sub step_trigger
+{
+	my ($p) = @_;
+	my @shards = grep { $_->{kind} eq 'r' } shards($p);
+
+	return if !@shards;
+	query('CREATE TRIGGER ' . new_name('trigger') . pick(' BEFORE INSERT OR UPDATE', ' AFTER INSERT', ' AFTER INSERT OR DELETE')
+		  . ' ON ' . pick(@shards)->{name} . ' FOR EACH ROW EXECUTE FUNCTION ' . pick('nothing()', 'nothing_to_see()', 'nothing_to_see()'));
+}
+
 sub step_reshard
 {
 	my ($p) = @_;
@@ -883,7 +893,7 @@ my @kinds = (
 	[ 4, \&step_copy ], [ 2, \&step_many ], [ 14, \&step_select ], [ 3, \&step_look ],
 	[ 1, \&step_truncate ], [ 2, \&step_dequeue ], [ 3, \&step_create_shards ],
 	[ 2, \&step_seal ], [ 4, \&step_unseal ], [ 2, \&step_drop_shard ], [ 4, \&step_detach ],
-	[ 3, \&step_reattach ], [ 4, \&step_attach ], [ 1, \&step_nest ], [ 1, \&step_child ],
+	[ 3, \&step_reattach ], [ 4, \&step_attach ], [ 1, \&step_nest ], [ 1, \&step_child ], [ 2, \&step_trigger ],
 	[ 2, \&step_reshard ], [ 2, \&step_rename ], [ 8, \&step_alter ], [ 1, \&step_alter_key ],
 	[ 2, \&step_maintain ], [ 1, \&step_replace ], [ 4, \&step_prepare ], [ 5, \&step_execute ],
 	[ 2, \&step_cursor ], [ 3, \&step_settings ], [ 3, \&step_pin ], [ 1, \&step_discard ],
