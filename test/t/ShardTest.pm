@@ -1,4 +1,4 @@
-# What the Perl tests share: a server with the extension, and pgbench.
+# What the Perl tests share: a server with the extension, sessions, and pgbench.
 package ShardTest;
 
 use strict;
@@ -12,8 +12,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  shard_node setup_shards pgbench_start pgbench_finish pgbench_run
-  pgbench_ok poll_ok sqlstate);
+  shard_node setup_shards session send_to state_of copy_from $copy_end
+  pgbench_start pgbench_finish pgbench_run pgbench_ok poll_ok indexes_ok sqlstate);
 
 # A running server with the extension and server "shards" in its database
 # postgres.  "conf" is appended to postgresql.conf; "install_path" is that of
@@ -40,6 +40,66 @@ sub setup_shards
 	$node->safe_psql($database,
 		'CREATE EXTENSION shard_fdw;'
 		  . ' CREATE SERVER shards FOREIGN DATA WRAPPER shard_fdw');
+}
+
+# A session in database postgres that goes on after errors, for state_of().
+sub session
+{
+	my ($node) = @_;
+	my $session = $node->background_psql('postgres', on_error_stop => 0);
+
+	# The time limit is for each query.
+	$session->set_query_timer_restart;
+	$session->query_safe('\\set VERBOSITY verbose');
+	$session->{pid} = $session->query_safe('SELECT pg_backend_pid()');
+	return $session;
+}
+
+# Give a session something to read, and do not wait for what comes of it:
+# state_of($session, 'SELECT') does.
+sub send_to
+{
+	my ($session, $text) = @_;
+
+	$session->{timeout}->start;
+	$session->{stdin} .= $text;
+	$session->{run}->pump_nb while length($session->{stdin});
+}
+
+# The SQLSTATE of a command's first error in a session ('00000' if there is
+# none), its message, what the command prints, and all that is said of errors.
+sub state_of
+{
+	my ($session, $sql) = @_;
+	my ($output) = $session->query($sql);
+	my $errors = $session->{stderr};
+	my ($state, $message) = $errors =~ /(?:ERROR|FATAL):  (\w{5}): (.*)/;
+
+	$session->{stderr} = '';
+	return ($state // '00000', $message // '', $output, $errors);
+}
+
+# Start a COPY of those rows in a session, and wait until the server has
+# inserted so many of them.  The last 20 kB can still be with psql, and from
+# PostgreSQL 16 on up to 1000 rows or 64 kB wait to be inserted.  More rows can
+# be sent, and state_of($session, $copy_end) ends it.
+our $copy_end = "\\.\nSELECT";
+
+sub copy_from
+{
+	my ($node, $session, $command, $inserted, @rows) = @_;
+	my $attempts = 10 * $PostgreSQL::Test::Utils::timeout_default;
+
+	send_to($session, join("\n", "$command;", @rows) . "\n");
+	while ($node->safe_psql('postgres', qq{
+			SELECT count(*) FROM pg_stat_progress_copy
+			 WHERE pid = $session->{pid} AND tuples_processed >= $inserted}) == 0)
+	{
+		die 'COPY does not insert its rows' if $attempts-- == 0;
+		# It may be more than the pipe has taken.
+		$session->{run}->pump_nb;
+		select(undef, undef, undef, 0.05);
+	}
 }
 
 # Start pgbench with a script, given as text, or several: [ text, weight ].
@@ -130,6 +190,40 @@ sub poll_ok
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return ok($node->poll_query_until('postgres', $query), $title);
+}
+
+# Every index of the shards agrees with its table.
+sub indexes_ok
+{
+	my ($node, $title) = @_;
+	my @wrong;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	if ($node->safe_psql('postgres',
+			q{SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'}))
+	{
+		# An index with a fault is an error.
+		is( $node->safe_psql('postgres', q{
+				SET client_min_messages = error;
+				CREATE EXTENSION IF NOT EXISTS amcheck;
+				SELECT count(bt_index_check(indexrelid, true)) > 0
+				  FROM pg_index JOIN pg_inherits ON indrelid = inhrelid}),
+			't', "$title: amcheck finds no fault with the indexes");
+		return;
+	}
+	foreach my $column (split(/\n/, $node->safe_psql('postgres', q{
+		SELECT format('FROM %s WHERE %I IS NOT NULL', indrelid::regclass, attname)
+		  FROM pg_index JOIN pg_inherits ON indrelid = inhrelid
+		  JOIN pg_attribute ON attrelid = indexrelid AND attnum = 1})))
+	{
+		my ($by_index, $by_table) = map {
+			$node->safe_psql('postgres',
+				"SET enable_bitmapscan = off; SET enable_$_ = off; SELECT count(*) $column")
+		} 'seqscan', 'indexscan = off; SET enable_indexonlyscan';
+
+		push(@wrong, $column) if $by_index != $by_table;
+	}
+	is("@wrong", '', "$title: the indexes agree with the tables");
 }
 
 # The SQLSTATE that a script ends with, and the message; '00000' for success.
