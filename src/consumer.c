@@ -371,6 +371,7 @@ return_rows(ReturnSetInfo *rsinfo, Relation rel)
 
 /*
  * Raise an error if the shard gives ids that the consumer takes for read.
+ * One that is replicated from elsewhere gets ids of elsewhere.
  */
 static void
 check_not_behind(Oid relid, const char *consumer, Oid shard,
@@ -384,8 +385,9 @@ check_not_behind(Oid relid, const char *consumer, Oid shard,
 	if (strcmp(watermark, NO_WATERMARK) == 0 || !OidIsValid(sequence) ||
 		execute_registry(psprintf("SELECT FROM pg_catalog.pg_sequence WHERE seqrelid OPERATOR(pg_catalog.=) %u::pg_catalog.oid"
 								  " AND (CASE WHEN seqincrement OPERATOR(pg_catalog.>) 0 THEN COALESCE(pg_catalog.pg_sequence_last_value(%u::pg_catalog.regclass), seqstart OPERATOR(pg_catalog.-) seqincrement) END)"
-								  " OPERATOR(pg_catalog.>=) pg_catalog.int8 '%s'",
-								  sequence, sequence, watermark)) > 0)
+								  " OPERATOR(pg_catalog.>=) pg_catalog.int8 '%s'"
+								  " UNION ALL SELECT FROM pg_catalog.pg_subscription_rel WHERE srrelid OPERATOR(pg_catalog.=) %u::pg_catalog.oid",
+								  sequence, sequence, watermark, shard)) > 0)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

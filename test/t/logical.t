@@ -77,6 +77,12 @@ $publisher->safe_psql('postgres', q{
 	DELETE FROM keyed WHERE k BETWEEN 50 AND 60;
 	BEGIN; SAVEPOINT s; INSERT INTO keyed VALUES (-2); ROLLBACK TO s; INSERT INTO keyed VALUES (-3); COMMIT});
 same_rows('changes');
+is( $subscriber->safe_psql('postgres', q{
+		SELECT shard_fdw.register_consumer('lanes', 'c', 'id');
+		SELECT count(*), count(DISTINCT k) FROM shard_fdw.read_batch(NULL::lanes, 'c', 1000);
+		SELECT count(*), count(DISTINCT k) FROM shard_fdw.read_batch(NULL::lanes, 'c', 1000);
+		SELECT count(*) FROM shard_fdw.read_batch(NULL::lanes, 'c', 1000)}),
+	"\n200|100\n0|0\n0", 'a consumer at the subscriber reads them, and waits for more');
 my $id = $publisher->safe_psql('postgres', 'SELECT max(id) FROM log');
 foreach my $query (
 	"SELECT * FROM log WHERE id = $id",
