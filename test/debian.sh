@@ -46,21 +46,22 @@ debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 debian_mirror() {
 	apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' |
 		awk '!found && ($1 == "Debian" || $NF ~ /\/debian\/?$/) { print $NF; found = 1 }
-			END { if (!found) print "http://deb.debian.org/debian" }'
+			END { exit !found }' || unable "apt of this machine knows no mirror of Debian"
 }
 
 # debian_apt SUITE COMMAND...: an apt command that knows the packages and
 # sources of this suite and no others.  It leaves the machine's apt alone: all
 # that it keeps is in build/apt.
 debian_apt() {
-	local suite=$1 folder=$build/apt/$1 type
+	local suite=$1 folder=$build/apt/$1 type mirror
 	shift
 	if [ ! -f "$folder/apt.conf" ]; then
 		need "$debian_keyring=debian-archive-keyring"
 		mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
 		: >"$folder/status"
+		mirror=$(debian_mirror) || exit
 		for type in deb deb-src; do
-			echo "$type [signed-by=$debian_keyring] $(debian_mirror) $suite main"
+			echo "$type [signed-by=$debian_keyring] $mirror $suite main"
 		done >"$folder/sources.list"
 		cat >"$folder/new.conf" <<-CONF
 			Dir::Etc::SourceList "$folder/sources.list";
