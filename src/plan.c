@@ -751,7 +751,9 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 
 /*
  * Core has expanded the logical table "rel", one of whose members is the
- * table itself: leave out the shards that cannot have matching rows.
+ * table itself: leave out the shards that cannot have matching rows.  With
+ * its mark for row locks, each would be looked at for every row that is
+ * locked.
  */
 static void
 prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
@@ -778,7 +780,11 @@ prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 
 		if ((part >= 0 && !bms_is_member(part, parts->live)) ||
 			(ordinal >= 0 && !may_have_ids(&table->members[ordinal], &ids)))
+		{
 			mark_dummy_rel(find_base_rel(root, appinfo->child_relid));
+			root->rowMarks = list_delete_ptr(root->rowMarks,
+											 get_plan_rowmark(root->rowMarks, appinfo->child_relid));
+		}
 	}
 	clear_partition_info(rel);
 }

@@ -20,7 +20,7 @@ CREATE FOREIGN TABLE message (
   direction direction NOT NULL,
   at        timestamptz NOT NULL DEFAULT clock_timestamp()
 ) SERVER shards
-  OPTIONS (shards '16', route 'hash', key 'customer', commit_order 'true', template 'message_like');
+  OPTIONS (shards '64', route 'hash', key 'customer', commit_order 'true', template 'message_like');
 
 -- A customer's first message opens a conversation, and the first reply of any
 -- agent closes it; so there is at most one that is open.
