@@ -22,7 +22,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 
 PG_FUNCTION_INFO_V1(shard_list_shards);
 PG_FUNCTION_INFO_V1(shard_last_shard);
@@ -324,18 +323,8 @@ try_command(const char *sql, char **result)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = shard_catch(oldcontext, oldowner);
 
-		MemoryContextSwitchTo(oldcontext);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(oldcontext);
-		CurrentResourceOwner = oldowner;
-
-		/* A cancel is meant for all of it. */
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			ReThrowError(error);
 		*result = pstrdup(error->message);
 		FreeErrorData(error);
 		success = false;

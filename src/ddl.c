@@ -10,6 +10,7 @@
 
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "commands/event_trigger.h"
 #include "executor/spi.h"
@@ -278,6 +279,30 @@ shard_be_oneself(const ShardIdentity *identity)
 {
 	AtEOXact_GUC(true, identity->guc_level);
 	SetUserIdAndSecContext(identity->userid, identity->sec_context);
+}
+
+/*
+ * shard_catch
+ *		In PG_CATCH(): roll back the subtransaction that has failed, and go
+ *		back to where it began.  Returns the error, in that memory context.
+ *
+ * Raises the error again if it is that the user has canceled the query, which
+ * is meant for all of it.
+ */
+ErrorData *
+shard_catch(MemoryContext context, ResourceOwner owner)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(error);
+	return error;
 }
 
 /*

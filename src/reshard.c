@@ -23,7 +23,6 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 
 PG_FUNCTION_INFO_V1(shard_reshard);
 
@@ -229,16 +228,8 @@ try_to_drop(List *shards)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
 		/* Whoever catches it expects to be in his own subtransaction. */
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		ReThrowError(error);
+		ReThrowError(shard_catch(context, owner));
 	}
 	PG_END_TRY();
 	RollbackAndReleaseCurrentSubTransaction();

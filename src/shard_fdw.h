@@ -22,6 +22,7 @@
 #include "nodes/execnodes.h"
 #include "nodes/pathnodes.h"
 #include "partitioning/partdefs.h"
+#include "utils/resowner.h"
 
 #include "compat.h"
 
@@ -368,6 +369,7 @@ extern void shard_drop_seal(Oid shard);
 extern void shard_set(const char *name, const char *value);
 extern void shard_become_owner(Relation logical, ShardIdentity *identity);
 extern void shard_be_oneself(const ShardIdentity *identity);
+extern ErrorData *shard_catch(MemoryContext context, ResourceOwner owner);
 extern Oid	shard_model_shard(Oid logical);
 extern List *shard_create(Oid logical_relid, int count, Oid template,
 						  bool with_checks);
