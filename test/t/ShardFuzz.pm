@@ -232,9 +232,12 @@ sub plain_value
 	my ($column, %how) = @_;
 	my $family = family($column->{type});
 
-	return undef if $column->{notnull} ? chance($how{bad} // 0) : chance(0.08);
-	return 666 if $family =~ /int|numeric/ && chance($how{bad} // 0);
-	return $literals{$family}->();
+	my $nulls = $column->{notnull} ? $how{bad} // 0 : 0.08;
+
+	return
+		chance($nulls) ? undef
+	  : $family =~ /int|numeric/ && chance($how{bad} // 0) ? 666
+	  : $literals{$family}->();
 }
 
 # The same as an expression.

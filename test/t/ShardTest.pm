@@ -10,6 +10,7 @@ use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
   shard_node setup_shards session send_to state_of copy_from $copy_end
@@ -42,11 +43,14 @@ sub setup_shards
 		  . ' CREATE SERVER shards FOREIGN DATA WRAPPER shard_fdw');
 }
 
-# A session in database postgres that goes on after errors, for state_of().
+# A session in database postgres that goes on after errors, for state_of();
+# of another user if one is given.
 sub session
 {
-	my ($node) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 0);
+	my ($node, $user) = @_;
+	my $session = $node->background_psql('postgres',
+		on_error_stop => 0,
+		extra_params => $user ? [ '-U', $user ] : []);
 
 	# The time limit is for each query.
 	$session->set_query_timer_restart;
@@ -98,7 +102,7 @@ sub copy_from
 		die 'COPY does not insert its rows' if $attempts-- == 0;
 		# It may be more than the pipe has taken.
 		$session->{run}->pump_nb;
-		select(undef, undef, undef, 0.05);
+		usleep(50_000);
 	}
 }
 

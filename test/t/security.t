@@ -22,33 +22,23 @@ $node->safe_psql('postgres', q{
 	GRANT INSERT ON log TO writer;
 	GRANT SELECT ON log TO reader, writer});
 
-sub session
-{
-	my ($user) = @_;
-	my $session = $node->background_psql('postgres',
-		on_error_stop => 0,
-		extra_params => [ '-U', $user ]);
-
-	$session->query_safe('SET client_min_messages = warning');
-	return $session;
-}
-
 # Have a session begin something that has to wait, and see it wait.
 sub start_waiting
 {
 	my ($session, $sql, $title) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $pid = $session->query_safe('SELECT pg_backend_pid()');
 	$session->query_until(qr/begun/, "\\echo begun\n$sql;\n\\echo done\n");
 	poll_ok($node,
-		"SELECT cardinality(pg_blocking_pids($pid)) > 0", $title);
+		"SELECT cardinality(pg_blocking_pids($session->{pid})) > 0", $title);
 }
 
 # Locks
 
 my ($mallory, $reader, $writer, $owner) =
-  map { session($_) } qw(mallory reader writer owner);
+  map { session($node, $_) } qw(mallory reader writer owner);
+$_->query_safe('SET client_min_messages = warning')
+  foreach ($mallory, $reader, $writer, $owner);
 
 $mallory->query_safe('BEGIN');
 is( $mallory->query_safe(q{
