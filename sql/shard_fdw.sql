@@ -347,10 +347,10 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.dequeue(anyelement, int, name, regclass)
 IS 'deletes rows of one shard that nobody has locked, and returns them';
 
-CREATE VIEW shard_fdw.consumers AS
+CREATE VIEW shard_fdw.consumers WITH (security_barrier) AS
 SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.window_end,
        k.last_read,
-       CASE WHEN q.seqincrement > 0
+       CASE WHEN q.seqincrement > 0 AND NOT r.windows
              AND pg_catalog.has_table_privilege(r.logical, 'SELECT')
              AND pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT, USAGE')
             THEN GREATEST(0, (COALESCE(pg_catalog.pg_sequence_last_value(q.seqrelid),
@@ -382,7 +382,7 @@ IS 'how far each consumer has read each shard, and about how many rows it is beh
 GRANT SELECT ON shard_fdw.consumers TO PUBLIC;
 
 -- Deleting through it is how a consumer's role gets rid of old ones.
-CREATE VIEW shard_fdw.windows AS
+CREATE VIEW shard_fdw.windows WITH (security_barrier) AS
 SELECT w.logical, w.consumer, w.shard, w.window_start, w.window_end, w.rows,
        w.late_rows, w.consumed
   FROM shard_fdw.consumer_windows w

@@ -35,6 +35,7 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
@@ -114,11 +115,32 @@ consumer_condition(Oid relid, const char *consumer)
 }
 
 /*
+ * Lock a consumer until the end of the transaction: who reads for it against
+ * those who drop it or register it anew, in AccessShareLock mode, and who adds
+ * shards against others who do.  Returns whether there was no need to wait, or
+ * it was allowed.
+ */
+static bool
+lock_consumer(Oid relid, const char *consumer, LOCKMODE mode, bool dont_wait)
+{
+	LOCKTAG		tag;
+
+	tag.locktag_field1 = MyDatabaseId;
+	tag.locktag_field2 = relid;
+	tag.locktag_field3 = DatumGetUInt32(hash_any((const unsigned char *) consumer,
+												 strlen(consumer)));
+	tag.locktag_field4 = SHARD_CONSUMER_LOCK_KIND;
+	tag.locktag_type = LOCKTAG_ADVISORY;
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	return LockAcquire(&tag, mode, false, dont_wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
  * Raise an error unless the consumer is registered, and by a role that the
  * caller is a member of.  Returns the column whose windows it reads, or NULL.
  */
 static char *
-check_consumer(Oid relid, const char *consumer)
+find_consumer(Oid relid, const char *consumer)
 {
 	bool		isnull;
 	Oid			role;
@@ -141,28 +163,30 @@ check_consumer(Oid relid, const char *consumer)
 }
 
 /*
+ * The same, and lock it; only those who may can keep others waiting.
+ */
+static char *
+find_and_lock_consumer(Oid relid, const char *consumer, LOCKMODE mode)
+{
+	find_consumer(relid, consumer);
+	lock_consumer(relid, consumer, mode, false);
+	return find_consumer(relid, consumer);
+}
+
+/*
  * Have the consumer know all shards of the table.  Shards that are dropped
  * are forgotten; those that are detached may come back.
  */
 static void
 update_lanes(Oid relid, const char *consumer)
 {
-	LOCKTAG		tag;
-
 	if (execute_registry(psprintf("SELECT FROM shard_fdw.list_shards(%u) l WHERE NOT EXISTS"
 								  " (SELECT FROM shard_fdw.consumer_lanes k WHERE %s AND k.shard OPERATOR(pg_catalog.=) l.shard) LIMIT 1",
 								  relid, consumer_condition(relid, consumer))) == 0)
 		return;
 
 	/* Somebody who is at it for this consumer need not be waited for. */
-	tag.locktag_field1 = MyDatabaseId;
-	tag.locktag_field2 = relid;
-	tag.locktag_field3 = DatumGetUInt32(hash_any((const unsigned char *) consumer,
-												 strlen(consumer)));
-	tag.locktag_field4 = SHARD_CONSUMER_LOCK_KIND;
-	tag.locktag_type = LOCKTAG_ADVISORY;
-	tag.locktag_lockmethodid = USER_LOCKMETHOD;
-	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (!lock_consumer(relid, consumer, ExclusiveLock, true))
 		return;
 	execute_registry(psprintf("INSERT INTO shard_fdw.consumer_lanes (logical, consumer, shard)"
 							  " SELECT %u, %s, l.shard FROM shard_fdw.list_shards(%u) l"
@@ -240,6 +264,20 @@ check_time_column(Relation logical, const char *column, const char *id)
 }
 
 /*
+ * shard_column_renamed
+ *		In an event trigger: have consumers of the table whose column has been
+ *		renamed know it by the new name.  SPI is connected.
+ */
+void
+shard_column_renamed(const char *from, const char *to)
+{
+	execute_registry(psprintf("UPDATE shard_fdw.consumer_registry SET order_by = %s"
+							  " WHERE order_by OPERATOR(pg_catalog.=) %s AND logical OPERATOR(pg_catalog.=) ANY"
+							  " (SELECT objid FROM pg_catalog.pg_event_trigger_ddl_commands() WHERE objsubid OPERATOR(pg_catalog.>) 0)",
+							  quote_literal_cstr(to), quote_literal_cstr(from)));
+}
+
+/*
  * shard_register_consumer(logical regclass, consumer text, order_by name)
  *		SQL function register_consumer(): the current role's consumer of a
  *		table begins with its first row.
@@ -287,6 +325,9 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("consumer \"%s\" of foreign table \"%s\" already exists",
 						consumer, get_rel_name(relid))));
+	/* Whoever still reads for one of that name that has been dropped. */
+	lock_consumer(relid, consumer, AccessExclusiveLock, false);
+	forget_lanes(consumer_condition(relid, consumer));
 	update_lanes(relid, consumer);
 	SPI_finish();
 	table_close(logical, NoLock);
@@ -309,7 +350,7 @@ shard_drop_consumer(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("drop_consumer()");
 	shard_check_logical(relid);
 	SPI_connect();
-	check_consumer(relid, consumer);
+	find_and_lock_consumer(relid, consumer, AccessExclusiveLock);
 	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_registry WHERE %s",
 							  consumer_condition(relid, consumer)));
 	forget_lanes(consumer_condition(relid, consumer));
@@ -442,7 +483,7 @@ begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
-	registered = check_consumer(r->relid, r->consumer);
+	registered = find_and_lock_consumer(r->relid, r->consumer, AccessShareLock);
 	if (windows != (registered != NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -495,6 +536,23 @@ rows_of_lane(Reading *r, Oid lane)
 }
 
 /*
+ * A time as a literal, whatever the settings are.
+ */
+static char *
+time_literal(TimestampTz at)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+	char		buf[MAXDATELEN + 1];
+
+	if (timestamp2tm(at, NULL, &tm, &fsec, NULL, NULL) != 0)
+		elog(ERROR, "timestamp out of range");
+	tm.tm_isdst = 0;			/* it is in UTC, and to be shown as such */
+	EncodeDateTime(&tm, fsec, true, 0, NULL, USE_ISO_DATES, buf);
+	return psprintf("pg_catalog.timestamptz '%s'", buf);
+}
+
+/*
  * Lock the watermark of a lane for this transaction.  Returns it, and when
  * the last window ended, as a literal or NULL; or NULL if others read the
  * lane just now, or have, so that the condition does not hold any more.
@@ -514,7 +572,7 @@ lock_lane(Reading *r, Oid lane, const char *condition, char **window_end)
 	end = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
 	if (window_end)
 		*window_end = isnull ? NULL :
-			quote_literal_cstr(timestamptz_to_str(DatumGetTimestampTz(end)));
+			time_literal(DatumGetTimestampTz(end));
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
@@ -602,8 +660,9 @@ shard_read_batch(PG_FUNCTION_ARGS)
  * Waits for transactions that write the shard, then no row of the window is
  * still to come whose time is when it is inserted.  Records the window.
  *
- * Raises ERRCODE_INVALID_PARAMETER_VALUE if the time has not come, and
- * otherwise what shard_read_batch() does.
+ * Raises ERRCODE_INVALID_PARAMETER_VALUE if the time has not come,
+ * ERRCODE_ACTIVE_SQL_TRANSACTION unless the isolation level is READ COMMITTED,
+ * and otherwise what shard_read_batch() does.
  */
 Datum
 shard_read_window(PG_FUNCTION_ARGS)
@@ -616,16 +675,25 @@ shard_read_window(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the end of the window must not be null")));
-	if (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(2)) ||
-		PG_GETARG_TIMESTAMPTZ(2) > GetCurrentTimestamp())
+	if (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(2)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the end of the window must be finite")));
+	if (PG_GETARG_TIMESTAMPTZ(2) > GetCurrentTimestamp())
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the window is not over"),
 				 errdetail("Rows may come until %s.",
 						   timestamptz_to_str(PG_GETARG_TIMESTAMPTZ(2)))));
-	up_to = psprintf("pg_catalog.timestamptz %s",
-					 quote_literal_cstr(timestamptz_to_str(PG_GETARG_TIMESTAMPTZ(2))));
-
+	/* A snapshot does not show rows of transactions that we wait for. */
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot read windows in a transaction of isolation level %s",
+						IsolationIsSerializable() ? "SERIALIZABLE" :
+						"REPEATABLE READ"),
+				 errhint("Use isolation level READ COMMITTED.")));
+	up_to = time_literal(PG_GETARG_TIMESTAMPTZ(2));
 	unread = psprintf(" AND (window_end IS NULL OR window_end OPERATOR(pg_catalog.<) %s)", up_to);
 	begin_reading(fcinfo, "read_window()", true,
 				  psprintf("%s ORDER BY window_end NULLS FIRST", unread), &r);
@@ -655,10 +723,10 @@ shard_read_window(PG_FUNCTION_ARGS)
 		if (SPI_execute(psprintf("SELECT %s, %s %s AND %s OPERATOR(pg_catalog.<) %s AND %s OPERATOR(pg_catalog.<=) pg_catalog.int8 '%s'%s ORDER BY %s, %s",
 								 shard_column_list(r.logical, "", true),
 								 !window_end ? "false" :
-								 psprintf("%s OPERATOR(pg_catalog.<) pg_catalog.timestamptz %s", r.at, window_end),
+								 psprintf("%s OPERATOR(pg_catalog.<) %s", r.at, window_end),
 								 rows, r.at, up_to, r.id, last,
 								 !window_end ? "" :
-								 psprintf(" AND (%s OPERATOR(pg_catalog.>=) pg_catalog.timestamptz %s OR %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s')",
+								 psprintf(" AND (%s OPERATOR(pg_catalog.>=) %s OR %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s')",
 										  r.at, window_end, r.id, before),
 								 r.at, r.id),
 						false, 0) != SPI_OK_SELECT)

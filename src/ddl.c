@@ -277,7 +277,8 @@ shard_become_owner(Relation logical, ShardIdentity *identity)
 void
 shard_be_oneself(const ShardIdentity *identity)
 {
-	AtEOXact_GUC(true, identity->guc_level);
+	/* What the owner's functions have set is not to stay either. */
+	AtEOXact_GUC(false, identity->guc_level);
 	SetUserIdAndSecContext(identity->userid, identity->sec_context);
 }
 
@@ -300,7 +301,10 @@ shard_catch(MemoryContext context, ResourceOwner owner)
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	/* Anybody's function can raise that one, too. */
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		error->funcname != NULL &&
+		strcmp(error->funcname, "ProcessInterrupts") == 0)
 		ReThrowError(error);
 	return error;
 }
@@ -515,6 +519,7 @@ consume_options(Oid logical, const ShardOptions *options)
 Datum
 shard_on_ddl_end(PG_FUNCTION_ARGS)
 {
+	Node	   *parsetree;
 	bool		is_create;
 	Oid		   *relids;
 	uint64		n;
@@ -524,10 +529,14 @@ shard_on_ddl_end(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"%s\" must be called as an event trigger",
 						"shard_on_ddl_end")));
-	is_create = IsA(((EventTriggerData *) fcinfo->context)->parsetree,
-					CreateForeignTableStmt);
+	parsetree = ((EventTriggerData *) fcinfo->context)->parsetree;
+	is_create = IsA(parsetree, CreateForeignTableStmt);
 
 	SPI_connect();
+	if (IsA(parsetree, RenameStmt) &&
+		castNode(RenameStmt, parsetree)->renameType == OBJECT_COLUMN)
+		shard_column_renamed(castNode(RenameStmt, parsetree)->subname,
+							 castNode(RenameStmt, parsetree)->newname);
 	if (SPI_execute("SELECT objid FROM pg_catalog.pg_event_trigger_ddl_commands()"
 					" WHERE object_type OPERATOR(pg_catalog.=) 'foreign table'",
 					false, 0) != SPI_OK_SELECT)

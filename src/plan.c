@@ -750,10 +750,22 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 }
 
 /*
+ * Can WHERE CURRENT OF name a cursor with this query?
+ */
+static bool
+is_cursors_query(PlannerInfo *root)
+{
+	while (root->parent_root != NULL)
+		root = root->parent_root;
+	return root->parse->commandType == CMD_SELECT &&
+		!root->parse->hasModifyingCTE;
+}
+
+/*
  * Core has expanded the logical table "rel", one of whose members is the
  * table itself: leave out the shards that cannot have matching rows.  With
  * its mark for row locks, each would be looked at for every row that is
- * locked.
+ * locked; but CURRENT OF looks for the marks of all.
  */
 static void
 prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
@@ -782,8 +794,9 @@ prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 			(ordinal >= 0 && !may_have_ids(&table->members[ordinal], &ids)))
 		{
 			mark_dummy_rel(find_base_rel(root, appinfo->child_relid));
-			root->rowMarks = list_delete_ptr(root->rowMarks,
-											 get_plan_rowmark(root->rowMarks, appinfo->child_relid));
+			if (!is_cursors_query(root))
+				root->rowMarks = list_delete_ptr(root->rowMarks,
+												 get_plan_rowmark(root->rowMarks, appinfo->child_relid));
 		}
 	}
 	clear_partition_info(rel);

@@ -415,9 +415,15 @@ shard_column_maximum(PG_FUNCTION_ARGS)
 		(pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
 		 pg_attribute_aclcheck(relid, attno, GetUserId(), ACL_SELECT) != ACLCHECK_OK))
 		PG_RETURN_NULL();
-	rel = try_relation_open(relid, AccessShareLock);
-	if (rel == NULL)
+	/* Nobody is kept waiting by somebody who works on a table of his own. */
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
 		PG_RETURN_NULL();
+	rel = try_relation_open(relid, NoLock);
+	if (rel == NULL)
+	{
+		UnlockRelationOid(relid, AccessShareLock);
+		PG_RETURN_NULL();
+	}
 	result = owners_maximum(rel, column, &isnull);
 	relation_close(rel, AccessShareLock);
 	if (isnull)

@@ -285,6 +285,9 @@ extern void shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 /* in seqcare.c */
 extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
 
+/* in consumer.c */
+extern void shard_column_renamed(const char *from, const char *to);
+
 /* in route.c */
 extern int	shard_pinned;		/* GUC shard_fdw.shard */
 extern Oid	shard_last;			/* where this session's last row went */

@@ -370,6 +370,11 @@ SELECT ok(executed('EXECUTE by_id(NULL)') !~ ' ', '... with a null at most one')
 SELECT is(executed('EXECUTE by_bigint(42)'), home(42), '... with a parameter of another type');
 SELECT is(executed('EXECUTE by_key(''c17'', 17, ''t17'')'), (SELECT tableoid::regclass::text FROM several WHERE k = 'c17'), '... with a key of several columns');
 SELECT is(executed('EXECUTE lock_id(42)'), home(42), '... FOR UPDATE');
+DECLARE one_order CURSOR FOR SELECT * FROM orders WHERE order_id = 42 FOR UPDATE;
+MOVE one_order;
+SELECT results_eq($$ UPDATE orders SET item = 'current' WHERE CURRENT OF one_order RETURNING order_id $$, 'VALUES (42)', 'WHERE CURRENT OF a cursor that reads one shard');
+CLOSE one_order;
+SELECT is(returned('DELETE FROM orders WHERE ctid = ANY (ARRAY(SELECT ctid FROM orders WHERE order_id = 43 FOR UPDATE)) AND order_id = 43 RETURNING order_id'), '{(43)}', 'row locks in a subquery');
 SELECT is(executed('EXECUTE update_id(42)'), home(42), '... UPDATE');
 SELECT is((SELECT item FROM orders WHERE order_id = 42), 'changed', '... which updates the row');
 SELECT is(executed('EXECUTE delete_id(43)'), home(43), '... DELETE');

@@ -197,6 +197,36 @@ SELECT is(runs_as_other(command), NULL, command) FROM (VALUES
   ('SELECT shard_fdw.reshard(''bait'', 4)')) t(command);
 SELECT set_has('SELECT what FROM traces', $$ VALUES ('expression'), ('predicate'), ('volatile check') $$, 'the last of these has met them');
 SELECT results_eq('SELECT maximum FROM shard_fdw.sequences WHERE tbl = ''bait_serial''::regclass', 'VALUES (NULL::bigint)', 'the maximum of an empty table');
+-- What it sets does not stay, and the errors that it raises spoil nothing.
+SET LOCAL ROLE shard_user;
+CREATE FUNCTION setter(int, setting text) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  IF setting = 'error' THEN
+    RAISE EXCEPTION 'not cancelled' USING ERRCODE = 'query_canceled';
+  END IF;
+  PERFORM set_config('search_path', setting, false);
+  RETURN true;
+END $$;
+CREATE TABLE bait_setter (id serial PRIMARY KEY);
+CREATE INDEX ON bait_setter (id) WHERE setter(1, 'hostile, pg_catalog');
+CREATE TABLE bait_error (id serial PRIMARY KEY);
+CREATE TABLE bait_locked (id serial PRIMARY KEY);
+INSERT INTO bait_locked DEFAULT VALUES;
+RESET ROLE;
+SAVEPOINT setting;
+SET LOCAL search_path = security_test, public;
+SELECT lives_ok('SELECT * FROM shard_fdw.sequences', 'a table whose index changes a setting');
+SELECT is(current_setting('search_path'), 'security_test, public', '... does not change it for others');
+ROLLBACK TO setting;
+SET LOCAL ROLE shard_user;
+DO $$ BEGIN CREATE INDEX ON bait_error (id) WHERE setter(1, 'error'); EXCEPTION WHEN query_canceled THEN
+  CREATE FUNCTION raiser(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
+  CREATE INDEX ON bait_error (id) WHERE raiser(1);
+  CREATE OR REPLACE FUNCTION raiser(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE query_canceled; END'; END $$;
+RESET ROLE;
+SELECT lives_ok('SELECT * FROM shard_fdw.sequences', 'one whose index says that the query is cancelled');
+SELECT results_eq($$ SELECT sequence::text, maximum FROM shard_fdw.sequences WHERE tbl = 'bait_error'::regclass $$, $$ VALUES ('bait_error_id_seq', NULL::bigint) $$, '... has no maximum');
+DROP TABLE bait_setter, bait_error;
 SET LOCAL ROLE shard_user;
 ALTER TABLE bait_serial DROP CONSTRAINT bait_serial_id_check;
 INSERT INTO bait_serial VALUES (1), (20);
@@ -316,6 +346,27 @@ SELECT is(result_as('shard_user', command), '42501', 'may read: ' || command) FR
   ('SELECT shard_fdw.read_batch(NULL::private, ''reader'')'), ('SELECT shard_fdw.drop_consumer(''private'', ''reader'')'), ('SELECT shard_fdw.dequeue(NULL::private)'),
   ('SELECT * FROM private_0'), ('SELECT shard_fdw.create_shards(''private'', 1)')) t(command);
 RESET ROLE;
+
+-- Conditions of the reader's do not see what the views hide.
+CREATE FUNCTION leak_row(anyelement, text) RETURNS bool LANGUAGE plpgsql STRICT COST 0.0000001 AS $$
+BEGIN
+  INSERT INTO security_test.traces VALUES (current_user, $2);
+  RETURN true;
+END $$;
+SET LOCAL ROLE shard_reader;
+CREATE FOREIGN TABLE private_times (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL) SERVER shards OPTIONS (shards '1', commit_order 'true');
+INSERT INTO private_times (at) VALUES ('2000-01-01');
+SELECT shard_fdw.register_consumer('private_times', 'times', 'at');
+SELECT count(*) FROM shard_fdw.read_window(NULL::private_times, 'times', '2001-01-01');
+RESET ROLE;
+DELETE FROM traces;
+REVOKE SELECT ON private FROM shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is_empty('SELECT * FROM shard_fdw.windows WHERE leak_row(rows, ''windows'')', 'windows of another role');
+SELECT is_empty('SELECT * FROM shard_fdw.consumers WHERE leak_row(watermark, ''watermark'')', 'consumers of a table that one may not read');
+SELECT is_empty('SELECT * FROM shard_fdw.consumers WHERE leak_row(window_end, ''window_end'')', '... by their windows');
+RESET ROLE;
+SELECT is_empty('SELECT * FROM traces', '... are not shown to functions either');
 
 --
 -- A schema first in the search path that shadows what PostgreSQL has
