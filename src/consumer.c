@@ -125,13 +125,9 @@ lock_consumer(Oid relid, const char *consumer, LOCKMODE mode, bool dont_wait)
 {
 	LOCKTAG		tag;
 
-	tag.locktag_field1 = MyDatabaseId;
-	tag.locktag_field2 = relid;
-	tag.locktag_field3 = DatumGetUInt32(hash_any((const unsigned char *) consumer,
-												 strlen(consumer)));
-	tag.locktag_field4 = SHARD_CONSUMER_LOCK_KIND;
-	tag.locktag_type = LOCKTAG_ADVISORY;
-	tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	shard_lock_tag(&tag, relid,
+				   hash_bytes((const unsigned char *) consumer, strlen(consumer)),
+				   SHARD_CONSUMER_LOCK_KIND);
 	return LockAcquire(&tag, mode, false, dont_wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
@@ -457,6 +453,7 @@ typedef struct Reading
 	const char *id;				/* the column with the ids, quoted */
 	const char *at;				/* the one with the times, or NULL */
 	const char *table;			/* qualified and quoted */
+	const char *columns;		/* all of them, in a select list */
 	uint64		nlanes;			/* those that there may be something to read */
 	Oid		   *lanes;
 	char	  **watermarks;
@@ -502,6 +499,7 @@ begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
 		r->at = quote_identifier(registered);
 	}
 	r->table = shard_qualified_name(r->relid);
+	r->columns = shard_column_list(r->logical, "", true);
 	update_lanes(r->relid, r->consumer);
 
 	r->nlanes = execute_registry(psprintf("SELECT k.shard::pg_catalog.oid, COALESCE(k.watermark, pg_catalog.int8 '%s')"
@@ -633,8 +631,8 @@ shard_read_batch(PG_FUNCTION_ARGS)
 		if (last == NULL)
 			continue;
 		if (SPI_execute(psprintf("SELECT %s, %s %s AND %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'%s ORDER BY %s FETCH FIRST %d ROWS WITH TIES",
-								 shard_column_list(r.logical, "", true), r.id,
-								 rows, r.id, last, bound, r.id, max_rows),
+								 r.columns, r.id, rows, r.id, last, bound, r.id,
+								 max_rows),
 						false, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not read rows");
 		if (SPI_processed == 0)
@@ -686,13 +684,7 @@ shard_read_window(PG_FUNCTION_ARGS)
 				 errdetail("Rows may come until %s.",
 						   timestamptz_to_str(PG_GETARG_TIMESTAMPTZ(2)))));
 	/* A snapshot does not show rows of transactions that we wait for. */
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("cannot read windows in a transaction of isolation level %s",
-						IsolationIsSerializable() ? "SERIALIZABLE" :
-						"REPEATABLE READ"),
-				 errhint("Use isolation level READ COMMITTED.")));
+	shard_check_read_committed("read windows");
 	up_to = time_literal(PG_GETARG_TIMESTAMPTZ(2));
 	unread = psprintf(" AND (window_end IS NULL OR window_end OPERATOR(pg_catalog.<) %s)", up_to);
 	begin_reading(fcinfo, "read_window()", true,
@@ -721,7 +713,7 @@ shard_read_window(PG_FUNCTION_ARGS)
 			check_not_behind(r.relid, r.consumer, r.lanes[i], before);
 
 		if (SPI_execute(psprintf("SELECT %s, %s %s AND %s OPERATOR(pg_catalog.<) %s AND %s OPERATOR(pg_catalog.<=) pg_catalog.int8 '%s'%s ORDER BY %s, %s",
-								 shard_column_list(r.logical, "", true),
+								 r.columns,
 								 !window_end ? "false" :
 								 psprintf("%s OPERATOR(pg_catalog.<) %s", r.at, window_end),
 								 rows, r.at, up_to, r.id, last,
@@ -759,8 +751,9 @@ shard_read_window(PG_FUNCTION_ARGS)
  *		them.
  *
  * Raises ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_UNDEFINED_COLUMN,
- * ERRCODE_WRONG_OBJECT_TYPE for what is no shard, ERRCODE_DATATYPE_MISMATCH for a type that is no logical table's, and
- * ERRCODE_FEATURE_NOT_SUPPORTED if a shard is a foreign table.
+ * ERRCODE_WRONG_OBJECT_TYPE for what is no shard, ERRCODE_DATATYPE_MISMATCH
+ * for a type that is no logical table's, and ERRCODE_FEATURE_NOT_SUPPORTED if
+ * a shard is a foreign table.
  */
 Datum
 shard_dequeue(PG_FUNCTION_ARGS)

@@ -426,6 +426,23 @@ shard_check_readable(Oid relid)
 }
 
 /*
+ * shard_check_read_committed
+ *		Raise ERRCODE_ACTIVE_SQL_TRANSACTION if the transaction keeps to an
+ *		old snapshot, in which one cannot do this.
+ */
+void
+shard_check_read_committed(const char *action)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot %s in a transaction of isolation level %s",
+						action, IsolationIsSerializable() ? "SERIALIZABLE" :
+						"REPEATABLE READ"),
+				 errhint("Use isolation level READ COMMITTED.")));
+}
+
+/*
  * shard_check_owned
  *		The same, and raise ERRCODE_INSUFFICIENT_PRIVILEGE unless the current
  *		user owns it.

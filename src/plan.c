@@ -772,6 +772,7 @@ prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	ShardTable *table = shard_table_get(relid);
 	HashParts  *parts = prune_hash_table(root, rel, table);
+	bool		keeps_marks = root->rowMarks == NIL || is_cursors_query(root);
 	ShardIds	ids;
 	ListCell   *lc;
 
@@ -794,7 +795,7 @@ prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 			(ordinal >= 0 && !may_have_ids(&table->members[ordinal], &ids)))
 		{
 			mark_dummy_rel(find_base_rel(root, appinfo->child_relid));
-			if (!is_cursors_query(root))
+			if (!keeps_marks)
 				root->rowMarks = list_delete_ptr(root->rowMarks,
 												 get_plan_rowmark(root->rowMarks, appinfo->child_relid));
 		}

@@ -386,13 +386,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 				 errmsg("cannot reshard to %d shards", count),
 				 errhint("Give a number of at least 1.")));
 	/* A row that the snapshot does not show would be dropped unseen. */
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("cannot reshard in a transaction of isolation level %s",
-						IsolationIsSerializable() ? "SERIALIZABLE" :
-						"REPEATABLE READ"),
-				 errhint("Use isolation level READ COMMITTED.")));
+	shard_check_read_committed("reshard");
 
 	logical = table_open(relid, AccessExclusiveLock);
 	CheckTableNotInUse(logical, "reshard");

@@ -33,15 +33,26 @@
 int			shard_pinned = -1;
 Oid			shard_last = InvalidOid;
 
+/*
+ * shard_lock_tag
+ *		Fill in the tag of a lock of ours, of one of the kinds in shard_fdw.h,
+ *		on a table and a number.
+ */
+void
+shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number, uint16 kind)
+{
+	tag->locktag_field1 = MyDatabaseId;
+	tag->locktag_field2 = relid;
+	tag->locktag_field3 = number;
+	tag->locktag_field4 = kind;
+	tag->locktag_type = LOCKTAG_ADVISORY;
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
 static void
 lease_tag(LOCKTAG *tag, Oid shard, uint32 level)
 {
-	tag->locktag_field1 = MyDatabaseId;
-	tag->locktag_field2 = shard;
-	tag->locktag_field3 = level;
-	tag->locktag_field4 = SHARD_LEASE_LOCK_KIND;
-	tag->locktag_type = LOCKTAG_ADVISORY;
-	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+	shard_lock_tag(tag, shard, level, SHARD_LEASE_LOCK_KIND);
 }
 
 /*
@@ -131,8 +142,7 @@ route_by_session(ShardTable *table)
 static void
 lane_tag(LOCKTAG *tag, Oid shard)
 {
-	lease_tag(tag, shard, 0);
-	tag->locktag_field4 = SHARD_LANE_LOCK_KIND;
+	shard_lock_tag(tag, shard, 0, SHARD_LANE_LOCK_KIND);
 }
 
 /*

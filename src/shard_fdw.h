@@ -291,6 +291,8 @@ extern void shard_column_renamed(const char *from, const char *to);
 /* in route.c */
 extern int	shard_pinned;		/* GUC shard_fdw.shard */
 extern Oid	shard_last;			/* where this session's last row went */
+extern void shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number,
+						   uint16 kind);
 extern int	shard_route(ShardTable *table, TupleTableSlot *row, int pinned);
 extern int	shard_route_by_id(ShardTable *table, TupleTableSlot *row);
 extern void shard_take_lane(ShardTable *table, int ordinal);
@@ -378,6 +380,7 @@ extern List *shard_create(Oid logical_relid, int count, Oid template,
 						  bool with_checks);
 extern void shard_check_logical(Oid relid);
 extern void shard_check_readable(Oid relid);
+extern void shard_check_read_committed(const char *action);
 extern void shard_check_owned(Oid relid);
 
 /* in clone.c */

@@ -1,7 +1,6 @@
-# What the scripts share that get things from Debian; they source this file,
-# in the project's folder.
+# What the scripts share that get things from Debian; they source this file.
 # shellcheck shell=bash
-build=$PWD/build
+build=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/build
 
 die() { echo "$0: $*" >&2; exit 1; }
 
