@@ -24,6 +24,7 @@ OBJS = \
 	src/fromcore.o \
 	src/hash.o \
 	src/insert.o \
+	src/join.o \
 	src/option.o \
 	src/plan.o \
 	src/reshard.o \

@@ -37,6 +37,7 @@ _PG_init(void)
 
 	shard_table_init();
 	shard_plan_init();
+	shard_join_init();
 }
 
 /*

@@ -395,6 +395,9 @@ extern void shard_plan_init(void);
 extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
 								   Oid relid);
 
+/* in join.c */
+extern void shard_join_init(void);
+
 /* in fromcore.c */
 extern Index shard_expand_child(PlannerInfo *root, RelOptInfo *rel,
 								RangeTblEntry *rte, Relation parent,

@@ -529,6 +529,57 @@ SELECT is((SELECT string_agg(name, ', ') FROM settings
             WHERE with_settings(replace(q, '{}', ''), list) <> wanted), NULL, q)
   FROM (SELECT q, rows_of(regexp_replace(q, '(\w+)\{\}', 'plain_\1', 'g')) AS wanted FROM queries) w;
 
+SAVEPOINT s;
+-- With several shards for each worker, no two workers join the same shard.
+CREATE FOREIGN TABLE many (order_id int, line int, price numeric) SERVER shards OPTIONS (shards '12', route 'hash', key 'order_id');
+INSERT INTO many SELECT 1 + g % 4000, g, g % 77 FROM generate_series(1, 30000) g;
+CREATE FOREIGN TABLE more (order_id int, line int, price numeric) SERVER shards OPTIONS (shards '12', route 'hash', key 'order_id');
+INSERT INTO more SELECT g, g, g % 11 FROM generate_series(2, 9000, 3) g;
+CREATE TABLE plain_many AS SELECT * FROM many;
+CREATE TABLE plain_more AS SELECT * FROM more;
+ANALYZE many, more, plain_many, plain_more;
+SELECT format('ANALYZE %s', shard) FROM shard_fdw.shards WHERE logical IN ('many'::regclass, 'more'::regclass) \gexec
+SET LOCAL parallel_setup_cost = 0;
+SET LOCAL parallel_tuple_cost = 0;
+SET LOCAL min_parallel_table_scan_size = 0;
+SET LOCAL max_parallel_workers_per_gather = 2;
+-- How many joins of a plan are one worker's, and how many are several workers'.
+CREATE FUNCTION joined_by(query text, OUT one bigint, OUT several bigint) LANGUAGE sql AS $$
+  SELECT count(*) FILTER (WHERE NOT partial), count(*) FILTER (WHERE partial)
+    FROM (SELECT jsonb_path_exists(n, '$.**."Parallel Aware" ? (@ == true)') AS partial
+            FROM plan_nodes(query, 'VERBOSE off') n WHERE n->>'Node Type' ~ 'Join|Nested Loop') j
+$$;
+SELECT is(joined_by('SELECT count(*) FROM many JOIN more USING (order_id)')::text, '(12,0)', 'a shard is joined by one worker');
+SELECT ok(plan_has('SELECT count(*) FROM many JOIN more USING (order_id)', 'Append'), '... in parallel');
+SELECT is(joined_by('SELECT a.line, b.price FROM many a JOIN more b USING (order_id) JOIN many c USING (order_id)')::text, '(24,0)', '... three tables');
+SELECT is(rows_of(replace(q, '{}', '')), rows_of(replace(q, '{}', 'plain_')), 'one worker a shard: ' || q)
+  FROM unnest(ARRAY[
+    'SELECT count(*), sum(a.line), sum(b.price) FROM {}many a JOIN {}more b USING (order_id)',
+    'SELECT a.line, b.line FROM {}many a JOIN {}more b USING (order_id)',
+    'SELECT order_id, a.line, b.line FROM {}many a FULL JOIN {}more b USING (order_id)',
+    'SELECT a.line, b.line FROM {}many a LEFT JOIN {}more b ON a.order_id = b.order_id AND b.price < 5',
+    'SELECT * FROM {}more b WHERE EXISTS (SELECT FROM {}many a WHERE a.order_id = b.order_id AND a.price > 70)',
+    'SELECT * FROM {}more b WHERE NOT EXISTS (SELECT FROM {}many a WHERE a.order_id = b.order_id)',
+    'SELECT price, count(*) FROM {}many JOIN {}more USING (order_id, price) GROUP BY price',
+    'SELECT order_id, count(*), max(b.line) FROM {}many a JOIN {}more b USING (order_id) GROUP BY order_id',
+    'SELECT count(*) FROM {}many a JOIN {}more b USING (order_id) JOIN {}many c USING (order_id)',
+    'SELECT * FROM (SELECT order_id, a.line FROM {}many a JOIN {}more b USING (order_id) ORDER BY order_id, a.line LIMIT 50) x JOIN {}more USING (order_id)']) q;
+SAVEPOINT s;
+SET LOCAL enable_parallel_append = off;
+SELECT ok((joined_by('SELECT count(*) FROM many JOIN more USING (order_id)')).several > 0, 'without parallel append, workers share shards');
+ROLLBACK TO s;
+SET LOCAL max_parallel_workers_per_gather = 5;
+SELECT ok((joined_by('SELECT count(*) FROM many JOIN more USING (order_id)')).several > 0, '... with too few shards for each worker, too');
+SET LOCAL max_parallel_workers_per_gather = 2;
+INSERT INTO many SELECT 1, g, 0 FROM generate_series(1, 30000) g;
+INSERT INTO plain_many SELECT 1, g, 0 FROM generate_series(1, 30000) g;
+ANALYZE many, plain_many;
+SELECT format('ANALYZE %s', shard) FROM shard_fdw.shards WHERE logical = 'many'::regclass \gexec
+SELECT is(joined_by('SELECT count(*) FROM many JOIN more USING (order_id)')::text, '(11,1)', '... and of several shards the one that is much larger');
+SELECT is(rows_of('SELECT count(*), sum(a.line), sum(b.price) FROM many a JOIN more b USING (order_id)'),
+  rows_of('SELECT count(*), sum(a.line), sum(b.price) FROM plain_many a JOIN plain_more b USING (order_id)'), '... with the right result');
+ROLLBACK TO s;
+
 -- A set with a gap is joined as far as it goes.
 SAVEPOINT s;
 DROP TABLE orders_1;
