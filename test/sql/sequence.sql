@@ -339,6 +339,64 @@ ALTER TABLE sly_0 ALTER id SET DEFAULT nextval('secret');
 SELECT is((error_of('INSERT INTO sly (v) VALUES (1)')).state, '42501', 'a sequence that is not the shard''s wants a privilege');
 RESET ROLE;
 
+--
+-- Batches of tables with commit order draw many ids at once
+--
+
+CREATE FOREIGN TABLE ahead (id bigint OPTIONS (sequence 'always'), v int)
+  SERVER shards OPTIONS (shards '3', max_shards '10', commit_order 'true');
+SET LOCAL shard_fdw.shard = 0;
+INSERT INTO ahead (v) SELECT g FROM generate_series(1, 1000) g;
+SELECT lastval() \gset
+SELECT is((SELECT count(*) FROM ahead WHERE id = 1 + (v - 1) * 10), 1000::bigint, 'the ids of a batch are in the order of its rows, without a gap');
+SELECT is(currval('ahead_0_id_seq'), 9991::bigint, '... currval() is the last one');
+SELECT is(:lastval, 9991, '... and lastval()');
+SELECT is((SELECT last_value FROM ahead_0_id_seq), 9991::bigint, '... and none more has been taken');
+SELECT is((SELECT count(*) FROM pg_locks WHERE relation = 'ahead_0_id_seq'::regclass AND mode = 'ShareRowExclusiveLock'), 0::bigint,
+  '... and no lock is left that would keep others from the sequence');
+SELECT results_eq('INSERT INTO ahead (v) VALUES (1001) RETURNING id', 'SELECT 10001::bigint', '... the next row has the next id');
+COPY ahead (v) FROM PROGRAM 'seq 1002 3000';
+SELECT is((SELECT count(*) FROM ahead WHERE id = 1 + (v - 1) * 10), 3000::bigint, 'COPY does the same');
+SELECT is(currval('ahead_0_id_seq'), 29991::bigint, '... with the same currval()');
+INSERT INTO ahead (v) SELECT g FROM generate_series(3001, 53000) g;
+SELECT is((SELECT count(*) FROM ahead WHERE id = 1 + (v - 1) * 10), 53000::bigint, '... as do many batches');
+SELECT is((error_of('INSERT INTO ahead (v) SELECT 1 / (900 - g) FROM generate_series(1, 1000) g')).state, '22012', 'a statement that fails');
+INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
+SELECT is((SELECT count(DISTINCT id) FROM ahead), 53100::bigint, '... leaves ids that nobody has');
+ALTER SEQUENCE ahead_0_id_seq INCREMENT 30;
+INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
+SELECT is((SELECT count(*) FROM (SELECT id - lag(id) OVER (ORDER BY id) AS step FROM ahead ORDER BY id DESC LIMIT 100) d WHERE step = 30), 100::bigint,
+  'the sequence''s own increment counts');
+ALTER SEQUENCE ahead_0_id_seq INCREMENT 5;
+SELECT is((error_of('INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g')).state, '23514', '... and does not lead to another shard''s ids');
+SET LOCAL shard_fdw.shard = 1;
+ALTER SEQUENCE ahead_1_id_seq MAXVALUE 312;
+SELECT is((error_of('INSERT INTO ahead (v) SELECT g FROM generate_series(1, 40) g')).state, '2200H', 'a batch that reaches the end of the sequence is refused');
+ALTER SEQUENCE ahead_1_id_seq RESTART;
+INSERT INTO ahead (v) SELECT g FROM generate_series(1, 32) g;
+SELECT is((SELECT array_agg(id ORDER BY id) FROM ahead_1), ARRAY(SELECT generate_series(2::bigint, 312, 10)), '... one that just fits is not');
+SET LOCAL shard_fdw.shard = 2;
+ALTER SEQUENCE ahead_2_id_seq CACHE 7;
+INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
+SELECT is((SELECT count(*) FROM ahead_2 WHERE id = 3 + (v - 1) * 10), 100::bigint, 'a sequence that caches goes on doing so');
+RESET shard_fdw.shard;
+
+CREATE FOREIGN TABLE ahead_of_key (id bigint OPTIONS (sequence 'always'), k int)
+  SERVER shards OPTIONS (shards '5', max_shards '10', route 'hash', key 'k', commit_order 'true');
+INSERT INTO ahead_of_key (k) SELECT g FROM generate_series(1, 5000) g;
+SELECT is((SELECT count(DISTINCT id) FROM ahead_of_key), 5000::bigint, 'several shards at once');
+SELECT is((SELECT count(*) FROM (SELECT tableoid, (max(id) - min(id)) / 10 + 1 AS n, count(*) FROM ahead_of_key GROUP BY tableoid) s WHERE n = count), 5::bigint,
+  '... none with a gap');
+
+-- With no privilege but the one to insert.
+GRANT USAGE ON SCHEMA sequence_test TO shard_user;
+GRANT INSERT ON ahead_of_key TO shard_user;
+SET LOCAL ROLE shard_user;
+INSERT INTO ahead_of_key (k) SELECT g FROM generate_series(5001, 6000) g;
+SELECT is(current_user::text, 'shard_user', 'who inserts stays who he is');
+SELECT is((error_of('SELECT nextval(''ahead_of_key_0_id_seq'')')).state, '42501', '... and may not use the sequences');
+RESET ROLE;
+SELECT is((SELECT count(DISTINCT id) FROM ahead_of_key), 6000::bigint, '... but his rows have their ids');
 
 SELECT * FROM finish();
 ROLLBACK;

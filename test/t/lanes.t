@@ -29,11 +29,12 @@ $node->safe_psql('postgres', "ALTER SEQUENCE log_${_}_id_seq CACHE 10") for 0 ..
 
 my $write = q{
 \set pause random(0, 20)
+\set many random(1, 40)
 \set end random(1, 10)
 BEGIN;
 INSERT INTO log (client) VALUES (:client_id);
 SELECT pg_sleep(:pause / 1000.0);
-INSERT INTO log (client) SELECT :client_id FROM generate_series(1, 3);
+INSERT INTO log (client) SELECT :client_id FROM generate_series(1, :many);
 \if :end = 1
 ROLLBACK;
 \else
