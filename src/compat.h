@@ -27,9 +27,8 @@
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
-#if PG_VERSION_NUM >= 170000
 #include "storage/proc.h"
-#else
+#if PG_VERSION_NUM < 170000
 #include "storage/backendid.h"
 #endif
 /* 18 split explain.h. */
@@ -64,6 +63,17 @@ shard_may_use_schema(Oid schema)
 #else
 #define shard_rel_new_storage_subid(rel) ((rel)->rd_firstRelfilelocatorSubid)
 #endif
+
+/* 17 has a process's two parts of a virtual transaction id together. */
+static inline LocalTransactionId
+shard_my_lxid(void)
+{
+#if PG_VERSION_NUM < 170000
+	return MyProc->lxid;
+#else
+	return MyProc->vxid.lxid;
+#endif
+}
 
 /* 17 numbers backends from 0 (ProcNumber) instead of from 1 (BackendId). */
 static inline int

@@ -169,6 +169,43 @@ take_lane_at_once(ShardInsert *insert)
 }
 
 /*
+ * Have core hand over the rows as the query makes them.
+ *
+ * For a foreign table it makes a tuple of each, which is taken apart again to
+ * fill in the id, and copied if the row has to wait.  That is for triggers and
+ * RETURNING, which may ask for system columns.
+ */
+static void
+take_rows_as_they_are(ModifyTableState *mtstate, ResultRelInfo *rri)
+{
+	ModifyTable *plan = (ModifyTable *) mtstate->ps.plan;
+	TupleDesc	desc = RelationGetDescr(rri->ri_RelationDesc);
+	List	   *columns = outerPlan(plan)->targetlist;
+	ListCell   *lc;
+
+	if (rri->ri_TrigDesc != NULL || plan->returningLists != NIL ||
+		plan->withCheckOptionLists != NIL ||
+		plan->onConflictAction != ONCONFLICT_NONE ||
+		list_length(columns) != desc->natts)
+		return;
+
+	/* What else there may be, core is to look at. */
+	foreach(lc, columns)
+	{
+		TargetEntry *column = lfirst_node(TargetEntry, lc);
+		Form_pg_attribute att = TupleDescAttr(desc, foreach_current_index(lc));
+
+		if (column->resjunk || att->attisdropped ||
+			exprType((Node *) column->expr) != att->atttypid)
+			return;
+	}
+
+	rri->ri_newTupleSlot = ExecInitExtraTupleSlot(mtstate->ps.state, desc,
+												  &TTSOpsVirtual);
+	rri->ri_projectNewInfoValid = true;
+}
+
+/*
  * shardBeginForeignModify
  *		Begin an INSERT.  Nothing to do for UPDATE and DELETE.
  */
@@ -187,6 +224,7 @@ shardBeginForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
 	insert->takes_ids |= insert->override == OVERRIDING_SYSTEM_VALUE &&
 		!insert->table->commit_order;
 	insert->cid = mtstate->ps.state->es_output_cid;
+	take_rows_as_they_are(mtstate, rri);
 	if (!(eflags & EXEC_FLAG_EXPLAIN_ONLY))
 		take_lane_at_once(insert);
 }

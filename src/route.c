@@ -158,11 +158,13 @@ take_lane(ShardTable *table, const ShardMember *member, bool dont_wait)
 	FormData_pg_sequence form;
 
 	lane_tag(&tag, shard);
-	if (shard_lock_held(&tag, ExclusiveLock))
+	if (table->lane_lxid == shard_my_lxid() &&
+		shard_lock_held(&tag, ExclusiveLock))
 		return true;
 	if (LockAcquire(&tag, ExclusiveLock, false, dont_wait) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
 	table->lane_shard = shard;
+	table->lane_lxid = shard_my_lxid();
 
 	/*
 	 * Numbers that this session has cached may be less than those that others
@@ -215,7 +217,8 @@ route_by_lane(ShardTable *table)
 {
 	int			leased;
 
-	if (OidIsValid(table->lane_shard))
+	/* Lanes go with their transaction. */
+	if (OidIsValid(table->lane_shard) && table->lane_lxid == shard_my_lxid())
 	{
 		int			ordinal = shard_table_find(table, table->lane_shard);
 		LOCKTAG		tag;

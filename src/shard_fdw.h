@@ -141,6 +141,7 @@ typedef struct ShardTable
 	int			lease_ordinal;
 	uint64		next;			/* round robin: rows routed so far */
 	Oid			lane_shard;		/* whose lane was taken last, or InvalidOid */
+	LocalTransactionId lane_lxid;	/* ... by this transaction */
 } ShardTable;
 
 /* Which indexes detect the conflicts of an ON CONFLICT clause. */

@@ -340,6 +340,41 @@ SELECT is((error_of('INSERT INTO sly (v) VALUES (1)')).state, '42501', 'a sequen
 RESET ROLE;
 
 --
+-- Whatever makes the rows, they get their ids and keep the rest
+--
+
+CREATE FOREIGN TABLE filled (v int, id bigint OPTIONS (sequence 'always'), w text, u numeric DEFAULT 5) SERVER shards OPTIONS (shards '2', route 'round_robin');
+CREATE TABLE rows_in (v int, id bigint, w text, u numeric);
+INSERT INTO rows_in SELECT g, NULL, repeat('x', g % 50), g / 7.0 FROM generate_series(1, 200) g;
+CREATE INDEX ON rows_in (v);
+CREATE FUNCTION lost_rows(query text, overriding text DEFAULT '') RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  lost bigint;
+BEGIN
+  DELETE FROM filled;
+  EXECUTE format('INSERT INTO filled (v, id, w, u) %s %s', overriding, query);
+  EXECUTE format('SELECT count(*) FROM (SELECT q.v, w, u FROM (%s) AS q (v, id, w, u) EXCEPT ALL SELECT v, w, u FROM filled) l', query) INTO lost;
+  RETURN lost + (SELECT count(*) - count(DISTINCT id) FROM filled) + (SELECT count(*) FROM filled WHERE id IS NULL);
+END $$;
+SELECT is(lost_rows(q), 0::bigint, q) FROM unnest(ARRAY[
+  'VALUES (1, NULL::bigint, ''a'', 2.5)',
+  'VALUES (1, NULL::bigint, ''a'', 2.5), (2, NULL, NULL, NULL), (NULL, NULL, ''c'', 1)',
+  'SELECT * FROM rows_in',
+  'SELECT * FROM rows_in ORDER BY w, v LIMIT 70',
+  'SELECT * FROM rows_in ORDER BY v FETCH FIRST 3 ROWS WITH TIES',
+  'SELECT DISTINCT v % 5, NULL::bigint, w, 1.5 FROM rows_in',
+  'SELECT v, id, w, u FROM rows_in UNION ALL SELECT v + 1000, id, w, u FROM rows_in ORDER BY 1',
+  'SELECT v, id, w, u FROM rows_in INTERSECT SELECT v, id, w, u FROM rows_in WHERE v > 20',
+  'SELECT v, NULL::bigint, lag(w) OVER (ORDER BY v), sum(u) OVER (ORDER BY v) FROM rows_in',
+  'SELECT max(v), NULL::bigint, w, sum(u) FROM rows_in GROUP BY w',
+  'SELECT a.v, NULL::bigint, b.w, a.u FROM rows_in a JOIN rows_in b ON a.v = b.v + 1',
+  'SELECT unnest(ARRAY[v, -v]), NULL::bigint, w, u FROM rows_in',
+  'WITH RECURSIVE r AS (SELECT 1 AS v, NULL::bigint AS id, ''x''::text AS w, 1.0 AS u UNION ALL SELECT v + 1, id, w || v, u FROM r WHERE v < 30) SELECT * FROM r',
+  'WITH c AS MATERIALIZED (SELECT * FROM rows_in) SELECT * FROM c UNION ALL SELECT * FROM c']) q;
+SELECT is(lost_rows('SELECT * FROM (VALUES (1, 7::bigint, ''a''::text, 2.5::numeric), (2, 8, ''b'', 3.5), (3, 9, ''c'', NULL)) x', 'OVERRIDING USER VALUE'), 0::bigint,
+  'ids that are there are replaced');
+
+--
 -- Batches of tables with commit order draw many ids at once
 --
 
