@@ -343,7 +343,6 @@ shard_batch_flush(ShardInsert *insert)
 
 		if (target->npending == 0)
 			continue;
-		shard_settle_sequence(target);
 		if (target->rri->ri_FdwRoutine != NULL)
 			write_foreign(insert, target);
 		else
@@ -571,7 +570,6 @@ void
 shard_batch_end(ShardInsert *insert, ShardTarget *target)
 {
 	Assert(target->npending == 0);
-	shard_release_sequence(target);
 	if (target->bistate != NULL)
 	{
 		target->bistate->strategy = NULL;	/* it has other users */

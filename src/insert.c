@@ -173,7 +173,8 @@ take_lane_at_once(ShardInsert *insert)
  *
  * For a foreign table it makes a tuple of each, which is taken apart again to
  * fill in the id, and copied if the row has to wait.  That is for triggers and
- * RETURNING, which may ask for system columns.
+ * RETURNING, which may ask for system columns.  We write the id into the row,
+ * so that has to be one which the query computes and does not look at again.
  */
 static void
 take_rows_as_they_are(ModifyTableState *mtstate, ResultRelInfo *rri)
@@ -183,7 +184,8 @@ take_rows_as_they_are(ModifyTableState *mtstate, ResultRelInfo *rri)
 	List	   *columns = outerPlan(plan)->targetlist;
 	ListCell   *lc;
 
-	if (rri->ri_TrigDesc != NULL || plan->returningLists != NIL ||
+	if (outerPlanState(mtstate)->ps_ProjInfo == NULL ||
+		rri->ri_TrigDesc != NULL || plan->returningLists != NIL ||
 		plan->withCheckOptionLists != NIL ||
 		plan->onConflictAction != ONCONFLICT_NONE ||
 		list_length(columns) != desc->natts)
@@ -196,7 +198,8 @@ take_rows_as_they_are(ModifyTableState *mtstate, ResultRelInfo *rri)
 		Form_pg_attribute att = TupleDescAttr(desc, foreach_current_index(lc));
 
 		if (column->resjunk || att->attisdropped ||
-			exprType((Node *) column->expr) != att->atttypid)
+			exprType((Node *) column->expr) != att->atttypid ||
+			(att->attlen == -1 && att->attstorage == TYPSTORAGE_PLAIN))
 			return;
 	}
 
@@ -381,6 +384,8 @@ open_target(ShardInsert *insert, int ordinal)
 		target->slot = table_slot_create(rel, &estate->es_tupleTable);
 		init_defaults(target, rel);
 	}
+	else if (rri->ri_TrigDesc != NULL)
+		target->slot = table_slot_create(rel, &estate->es_tupleTable);
 	shard_set_root_map(rri, top->ri_RelationDesc, top == root ? target->map :
 					   shard_map_by_name(top->ri_RelationDesc, rel));
 
@@ -620,6 +625,12 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 	bool		is_new = true;
 
 	row = shard_target_row(insert, target, slot, target->slot);
+	if (rri->ri_TrigDesc != NULL && TTS_IS_VIRTUAL(row))
+	{
+		/* Triggers may ask for its type, or for system columns. */
+		ExecCopySlot(target->slot, row);
+		row = target->slot;
+	}
 	row->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
 
 	if (rri->ri_TrigDesc != NULL &&

@@ -28,22 +28,16 @@
 #include "catalog/pg_type_d.h"
 #include "commands/defrem.h"
 #include "commands/sequence.h"
-#include "common/int.h"
 #include "foreign/foreign.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/partcache.h"
 #include "utils/syscache.h"
-
-/* A batch with this many rows for a shard draws ids for as many more. */
-#define MIN_ROWS_TO_RESERVE		16
 
 PG_FUNCTION_INFO_V1(shard_in_slot);
 
@@ -533,119 +527,6 @@ set_column(TupleTableSlot *row, AttrNumber attno, Datum value)
 }
 
 /*
- * Set the sequence of a shard, for whoever inserts.
- */
-static void
-set_sequence(Oid sequence, int64 value)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(sequence));
-	Oid			userid;
-	int			sec_context;
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for sequence %u", sequence);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-
-	GetUserIdAndSecContext(&userid, &sec_context);
-	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence),
-						Int64GetDatum(value));
-	SetUserIdAndSecContext(userid, sec_context);
-}
-
-/*
- * Keep others from drawing ids of a shard until the statement ends, if that
- * is nobody's loss: who inserts through the logical table waits for our lane
- * anyway.  False if ids have to be drawn one by one.
- */
-static bool
-lock_sequence(ShardInsert *insert, ShardTarget *target)
-{
-	FormData_pg_sequence form;
-
-	if (target->has_sequence_lock || target->draws_one_by_one)
-		return target->has_sequence_lock;
-
-	/* Others have no lane: who calls nextval(), or inserts into the shard. */
-	if (insert->table->commit_order && target->owns_sequence &&
-		ConditionalLockRelationOid(target->sequence, ShareRowExclusiveLock))
-	{
-		target->has_sequence_lock = true;
-		if (shard_get_sequence(target->sequence, &form) &&
-			form.seqcache == 1 && !form.seqcycle && form.seqincrement > 0 &&
-			(target->stride == 0 || form.seqincrement % target->stride == 0))
-		{
-			target->increment = form.seqincrement;
-			target->max_id = form.seqmax;
-			return true;
-		}
-		shard_release_sequence(target);
-	}
-	target->draws_one_by_one = true;
-	return false;
-}
-
-/*
- * The next id for a row of a shard.
- *
- * A batch that has grown draws as many ids at once as it has rows: setval()
- * after nextval().  Who looks at the sequence, or calls currval(), sees that
- * no more than nextval() itself: see shard_settle_sequence().
- */
-static int64
-draw_id(ShardInsert *insert, ShardTarget *target)
-{
-	int64		ahead;
-	int64		end;
-
-	if (target->last_id < target->reserved_id)
-		return target->last_id += target->increment;
-
-	if (target->npending < MIN_ROWS_TO_RESERVE ||
-		!lock_sequence(insert, target))
-		return nextval_internal(target->sequence, !target->owns_sequence);
-
-	target->last_id = nextval_internal(target->sequence, false);
-	target->reserved_id = target->last_id;
-	if (!pg_mul_s64_overflow(target->increment, target->npending, &ahead) &&
-		!pg_add_s64_overflow(target->last_id, ahead, &end) &&
-		end <= target->max_id)
-	{
-		set_sequence(target->sequence, end);
-		target->reserved_id = end;
-	}
-	return target->last_id;
-}
-
-/*
- * shard_settle_sequence
- *		Give back the ids that were drawn for rows that have not come.
- *
- * To be called before anybody can look at the rows that were collected.
- */
-void
-shard_settle_sequence(ShardTarget *target)
-{
-	if (target->last_id < target->reserved_id)
-		set_sequence(target->sequence, target->last_id);
-	target->reserved_id = target->last_id;
-}
-
-/*
- * shard_release_sequence
- *		Let others draw ids of the shard again.
- */
-void
-shard_release_sequence(ShardTarget *target)
-{
-	if (target->has_sequence_lock)
-		UnlockRelationOid(target->sequence, ShareRowExclusiveLock);
-	target->has_sequence_lock = false;
-}
-
-/*
  * shard_fill_sequence
  *		Give a row of the logical table its number, from the sequence of the
  *		shard it goes to.
@@ -693,7 +574,7 @@ shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 				 errdetail("The default of the shard's column is not a call of nextval()."),
 				 errhint("Give it one with SELECT shard_fdw.reset_sequences().")));
 	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(insert->estate));
-	id = draw_id(insert, target);
+	id = nextval_internal(target->sequence, !target->owns_sequence);
 	if ((type == INT2OID && id != (int16) id) ||
 		(type == INT4OID && id != (int32) id))
 		ereport(ERROR,

@@ -159,7 +159,8 @@ typedef struct ShardTarget
 	ResultRelInfo *rri;
 	AttrMap    *map;			/* logical to shard columns; NULL: same */
 	AttrMap    *back_map;		/* shard to logical columns; NULL: same */
-	TupleTableSlot *slot;		/* a row in the shard's layout; if map */
+	TupleTableSlot *slot;		/* a row in the shard's layout; if map or
+								 * triggers */
 	int			ndefaults;		/* shard-only columns that have a default: */
 	AttrNumber *default_attnos;
 	ExprState **default_exprs;
@@ -171,14 +172,6 @@ typedef struct ShardTarget
 	bool		owns_sequence;	/* nobody else draws from it */
 	int			stride;			/* which ids the shard holds; 0: unknown */
 	int			slot_number;
-
-	/* Ids drawn in advance; owned by sequence.c. */
-	bool		draws_one_by_one;	/* ids cannot be reserved */
-	bool		has_sequence_lock;
-	int64		increment;		/* of the sequence */
-	int64		max_id;			/* ... and its maximum */
-	int64		last_id;		/* the last one given to a row */
-	int64		reserved_id;	/* those up to this one are ours, too */
 
 	/* ON CONFLICT; owned by conflict.c. */
 	List	   *arbiters;		/* indexes that detect a conflict; NIL: all */
@@ -290,8 +283,6 @@ extern bool shard_owns_sequence(Oid shard, Oid sequence);
 extern void shard_add_sequence(Relation logical, Oid shard, bool is_empty);
 extern void shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 								TupleTableSlot *row);
-extern void shard_settle_sequence(ShardTarget *target);
-extern void shard_release_sequence(ShardTarget *target);
 
 /* in seqcare.c */
 extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);

@@ -365,17 +365,24 @@ SELECT is(lost_rows(q), 0::bigint, q) FROM unnest(ARRAY[
   'SELECT DISTINCT v % 5, NULL::bigint, w, 1.5 FROM rows_in',
   'SELECT v, id, w, u FROM rows_in UNION ALL SELECT v + 1000, id, w, u FROM rows_in ORDER BY 1',
   'SELECT v, id, w, u FROM rows_in INTERSECT SELECT v, id, w, u FROM rows_in WHERE v > 20',
+  'SELECT v % 9, NULL::bigint, ''w''::text, 1.5 FROM rows_in EXCEPT ALL SELECT v % 3, NULL, ''w'', 1.5 FROM rows_in WHERE v < 30',
+  'SELECT v % 9, NULL::bigint, ''w''::text, 1.5 FROM rows_in INTERSECT ALL SELECT v % 8, NULL, ''w'', 1.5 FROM rows_in',
   'SELECT v, NULL::bigint, lag(w) OVER (ORDER BY v), sum(u) OVER (ORDER BY v) FROM rows_in',
   'SELECT max(v), NULL::bigint, w, sum(u) FROM rows_in GROUP BY w',
   'SELECT a.v, NULL::bigint, b.w, a.u FROM rows_in a JOIN rows_in b ON a.v = b.v + 1',
   'SELECT unnest(ARRAY[v, -v]), NULL::bigint, w, u FROM rows_in',
   'WITH RECURSIVE r AS (SELECT 1 AS v, NULL::bigint AS id, ''x''::text AS w, 1.0 AS u UNION ALL SELECT v + 1, id, w || v, u FROM r WHERE v < 30) SELECT * FROM r',
   'WITH c AS MATERIALIZED (SELECT * FROM rows_in) SELECT * FROM c UNION ALL SELECT * FROM c']) q;
+SET LOCAL enable_hashagg = off;
+SELECT is(lost_rows(q), 0::bigint, 'sorted: ' || q) FROM unnest(ARRAY[
+  'SELECT v % 9, NULL::bigint, ''w''::text, 1.5 FROM rows_in EXCEPT ALL SELECT v % 3, NULL, ''w'', 1.5 FROM rows_in WHERE v < 30',
+  'SELECT v % 9, NULL::bigint, ''w''::text, 1.5 FROM rows_in INTERSECT ALL SELECT v % 8, NULL, ''w'', 1.5 FROM rows_in']) q;
+RESET enable_hashagg;
 SELECT is(lost_rows('SELECT * FROM (VALUES (1, 7::bigint, ''a''::text, 2.5::numeric), (2, 8, ''b'', 3.5), (3, 9, ''c'', NULL)) x', 'OVERRIDING USER VALUE'), 0::bigint,
   'ids that are there are replaced');
 
 --
--- Batches of tables with commit order draw many ids at once
+-- The ids of batches
 --
 
 CREATE FOREIGN TABLE ahead (id bigint OPTIONS (sequence 'always'), v int)
@@ -414,12 +421,22 @@ SET LOCAL shard_fdw.shard = 2;
 ALTER SEQUENCE ahead_2_id_seq CACHE 7;
 INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
 SELECT is((SELECT count(*) FROM ahead_2 WHERE id = 3 + (v - 1) * 10), 100::bigint, 'a sequence that caches goes on doing so');
+SET LOCAL shard_fdw.shard = 0;
+ALTER SEQUENCE ahead_0_id_seq INCREMENT 10;
+SELECT setval('ahead_0_id_seq', (SELECT max(id) FROM ahead_0)) \g /dev/null
+WITH a AS (INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g RETURNING v) INSERT INTO ahead (v) SELECT v FROM a;
+INSERT INTO ahead (v) SELECT nextval('ahead_0_id_seq') FROM generate_series(1, 100) RETURNING v \g /dev/null
+WITH a AS (INSERT INTO ahead_0 (v) SELECT g FROM generate_series(1, 100) g RETURNING v) INSERT INTO ahead (v) SELECT v FROM a;
+INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
+SELECT is((SELECT count(*) - count(DISTINCT id) FROM ahead), 0::bigint, 'ids that others draw while a statement runs are theirs');
 RESET shard_fdw.shard;
 
 CREATE FOREIGN TABLE ahead_of_key (id bigint OPTIONS (sequence 'always'), k int)
   SERVER shards OPTIONS (shards '5', max_shards '10', route 'hash', key 'k', commit_order 'true');
 INSERT INTO ahead_of_key (k) SELECT g FROM generate_series(1, 5000) g;
+SELECT lastval() \gset
 SELECT is((SELECT count(DISTINCT id) FROM ahead_of_key), 5000::bigint, 'several shards at once');
+SELECT is((SELECT id FROM ahead_of_key WHERE k = 5000), :lastval::bigint, '... lastval() is the last row''s');
 SELECT is((SELECT count(*) FROM (SELECT tableoid, (max(id) - min(id)) / 10 + 1 AS n, count(*) FROM ahead_of_key GROUP BY tableoid) s WHERE n = count), 5::bigint,
   '... none with a gap');
 

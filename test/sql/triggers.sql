@@ -661,6 +661,16 @@ INSERT INTO odd SELECT g, 'b' || g FROM generate_series(1, 8) g;
 SELECT bag_eq($$ SELECT j->'a' AS a FROM images $$,
   'SELECT to_jsonb(a) FROM odd', '... in batches, too');
 
+-- The system columns of a new row, however it comes.
+CREATE FOREIGN TABLE sysless (id int, v text) SERVER shards OPTIONS (shards '1');
+CREATE TABLE seen_xmin (v text);
+CREATE FUNCTION see_xmin() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen_xmin VALUES (NEW.v); RETURN NULL; END $$;
+CREATE TRIGGER x AFTER INSERT ON sysless_0 FOR EACH ROW WHEN (NEW.xmin IS NOT NULL AND NEW.tableoid = 'sysless_0'::regclass) EXECUTE FUNCTION see_xmin();
+INSERT INTO sysless (v) VALUES ('single');
+INSERT INTO sysless (v) SELECT 'many' FROM generate_series(1, 3);
+INSERT INTO sysless (v) SELECT note FROM (VALUES ('a'), ('b')) n (note) WHERE rows_in('sysless') > 0;
+SELECT results_eq('SELECT v FROM seen_xmin', $$ VALUES ('single'), ('many'), ('many'), ('many'), ('a'), ('b') $$, 'WHEN may name system columns');
+
 -- The files were outside the transaction.
 COPY (SELECT 1) TO PROGRAM
   'cat >/dev/null; rm -f shard_fdw_triggers_test shard_fdw_triggers_test2';
