@@ -184,6 +184,11 @@ take_rows_as_they_are(ModifyTableState *mtstate, ResultRelInfo *rri)
 	List	   *columns = outerPlan(plan)->targetlist;
 	ListCell   *lc;
 
+	/* A single row without an id is what core's tuple is made for. */
+	if (IsA(outerPlan(plan), Result) && outerPlan(outerPlan(plan)) == NULL &&
+		((ShardInsert *) rri->ri_FdwState)->table->seq_attno == 0)
+		return;
+
 	if (outerPlanState(mtstate)->ps_ProjInfo == NULL ||
 		rri->ri_TrigDesc != NULL || plan->returningLists != NIL ||
 		plan->withCheckOptionLists != NIL ||
