@@ -49,6 +49,16 @@
 #define FLUSHES_AT_FIRST			32
 
 /*
+ * shard_is_single_row
+ *		Is a plan that of VALUES of one row?
+ */
+bool
+shard_is_single_row(Plan *plan)
+{
+	return IsA(plan, Result) && outerPlan(plan) == NULL;
+}
+
+/*
  * shard_batch_size
  *		How many rows the statement writes to a shard at once, at most.
  *
@@ -80,9 +90,7 @@ shard_batch_size(ShardInsert *insert)
 	if (root->ri_RangeTableIndex == 0)
 		return 1;
 
-	/* VALUES of one row is a Result without an input. */
-	if (plan != NULL && IsA(outerPlan(plan), Result) &&
-		outerPlan(outerPlan(plan)) == NULL)
+	if (plan != NULL && shard_is_single_row(outerPlan(plan)))
 		return 1;
 
 	return insert->table->batch_size;

@@ -185,7 +185,7 @@ take_rows_as_they_are(ModifyTableState *mtstate, ResultRelInfo *rri)
 	ListCell   *lc;
 
 	/* A single row without an id is what core's tuple is made for. */
-	if (IsA(outerPlan(plan), Result) && outerPlan(outerPlan(plan)) == NULL &&
+	if (shard_is_single_row(outerPlan(plan)) &&
 		((ShardInsert *) rri->ri_FdwState)->table->seq_attno == 0)
 		return;
 
@@ -389,8 +389,6 @@ open_target(ShardInsert *insert, int ordinal)
 		target->slot = table_slot_create(rel, &estate->es_tupleTable);
 		init_defaults(target, rel);
 	}
-	else if (rri->ri_TrigDesc != NULL)
-		target->slot = table_slot_create(rel, &estate->es_tupleTable);
 	shard_set_root_map(rri, top->ri_RelationDesc, top == root ? target->map :
 					   shard_map_by_name(top->ri_RelationDesc, rel));
 
@@ -451,8 +449,7 @@ open_target(ShardInsert *insert, int ordinal)
 		   rri->ri_TrigDesc->trig_update_before_row)))
 		rri->shard_check_exprs = palloc0(sizeof(ExprState *) * nchecked);
 
-	target->is_logical = rri->ri_FdwRoutine != NULL &&
-		rri->ri_FdwRoutine->GetForeignRelSize == shardGetForeignRelSize;
+	target->is_logical = shard_is_our_routine(rri->ri_FdwRoutine);
 
 	/* See batch.c about AFTER triggers and COPY. */
 	target->can_batch = !target->is_logical &&
@@ -633,6 +630,15 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 	if (rri->ri_TrigDesc != NULL && TTS_IS_VIRTUAL(row))
 	{
 		/* Triggers may ask for its type, or for system columns. */
+		if (target->slot == NULL)
+		{
+			MemoryContext oldcontext;
+
+			oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
+			target->slot = table_slot_create(rri->ri_RelationDesc,
+											 &estate->es_tupleTable);
+			MemoryContextSwitchTo(oldcontext);
+		}
 		ExecCopySlot(target->slot, row);
 		row = target->slot;
 	}

@@ -38,8 +38,7 @@ has_logical_table(PlannerInfo *root, Relids relids)
 	{
 		RelOptInfo *rel = root->simple_rel_array[i];
 
-		if (rel != NULL && rel->fdwroutine != NULL &&
-			rel->fdwroutine->GetForeignRelSize == shardGetForeignRelSize)
+		if (rel != NULL && shard_is_our_routine(rel->fdwroutine))
 			return true;
 	}
 	return false;

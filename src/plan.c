@@ -56,6 +56,18 @@ static planner_hook_type prev_planner_hook = NULL;
 static int	expand_mark;
 
 /*
+ * shard_is_our_routine
+ *		Do these callbacks, or NULL for none, say that a relation is a logical
+ *		table?
+ */
+bool
+shard_is_our_routine(const FdwRoutine *routine)
+{
+	return routine != NULL &&
+		routine->GetForeignRelSize == shardGetForeignRelSize;
+}
+
+/*
  * Take over the expansion of a logical table that is only read.
  */
 static void
@@ -66,8 +78,7 @@ take_over_expansion(PlannerInfo *root, Oid relid, bool inhparent,
 		prev_get_relation_info_hook(root, relid, inhparent, rel);
 
 	if (!inhparent || rel->reloptkind != RELOPT_BASEREL ||
-		rel->fdwroutine == NULL ||
-		rel->fdwroutine->GetForeignRelSize != shardGetForeignRelSize)
+		!shard_is_our_routine(rel->fdwroutine))
 		return;
 
 	/*

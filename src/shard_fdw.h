@@ -159,8 +159,8 @@ typedef struct ShardTarget
 	ResultRelInfo *rri;
 	AttrMap    *map;			/* logical to shard columns; NULL: same */
 	AttrMap    *back_map;		/* shard to logical columns; NULL: same */
-	TupleTableSlot *slot;		/* a row in the shard's layout; if map or
-								 * triggers */
+	TupleTableSlot *slot;		/* a row in the shard's layout; if map, or once
+								 * triggers need one */
 	int			ndefaults;		/* shard-only columns that have a default: */
 	AttrNumber *default_attnos;
 	ExprState **default_exprs;
@@ -345,6 +345,7 @@ extern TupleTableSlot *shard_insert_on_conflict(ShardInsert *insert,
 												List **recheck);
 
 /* in batch.c */
+extern bool shard_is_single_row(Plan *plan);
 extern int	shard_batch_size(ShardInsert *insert);
 extern int	shardGetForeignModifyBatchSize(ResultRelInfo *rri);
 extern TupleTableSlot **shardExecForeignBatchInsert(EState *estate,
@@ -394,6 +395,7 @@ extern void shard_clone_checks(Relation source, const char *source_name,
 
 /* in plan.c */
 extern void shard_plan_init(void);
+extern bool shard_is_our_routine(const FdwRoutine *routine);
 extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
 								   Oid relid);
 
