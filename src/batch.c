@@ -48,6 +48,12 @@
 #define MAX_BYTES_AT_FIRST			(64 * 1024)
 #define FLUSHES_AT_FIRST			32
 
+/* What a row that waits takes besides its tuple, about. */
+#define ROW_OVERHEAD	(sizeof(HeapTuple) + sizeof(uint64) + 3 * sizeof(void *))
+
+/* Rows that are handed to the table access method at once, at most. */
+#define MAX_SLOTS		128
+
 /*
  * shard_is_single_row
  *		Is a plan that of VALUES of one row?
@@ -56,6 +62,12 @@ bool
 shard_is_single_row(Plan *plan)
 {
 	return IsA(plan, Result) && outerPlan(plan) == NULL;
+}
+
+static bool
+is_short(ShardInsert *insert)
+{
+	return insert->nflushes < FLUSHES_AT_FIRST;
 }
 
 /*
@@ -118,85 +130,122 @@ enlarge_pending(ShardInsert *insert, ShardTarget *target)
 
 	if (target->max_pending == 0)
 	{
-		MemoryContext oldcontext;
+		MemoryContext query_context = insert->estate->es_query_cxt;
 
-		oldcontext = MemoryContextSwitchTo(insert->estate->es_query_cxt);
-		target->pending = palloc(sizeof(TupleTableSlot *) * max);
-		target->linenos = palloc(sizeof(uint64) * max);
-		target->slots = palloc(sizeof(TupleTableSlot *) * max);
-		MemoryContextSwitchTo(oldcontext);
+		target->pending = MemoryContextAlloc(query_context,
+											 sizeof(HeapTuple) * max);
+		target->linenos = MemoryContextAlloc(query_context,
+											 sizeof(uint64) * max);
 	}
 	else
 	{
-		target->pending = repalloc(target->pending,
-								   sizeof(TupleTableSlot *) * max);
+		target->pending = repalloc(target->pending, sizeof(HeapTuple) * max);
 		target->linenos = repalloc(target->linenos, sizeof(uint64) * max);
-		target->slots = repalloc(target->slots,
-								 sizeof(TupleTableSlot *) * max);
 	}
 	target->max_pending = max;
 }
 
 /*
- * A slot of ours that will hold the next pending row.
+ * The memory for the rows of a shard that wait.
+ *
+ * Each shard's are together, in order, so that the processor sees which is
+ * next when they are written; by then it has been busy with other things.
  */
-static TupleTableSlot *
-next_slot(ShardInsert *insert, ShardTarget *target)
+static MemoryContext
+row_context(ShardInsert *insert, ShardTarget *target)
 {
-	Assert(target->npending < target->max_pending);
-	while (target->nslots <= target->npending)
-	{
-		/* A descriptor of its own spares the resource owner the slots. */
-		TupleDesc	desc = target->nslots > 0 ?
-			target->slots[0]->tts_tupleDescriptor :
-			CreateTupleDescCopy(RelationGetDescr(target->rri->ri_RelationDesc));
+	Size		size = ALLOCSET_DEFAULT_INITSIZE;
 
-		target->slots[target->nslots++] =
-			MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
-	}
-	return target->slots[target->npending];
+	if (target->row_context != NULL)
+		return target->row_context;
+
+	/*
+	 * Long statements keep what they have filled once.  The number of shards
+	 * may have become 0 since the row was routed.
+	 */
+	if (!is_short(insert))
+		size = Max(size, insert->current != NULL ? MAX_SHARD_BYTES :
+				   Min(MAX_SHARD_BYTES,
+					   MAXALIGN(MAX_BYTES / Max(insert->table->nopen, 1))));
+	target->row_context =
+		GenerationContextCreate(insert->estate->es_query_cxt,
+								"shard_fdw rows", size, size,
+								ALLOCSET_DEFAULT_MAXSIZE);
+	return target->row_context;
 }
 
 /*
- * Let "row", in the shard's layout and checked, wait to be written.  Unless
- * it stays put until then, it is copied.  Returns the bytes it takes here.
+ * Let a copy of "row", in the shard's layout and checked, wait to be written.
  */
-static Size
-add_pending(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row,
-			bool stays)
+static void
+add_pending(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 {
 	MemoryContext oldcontext;
-	Size		size = 0;
+	HeapTuple	tuple;
+	Size		size;
 
 	if (target->npending == target->max_pending)
 		enlarge_pending(insert, target);
 
-	if (!stays)
+	oldcontext = MemoryContextSwitchTo(row_context(insert, target));
+	if (TTS_IS_HEAPTUPLE(row) && ((HeapTupleTableSlot *) row)->tuple != NULL)
+		tuple = heap_copytuple(((HeapTupleTableSlot *) row)->tuple);
+	else
 	{
-		TupleTableSlot *copy;
-		int			natts = row->tts_tupleDescriptor->natts;
+		/* ExecCopySlotHeapTuple() might make two of it. */
+		slot_getallattrs(row);
+		tuple = heap_form_tuple(RelationGetDescr(target->rri->ri_RelationDesc),
+								row->tts_values, row->tts_isnull);
+	}
+	MemoryContextSwitchTo(oldcontext);
+
+	target->pending[target->npending++] = tuple;
+	size = HEAPTUPLESIZE + tuple->t_len + ROW_OVERHEAD;
+	target->pending_bytes += size;
+	insert->buffered_bytes += size;
+	insert->nbuffered++;
+	shard_last = RelationGetRelid(target->rri->ri_RelationDesc);
+}
+
+/*
+ * Put the next n of the rows that wait for the shard into slots.
+ *
+ * A slot is several times as large as a narrow row, so there are slots only
+ * for those that are just being written.  Shards with the layout of the
+ * logical table share them.
+ */
+static TupleTableSlot **
+fill_slots(ShardInsert *insert, ShardTarget *target, int done, int n)
+{
+	ResultRelInfo *rri = target->rri;
+	ShardSlots *slots = target->map == NULL && rri->ri_TrigDesc == NULL ?
+		&insert->slots : &target->slots;
+
+	if (slots->nslots < n)
+	{
+		MemoryContext oldcontext;
+		TupleDesc	desc;
 
 		oldcontext = MemoryContextSwitchTo(insert->estate->es_query_cxt);
-		copy = next_slot(insert, target);
+		slots->slots = slots->nslots == 0 ?
+			palloc(sizeof(TupleTableSlot *) * n) :
+			repalloc(slots->slots, sizeof(TupleTableSlot *) * n);
+		/* A descriptor of their own spares the resource owner the slots. */
+		desc = slots->nslots > 0 ? slots->slots[0]->tts_tupleDescriptor :
+			CreateTupleDescCopy(RelationGetDescr(rri->ri_RelationDesc));
+		while (slots->nslots < n)
+			slots->slots[slots->nslots++] =
+				MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
 		MemoryContextSwitchTo(oldcontext);
-		if (TTS_IS_HEAPTUPLE(row) && ((HeapTupleTableSlot *) row)->tuple != NULL)
-			ExecCopySlot(copy, row);
-		else
-		{
-			/* Make the tuple here, rather than copy one made for the row. */
-			slot_getallattrs(row);
-			memcpy(copy->tts_values, row->tts_values, natts * sizeof(Datum));
-			memcpy(copy->tts_isnull, row->tts_isnull, natts * sizeof(bool));
-			ExecStoreVirtualTuple(copy);
-			ExecMaterializeSlot(copy);
-		}
-		copy->tts_tableOid = row->tts_tableOid;
-		size = ((HeapTupleTableSlot *) copy)->tuple->t_len +
-			sizeof(HeapTupleTableSlot) + natts * (sizeof(Datum) + sizeof(bool));
-		row = copy;
 	}
-	target->pending[target->npending++] = row;
-	return size;
+
+	for (int i = 0; i < n; i++)
+	{
+		/* The slot owns the tuple, or it would be copied once more. */
+		ExecStoreHeapTuple(target->pending[done + i], slots->slots[i], true);
+		slots->slots[i]->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
+	}
+	return slots->slots;
 }
 
 /*
@@ -211,24 +260,18 @@ insert_options(Relation rel)
 		TABLE_INSERT_SKIP_FSM : 0;
 }
 
-static void
-write_local(ShardInsert *insert, ShardTarget *target)
+/*
+ * COPY goes through a small ring of buffers, so that a bulk load does not push
+ * everything else out of memory.  INSERT does not, as in core.
+ */
+static BulkInsertState
+bulk_insert_state(ShardInsert *insert, ShardTarget *target)
 {
-	EState	   *estate = insert->estate;
-	ResultRelInfo *rri = target->rri;
-	Relation	rel = rri->ri_RelationDesc;
-	CopyFromState copy = insert->copy;
-	bool		has_after_row = rri->ri_TrigDesc != NULL &&
-		rri->ri_TrigDesc->trig_insert_after_row;
-	MemoryContext oldcontext;
-
-	/*
-	 * COPY goes through a small ring of buffers, so that a bulk load does not
-	 * push everything else out of memory.  INSERT does not, as in core.
-	 */
 	if (insert->is_copy && target->bistate == NULL)
 	{
-		oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
+		MemoryContext oldcontext;
+
+		oldcontext = MemoryContextSwitchTo(insert->estate->es_query_cxt);
 		target->bistate = GetBulkInsertState();
 		/* One ring for all shards, or it would not be small. */
 		FreeAccessStrategy(target->bistate->strategy);
@@ -237,26 +280,47 @@ write_local(ShardInsert *insert, ShardTarget *target)
 		target->bistate->strategy = insert->ring;
 		MemoryContextSwitchTo(oldcontext);
 	}
+	return target->bistate;
+}
 
-	oldcontext = MemoryContextSwitchTo(insert->batch_context);
-	table_multi_insert(rel, target->pending, target->npending, insert->cid,
-					   insert_options(rel), target->bistate);
-	MemoryContextSwitchTo(oldcontext);
+static void
+write_local(ShardInsert *insert, ShardTarget *target)
+{
+	EState	   *estate = insert->estate;
+	ResultRelInfo *rri = target->rri;
+	Relation	rel = rri->ri_RelationDesc;
+	CopyFromState copy = insert->copy;
+	BulkInsertState bistate = bulk_insert_state(insert, target);
+	bool		has_after_row = rri->ri_TrigDesc != NULL &&
+		rri->ri_TrigDesc->trig_insert_after_row;
+	int			n;
 
-	if (rri->ri_NumIndices == 0 && !has_after_row)
-		return;
-	for (int i = 0; i < target->npending; i++)
+	for (int done = 0; done < target->npending; done += n)
 	{
-		TupleTableSlot *row = target->pending[i];
-		List	   *recheck = NIL;
+		TupleTableSlot **rows;
+		MemoryContext oldcontext;
 
-		if (copy != NULL)
-			copy->cur_lineno = target->linenos[i];
-		if (rri->ri_NumIndices > 0)
-			recheck = shard_insert_index_tuples(rri, row, estate, NULL, NIL);
-		if (has_after_row)
-			ExecARInsertTriggers(estate, rri, row, recheck, NULL);
-		list_free(recheck);
+		n = Min(target->npending - done, MAX_SLOTS);
+		rows = fill_slots(insert, target, done, n);
+		oldcontext = MemoryContextSwitchTo(insert->batch_context);
+		table_multi_insert(rel, rows, n, insert->cid, insert_options(rel),
+						   bistate);
+		MemoryContextSwitchTo(oldcontext);
+
+		for (int i = 0; i < n; i++)
+		{
+			List	   *recheck = NIL;
+
+			if (copy != NULL)
+				copy->cur_lineno = target->linenos[done + i];
+			if (rri->ri_NumIndices > 0)
+				recheck = shard_insert_index_tuples(rri, rows[i], estate, NULL,
+													NIL);
+			if (has_after_row)
+				ExecARInsertTriggers(estate, rri, rows[i], recheck, NULL);
+			list_free(recheck);
+			ExecClearTuple(rows[i]);
+		}
 	}
 	ResetPerTupleExprContext(estate);
 }
@@ -276,7 +340,6 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 {
 	EState	   *estate = insert->estate;
 	ResultRelInfo *rri = target->rri;
-	int			done = 0;
 	ErrorContextCallback *copy_callback = error_context_stack;
 	ErrorContextCallback callback;
 
@@ -289,11 +352,13 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 		error_context_stack = &callback;
 	}
 
-	while (done < target->npending)
+	for (int done = 0; done < target->npending; done += rri->ri_BatchSize)
 	{
-		TupleTableSlot **rows = &target->pending[done];
 		int			n = Min(rri->ri_BatchSize, target->npending - done);
 		int			written = n;
+		TupleTableSlot **slots = fill_slots(insert, target, done, n);
+		TupleTableSlot **rows = slots;
+		TupleTableSlot *row;
 
 		if (insert->copy != NULL)
 			insert->copy->cur_lineno = target->linenos[done];
@@ -303,21 +368,18 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 															  &written);
 		else
 		{
-			TupleTableSlot *row;
-
 			row = rri->ri_FdwRoutine->ExecForeignInsert(estate, rri, rows[0],
 														NULL);
-			if (row == NULL)
-				written = 0;
-			else
-				rows[0] = row;
+			written = row != NULL;
+			rows = &row;
 		}
 		for (int i = 0; i < written; i++)
 		{
 			rows[i]->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
 			ExecARInsertTriggers(estate, rri, rows[i], NIL, NULL);
 		}
-		done += n;
+		for (int i = 0; i < n; i++)
+			ExecClearTuple(slots[i]);
 	}
 	error_context_stack = copy_callback;
 }
@@ -356,10 +418,9 @@ shard_batch_flush(ShardInsert *insert)
 		else
 			write_local(insert, target);
 		target->nrows += target->npending;
-		for (int i = 0; i < Min(target->npending, target->nslots); i++)
-			ExecClearTuple(target->slots[i]);
 		target->npending = 0;
 		target->pending_bytes = 0;
+		MemoryContextReset(target->row_context);
 	}
 
 	if (copy != NULL)
@@ -367,7 +428,18 @@ shard_batch_flush(ShardInsert *insert)
 		copy->line_buf_valid = line_buf_valid;
 		copy->cur_lineno = lineno;
 	}
-	insert->nflushes++;
+	if (++insert->nflushes == FLUSHES_AT_FIRST)
+	{
+		/* It gets another size. */
+		foreach(lc, insert->targets)
+		{
+			ShardTarget *target = lfirst(lc);
+
+			if (target->row_context != NULL)
+				MemoryContextDelete(target->row_context);
+			target->row_context = NULL;
+		}
+	}
 	insert->nbuffered = 0;
 	insert->buffered_bytes = 0;
 	MemoryContextReset(insert->batch_context);
@@ -476,8 +548,6 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 				  TupleTableSlot *slot)
 {
 	TupleTableSlot *row;
-	Size		size;
-	bool		is_short;
 
 	if (unlikely(!insert->is_init))
 		init_collecting(insert);
@@ -496,22 +566,18 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 
 	row = shard_target_row(insert, target, slot, target->slot);
 	shard_check_row(insert, target, row);
-	size = add_pending(insert, target, row, false);
-	target->pending_bytes += size;
-	insert->buffered_bytes += size;
-	insert->nbuffered++;
+	add_pending(insert, target, row);
 	if (insert->copy != NULL)
 		target->linenos[target->npending - 1] = insert->copy->cur_lineno;
 	else if (!insert->is_registered)
 		register_pending(insert);
-	shard_last = RelationGetRelid(target->rri->ri_RelationDesc);
 
-	is_short = insert->nflushes < FLUSHES_AT_FIRST;
 	if (target->npending >= insert->table->batch_size ||
 		(target->rri->ri_FdwRoutine == NULL &&
-		 target->pending_bytes >= (is_short ? MAX_SHARD_BYTES_AT_FIRST :
+		 target->pending_bytes >= (is_short(insert) ? MAX_SHARD_BYTES_AT_FIRST :
 								   MAX_SHARD_BYTES)) ||
-		insert->buffered_bytes >= (is_short ? MAX_BYTES_AT_FIRST : MAX_BYTES))
+		insert->buffered_bytes >= (is_short(insert) ? MAX_BYTES_AT_FIRST :
+								   MAX_BYTES))
 		shard_batch_flush(insert);
 	return true;
 }
@@ -556,8 +622,7 @@ shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
 		}
 		row = shard_target_row(insert, target, slots[i], target->slot);
 		shard_check_row(insert, target, row);
-		add_pending(insert, target, row, row == slots[i]);
-		shard_last = RelationGetRelid(target->rri->ri_RelationDesc);
+		add_pending(insert, target, row);
 		ResetPerTupleExprContext(estate);
 		ninserted++;
 	}
@@ -586,6 +651,4 @@ shard_batch_end(ShardInsert *insert, ShardTarget *target)
 	if (target->max_pending > 0)
 		table_finish_bulk_insert(target->rri->ri_RelationDesc,
 								 insert_options(target->rri->ri_RelationDesc));
-	for (int i = 0; i < target->nslots; i++)
-		ExecDropSingleTupleTableSlot(target->slots[i]);
 }

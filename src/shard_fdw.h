@@ -153,6 +153,13 @@ typedef struct ShardConflict
 	List	  **arbiters;		/* by ordinal; NIL: not found out yet */
 } ShardConflict;
 
+/* Slots for rows that are being written. */
+typedef struct ShardSlots
+{
+	int			nslots;
+	TupleTableSlot **slots;
+} ShardSlots;
+
 /* A shard that the running statement has opened. */
 typedef struct ShardTarget
 {
@@ -184,10 +191,10 @@ typedef struct ShardTarget
 	int			npending;
 	Size		pending_bytes;	/* memory they take */
 	int			max_pending;
-	TupleTableSlot **pending;	/* rows to write */
+	HeapTuple  *pending;		/* rows to write */
+	MemoryContext row_context;	/* holds them; reset after every flush */
 	uint64	   *linenos;		/* their COPY lines, if known */
-	int			nslots;
-	TupleTableSlot **slots;		/* slots that we made, to hold rows */
+	ShardSlots	slots;			/* if the insert's own do not serve */
 } ShardTarget;
 
 struct CopyFromStateData;
@@ -224,6 +231,7 @@ typedef struct ShardInsert
 	bool		collects;		/* let rows wait to be written with others */
 	bool		is_registered;	/* in the executor's list of pending inserts */
 	MemoryContext batch_context;	/* reset after every flush */
+	ShardSlots	slots;			/* for shards that are like the logical table */
 	struct CopyFromStateData *copy; /* the COPY whose rows we collect */
 	int			nbuffered;		/* rows collected, all shards together */
 	Size		buffered_bytes;
