@@ -142,12 +142,13 @@ foreach my $form (sort keys %get_or_insert)
 		pgbench_run($node, $name, $get_or_insert{$form}, '-c', '8', '-j', '4',
 			'-T', $seconds, '-M', 'prepared', @options);
 		is( $node->safe_psql('postgres', qq{
-				SELECT count(*) BETWEEN $seconds AND $seconds + 2,
+				SELECT count(*) > 1, count(*) <= max(k) - min(k) + 1,
 				       count(*) = count(DISTINCT k), count(*) = count(DISTINCT n) FROM keys}),
-			't|t|t', "$name: one row for every key");
-		cmp_ok($node->safe_psql('postgres', 'SELECT last_value FROM spent'),
-			'<=', ($seconds + 2) * 8,
-			"$name: no number is spent when the row exists");
+			't|t|t|t', "$name: one row for every key");
+		# A busy machine may leave seconds out; all clients may want a new one.
+		is( $node->safe_psql('postgres',
+				'SELECT last_value <= 8 * (SELECT count(*) FROM keys) FROM spent'),
+			't', "$name: no number is spent when the row exists");
 	}
 }
 # Upserts that count: none is lost.
