@@ -42,8 +42,8 @@
  * and above its plan, the C library is likely to give back to the system at
  * its end, and the next one pays for having it faulted in again.
  */
-#define MAX_SHARD_BYTES				(256 * 1024)
-#define MAX_BYTES					(512 * 1024)
+#define MAX_SHARD_BYTES				(128 * 1024)
+#define MAX_BYTES					(256 * 1024)
 #define MAX_SHARD_BYTES_AT_FIRST	(32 * 1024)
 #define MAX_BYTES_AT_FIRST			(64 * 1024)
 #define FLUSHES_AT_FIRST			32
