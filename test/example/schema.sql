@@ -119,7 +119,7 @@ BEGIN
       SELECT take(array_agg(m)) INTO taken
         FROM shard_fdw.dequeue(NULL::message, max_rows, 'id', mine) m;
       COMMIT;
-      EXIT WHEN taken IS NULL;
+      EXIT WHEN taken IS NULL OR taken < max_rows;
     END LOOP;
   END LOOP;
 END $$;
