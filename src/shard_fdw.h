@@ -166,8 +166,8 @@ typedef struct ShardTarget
 	ResultRelInfo *rri;
 	AttrMap    *map;			/* logical to shard columns; NULL: same */
 	AttrMap    *back_map;		/* shard to logical columns; NULL: same */
-	TupleTableSlot *slot;		/* a row in the shard's layout; if map, or once
-								 * triggers need one */
+	TupleTableSlot *slot;		/* a row in the shard's layout; if map, or
+								 * once triggers need one */
 	int			ndefaults;		/* shard-only columns that have a default: */
 	AttrNumber *default_attnos;
 	ExprState **default_exprs;
