@@ -88,8 +88,11 @@ take_over_expansion(PlannerInfo *root, Oid relid, bool inhparent,
 	if (constraint_exclusion == CONSTRAINT_EXCLUSION_ON)
 		return;
 
-	/* Row identity and row locks are core's business. */
-	if (bms_is_member(rel->relid, root->all_result_relids) ||
+	/*
+	 * Row identity and row locks are core's business.  (Minor releases differ
+	 * in when they note the result relation in all_result_relids.)
+	 */
+	if ((int) rel->relid == root->parse->resultRelation ||
 		get_plan_rowmark(root->rowMarks, rel->relid) != NULL)
 		return;
 
