@@ -21,6 +21,7 @@ OBJS = \
 	src/conflict.o \
 	src/consumer.o \
 	src/ddl.o \
+	src/dequeue.o \
 	src/fromcore.o \
 	src/hash.o \
 	src/insert.o \

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * consumer.c
- *	  Reading the rows of a table with commit order bit by bit, and taking
- *	  rows out of any logical table.
+ *	  Reading the rows of a table with commit order bit by bit.
  *
  * In a shard of a table with commit order, ids become visible in their
  * order.  So a consumer that remembers for each shard the last id that it has
@@ -15,8 +14,8 @@
  * there when it read, and the time up to which it read.  Rows that came later
  * with an earlier time have greater ids: it gets them with the next window.
  *
- * Rows are read and deleted through the logical table, with the caller's
- * privileges; a condition on tableoid gets the query to one shard.  What
+ * Rows are read through the logical table, with the caller's privileges; a
+ * condition on tableoid gets the query to one shard.  What
  * consumers there are and their watermarks are in tables of the extension's,
  * which are written as their owner.
  *
@@ -43,7 +42,6 @@ PG_FUNCTION_INFO_V1(shard_register_consumer);
 PG_FUNCTION_INFO_V1(shard_drop_consumer);
 PG_FUNCTION_INFO_V1(shard_read_batch);
 PG_FUNCTION_INFO_V1(shard_read_window);
-PG_FUNCTION_INFO_V1(shard_dequeue);
 PG_FUNCTION_INFO_V1(shard_on_drop);
 
 /* The watermark of a shard that has not been read. */
@@ -355,58 +353,6 @@ shard_drop_consumer(PG_FUNCTION_ARGS)
 }
 
 /*
- * The logical table whose row type an argument has, which the caller may
- * read.  Locked.
- */
-static Relation
-open_logical(FunctionCallInfo fcinfo, const char *function)
-{
-	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 0);
-	Oid			relid = OidIsValid(type) ? get_typ_typrelid(type) : InvalidOid;
-
-	PreventCommandIfReadOnly(function);
-	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("the first argument of %s must have the row type of a foreign table",
-						function),
-				 errhint("Write NULL::log for foreign table \"log\".")));
-	shard_check_logical(relid);
-	shard_check_readable(relid);
-	return table_open(relid, AccessShareLock);
-}
-
-/*
- * Return the rows of the last query, which has the columns of the table, to
- * the caller of the function.
- */
-static void
-return_rows(ReturnSetInfo *rsinfo, Relation rel)
-{
-	int			natts = RelationGetNumberOfAttributes(rel);
-	Datum	   *values = palloc_array(Datum, natts);
-	bool	   *isnull = palloc_array(bool, natts);
-
-	for (uint64 row = 0; row < SPI_processed; row++)
-	{
-		int			column = 1;
-
-		for (int i = 0; i < natts; i++)
-		{
-			isnull[i] = true;
-			values[i] = (Datum) 0;
-			if (!TupleDescAttr(RelationGetDescr(rel), i)->attisdropped)
-				values[i] = SPI_getbinval(SPI_tuptable->vals[row],
-										  SPI_tuptable->tupdesc, column++,
-										  &isnull[i]);
-		}
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
-	}
-	pfree(values);
-	pfree(isnull);
-}
-
-/*
  * Raise an error if the shard gives ids that the consumer takes for read.
  * One that is replicated from elsewhere gets ids of elsewhere.
  */
@@ -432,16 +378,6 @@ check_not_behind(Oid relid, const char *consumer, Oid shard,
 			 errdetail("Consumer \"%s\" has read it up to %s, and its sequence is behind that.",
 					   consumer, watermark),
 			 errhint("Set the sequence past the ids that have been read, or drop the consumer and register it anew.")));
-}
-
-static int
-positive_argument(FunctionCallInfo fcinfo, int n)
-{
-	if (PG_ARGISNULL(n) || PG_GETARG_INT32(n) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the number of rows must be at least 1")));
-	return PG_GETARG_INT32(n);
 }
 
 /* A call that reads rows for a consumer. */
@@ -470,7 +406,7 @@ begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
 	const char *registered;
 	const char *id;
 
-	r->logical = open_logical(fcinfo, function);
+	r->logical = shard_open_argument(fcinfo, function);
 	r->relid = RelationGetRelid(r->logical);
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -589,6 +525,26 @@ move_watermark(Reading *r, Oid lane, const char *watermark,
 }
 
 /*
+ * Of the rows that are read, remember the last id.
+ */
+static bool
+note_id(Datum id, void *state)
+{
+	*(int64 *) state = DatumGetInt64(id);
+	return true;
+}
+
+/*
+ * Of the rows that are read, count those that are late.
+ */
+static bool
+count_late(Datum late, void *state)
+{
+	*(uint64 *) state += DatumGetBool(late);
+	return true;
+}
+
+/*
  * shard_read_batch(tbl anyelement, consumer text, max_rows int, up_to bigint)
  *		SQL function read_batch(): the next rows of one shard for a consumer,
  *		in order, up to so many, and up to an id if given.
@@ -601,7 +557,7 @@ move_watermark(Reading *r, Oid lane, const char *watermark,
 Datum
 shard_read_batch(PG_FUNCTION_ARGS)
 {
-	int			max_rows = positive_argument(fcinfo, 2);
+	int			max_rows = shard_count_argument(fcinfo, 2);
 	Reading		r;
 
 	/* Those that have waited longest come first. */
@@ -614,6 +570,7 @@ shard_read_batch(PG_FUNCTION_ARGS)
 			psprintf(" AND %s OPERATOR(pg_catalog.<=) " INT64_FORMAT, r.id,
 					 PG_GETARG_INT64(3));
 		char	   *last;
+		int64		watermark = 0;
 
 		/* Do not keep others from a shard that has nothing to read. */
 		if (SPI_execute(psprintf("SELECT 1 %s AND %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'%s LIMIT 1",
@@ -630,19 +587,14 @@ shard_read_batch(PG_FUNCTION_ARGS)
 		last = lock_lane(&r, r.lanes[i], "", NULL);
 		if (last == NULL)
 			continue;
-		if (SPI_execute(psprintf("SELECT %s, %s %s AND %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'%s ORDER BY %s FETCH FIRST %d ROWS WITH TIES",
-								 r.columns, r.id, rows, r.id, last, bound, r.id,
-								 max_rows),
-						false, 0) != SPI_OK_SELECT)
-			elog(ERROR, "could not read rows");
-		if (SPI_processed == 0)
+		if (shard_return_rows((ReturnSetInfo *) fcinfo->resultinfo,
+							  psprintf("SELECT %s, %s::pg_catalog.int8 %s AND %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'%s ORDER BY %s FETCH FIRST %d ROWS WITH TIES",
+									   r.columns, r.id, rows, r.id, last, bound,
+									   r.id, max_rows),
+							  CURSOR_OPT_PARALLEL_OK, PG_UINT64_MAX,
+							  note_id, &watermark) == 0)
 			continue;
-
-		return_rows((ReturnSetInfo *) fcinfo->resultinfo, r.logical);
-		last = SPI_getvalue(SPI_tuptable->vals[SPI_processed - 1],
-							SPI_tuptable->tupdesc,
-							SPI_tuptable->tupdesc->natts);
-		move_watermark(&r, r.lanes[i], last, NULL);
+		move_watermark(&r, r.lanes[i], psprintf(INT64_FORMAT, watermark), NULL);
 		break;
 	}
 	SPI_finish();
@@ -697,7 +649,6 @@ shard_read_window(PG_FUNCTION_ARGS)
 		char	   *last;
 		uint64		nrows;
 		uint64		late = 0;
-		bool		isnull;
 
 		before = lock_lane(&r, r.lanes[i], unread, &window_end);
 		if (before == NULL)
@@ -712,24 +663,18 @@ shard_read_window(PG_FUNCTION_ARGS)
 		if (strcmp(last, before) == 0)
 			check_not_behind(r.relid, r.consumer, r.lanes[i], before);
 
-		if (SPI_execute(psprintf("SELECT %s, %s %s AND %s OPERATOR(pg_catalog.<) %s AND %s OPERATOR(pg_catalog.<=) pg_catalog.int8 '%s'%s ORDER BY %s, %s",
-								 r.columns,
-								 !window_end ? "false" :
-								 psprintf("%s OPERATOR(pg_catalog.<) %s", r.at, window_end),
-								 rows, r.at, up_to, r.id, last,
-								 !window_end ? "" :
-								 psprintf(" AND (%s OPERATOR(pg_catalog.>=) %s OR %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s')",
-										  r.at, window_end, r.id, before),
-								 r.at, r.id),
-						false, 0) != SPI_OK_SELECT)
-			elog(ERROR, "could not read rows");
-		for (uint64 row = 0; row < SPI_processed; row++)
-			if (DatumGetBool(SPI_getbinval(SPI_tuptable->vals[row],
-										   SPI_tuptable->tupdesc,
-										   SPI_tuptable->tupdesc->natts, &isnull)))
-				late++;
-		return_rows((ReturnSetInfo *) fcinfo->resultinfo, r.logical);
-		nrows = SPI_processed;
+		nrows = shard_return_rows((ReturnSetInfo *) fcinfo->resultinfo,
+								  psprintf("SELECT %s, %s %s AND %s OPERATOR(pg_catalog.<) %s AND %s OPERATOR(pg_catalog.<=) pg_catalog.int8 '%s'%s ORDER BY %s, %s",
+										   r.columns,
+										   !window_end ? "false" :
+										   psprintf("%s OPERATOR(pg_catalog.<) %s", r.at, window_end),
+										   rows, r.at, up_to, r.id, last,
+										   !window_end ? "" :
+										   psprintf(" AND (%s OPERATOR(pg_catalog.>=) %s OR %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s')",
+													r.at, window_end, r.id, before),
+										   r.at, r.id),
+								  CURSOR_OPT_PARALLEL_OK, PG_UINT64_MAX,
+								  count_late, &late);
 		move_watermark(&r, r.lanes[i], last, up_to);
 		execute_registry(psprintf("INSERT INTO shard_fdw.consumer_windows (logical, consumer, shard, window_start, window_end, rows, late_rows)"
 								  " VALUES (%u, %s, %u, %s, %s, " UINT64_FORMAT ", " UINT64_FORMAT ")",
@@ -741,98 +686,5 @@ shard_read_window(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 	table_close(r.logical, NoLock);
-	return (Datum) 0;
-}
-
-/*
- * shard_dequeue(tbl anyelement, max_rows int, order_by name, shard regclass)
- *		SQL function dequeue(): deletes up to so many rows of one shard, the
- *		given one if any, that no other transaction has locked, and returns
- *		them.
- *
- * Raises ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_UNDEFINED_COLUMN,
- * ERRCODE_WRONG_OBJECT_TYPE for what is no shard, ERRCODE_DATATYPE_MISMATCH
- * for a type that is no logical table's, and ERRCODE_FEATURE_NOT_SUPPORTED if
- * a shard is a foreign table.
- */
-Datum
-shard_dequeue(PG_FUNCTION_ARGS)
-{
-	static uint32 turn = 0;
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Relation	logical = open_logical(fcinfo, "dequeue()");
-	Oid			relid = RelationGetRelid(logical);
-	int			max_rows = positive_argument(fcinfo, 1);
-	char	   *order = "";
-	char	   *table_name = shard_qualified_name(relid);
-	ShardTable *table = shard_table_get(relid);
-	int			nshards = table->nmembers;
-	Oid		   *shards = palloc_array(Oid, Max(nshards, 1));
-
-	if (!PG_ARGISNULL(2))
-	{
-		const char *name = NameStr(*PG_GETARG_NAME(2));
-
-		if (get_attnum(relid, name) <= 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("column \"%s\" of foreign table \"%s\" does not exist",
-							name, get_rel_name(relid))));
-		order = psprintf(" ORDER BY %s", quote_identifier(name));
-	}
-	for (int i = 0; i < nshards; i++)
-	{
-		shards[i] = table->members[i].relid;
-		/* A ctid says little about a row of another server. */
-		if (!table->members[i].is_local || table->members[i].has_children)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot dequeue rows of foreign table \"%s\"",
-							get_rel_name(relid)),
-					 errdetail("Shard \"%s\" is a foreign table or has inheritance children.",
-							   get_rel_name(shards[i]))));
-	}
-
-	if (!PG_ARGISNULL(3))
-	{
-		if (shard_table_find(table, PG_GETARG_OID(3)) < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("\"%s\" is not a shard of foreign table \"%s\"",
-							get_rel_name(PG_GETARG_OID(3)) ?
-							get_rel_name(PG_GETARG_OID(3)) :
-							psprintf("%u", PG_GETARG_OID(3)),
-							get_rel_name(relid))));
-		shards[0] = PG_GETARG_OID(3);
-		nshards = 1;
-	}
-
-	InitMaterializedSRF(fcinfo, 0);
-	SPI_connect();
-	/* Sessions begin with different shards, and go on with the next. */
-	if (turn == 0)
-		turn = shard_backend_number() + 1;
-	for (int i = 0; i < nshards; i++)
-	{
-		Oid			shard = shards[turn % nshards];
-
-		/* Within one shard, the ctid identifies a row. */
-		if (SPI_execute(psprintf("WITH d AS (DELETE FROM %s t WHERE tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid"
-								 " AND ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT ctid FROM %s"
-								 " WHERE tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid%s LIMIT %d FOR UPDATE SKIP LOCKED))"
-								 " RETURNING %s) SELECT * FROM d%s",
-								 table_name, shard, table_name, shard, order,
-								 max_rows, shard_column_list(logical, "t.", true), order),
-						false, 0) != SPI_OK_SELECT)
-			elog(ERROR, "could not dequeue rows");
-		if (SPI_processed > 0)
-		{
-			return_rows(rsinfo, logical);
-			break;
-		}
-		turn++;
-	}
-	SPI_finish();
-	table_close(logical, NoLock);
 	return (Datum) 0;
 }

@@ -375,8 +375,13 @@ shard_check_tid_visible(EState *estate, ResultRelInfo *rri, ItemPointer tid)
 	ExecClearTuple(slot);
 }
 
-static void
-report_serialization_failure(const char *cause)
+/*
+ * shard_report_serialization_failure
+ *		Raise ERRCODE_T_R_SERIALIZATION_FAILURE if the isolation level forbids
+ *		to go on after a concurrent "update" or "delete" of a row.
+ */
+void
+shard_report_serialization_failure(const char *cause)
 {
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
@@ -429,11 +434,11 @@ shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
 			break;
 
 		case TM_Updated:
-			report_serialization_failure("update");
+			shard_report_serialization_failure("update");
 			break;
 
 		case TM_Deleted:
-			report_serialization_failure("delete");
+			shard_report_serialization_failure("delete");
 			break;
 
 		default:

@@ -298,6 +298,16 @@ extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
 /* in consumer.c */
 extern void shard_column_renamed(const char *from, const char *to);
 
+/* in dequeue.c */
+typedef bool (*ShardTakeRow) (Datum last, void *state);
+
+extern Relation shard_open_argument(FunctionCallInfo fcinfo,
+									const char *function);
+extern int	shard_count_argument(FunctionCallInfo fcinfo, int n);
+extern uint64 shard_return_rows(ReturnSetInfo *rsinfo, const char *query,
+								int cursor_options, uint64 max_rows,
+								ShardTakeRow take, void *state);
+
 /* in route.c */
 extern int	shard_pinned;		/* GUC shard_fdw.shard */
 extern Oid	shard_last;			/* where this session's last row went */
@@ -418,6 +428,7 @@ extern void shard_set_append_size(PlannerInfo *root, RelOptInfo *rel,
 								  RangeTblEntry *rte, Relids settled);
 extern void shard_check_tid_visible(EState *estate, ResultRelInfo *rri,
 									ItemPointer tid);
+extern void shard_report_serialization_failure(const char *cause);
 extern bool shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
 									   ItemPointer tid,
 									   TupleTableSlot *existing);

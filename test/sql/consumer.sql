@@ -318,6 +318,66 @@ SET LOCAL ROLE shard_user;
 SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::"Job %")), 1::bigint, '... and nothing else');
 RESET ROLE;
 
+-- A row is deleted as it is found, or by a statement where that fires triggers
+-- or where there are not the privileges for the whole table.
+CREATE TABLE job_model (later text, gone int, n int, twice int GENERATED ALWAYS AS (n * 2) STORED, doc text);
+ALTER TABLE job_model DROP gone;
+CREATE FOREIGN TABLE job (n int, gone int, doc text, twice int GENERATED ALWAYS AS (n * 2) STORED) SERVER shards OPTIONS (shards '1');
+ALTER FOREIGN TABLE job DROP gone;
+ALTER TABLE job_model INHERIT job;
+CREATE TABLE job_log (what text);
+CREATE FUNCTION log_job() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO job_log VALUES (concat_ws(' ', TG_RELID::regclass, TG_WHEN, CASE TG_LEVEL WHEN 'ROW' THEN OLD.n END));
+  RETURN CASE TG_LEVEL WHEN 'ROW' THEN CASE WHEN OLD.n <> 3 THEN OLD END END;
+END $$;
+CREATE FUNCTION taken(shard regclass) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  result text;
+BEGIN
+  DELETE FROM job_log;
+  EXECUTE format('TRUNCATE job; INSERT INTO %s (n, doc) SELECT g, (SELECT string_agg(md5(g || '' '' || h), '''') FROM generate_series(1, 300) h) FROM generate_series(5, 1, -1) g', shard);
+  PERFORM FROM job WHERE n = 2 FOR UPDATE;
+  SELECT string_agg(concat_ws(' ', n, twice, length(doc), substr(doc, 1, 32) = md5(n || ' 1')), ', ') INTO result
+    FROM shard_fdw.dequeue(NULL::job, 4, 'n', shard);
+  RETURN result || '; left: ' || (SELECT string_agg(n::text, ' ' ORDER BY n) FROM job)
+    || coalesce('; ' || (SELECT string_agg(what, ', ' ORDER BY what) FROM job_log), '');
+END $$;
+SELECT is(taken(shard), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5', 'rows of ' || shard || ' in order, with toasted values, locked by oneself or not')
+  FROM unnest('{job_0,job_model}'::regclass[]) shard;
+CREATE TRIGGER row_before BEFORE DELETE ON job_model FOR EACH ROW EXECUTE FUNCTION log_job();
+SELECT is(taken('job_model'), '1 2 9600 t, 2 4 9600 t, 4 8 9600 t; left: 3 5; job_model BEFORE 1, job_model BEFORE 2, job_model BEFORE 3, job_model BEFORE 4', 'a trigger of the shard''s can keep a row');
+SELECT is(taken('job_0'), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5', '... of that shard');
+DROP TRIGGER row_before ON job_model;
+CREATE TRIGGER row_after AFTER DELETE ON job_model FOR EACH ROW EXECUTE FUNCTION log_job();
+SELECT is(taken('job_model'), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5; job_model AFTER 1, job_model AFTER 2, job_model AFTER 3, job_model AFTER 4', 'a trigger after it');
+DROP TRIGGER row_after ON job_model;
+CREATE TRIGGER before BEFORE DELETE ON job EXECUTE FUNCTION log_job();
+SELECT is(taken('job_0'), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5; job BEFORE', 'a trigger of the table''s');
+DROP TRIGGER before ON job;
+CREATE TRIGGER after AFTER DELETE ON job EXECUTE FUNCTION log_job();
+SELECT is(taken('job_0'), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5; job AFTER', '... after it');
+DROP TRIGGER after ON job;
+ALTER TABLE job_model ADD UNIQUE (n);
+SELECT taken('job_model');
+CREATE TABLE job_part (n int REFERENCES job_model (n));
+INSERT INTO job_part SELECT n FROM job;
+SELECT is((error_of('SELECT shard_fdw.dequeue(NULL::job, 1, NULL, ''job_model'')')).state, '23503', 'rows that a foreign key refers to');
+INSERT INTO job_0 (n) VALUES (6), (7);
+GRANT SELECT, DELETE, UPDATE (n) ON job TO shard_user;
+SET LOCAL ROLE shard_user;
+SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::job, 1, NULL, 'job_0')), 1::bigint, 'the right to update a column is enough to lock');
+RESET ROLE;
+SET LOCAL client_min_messages = error;
+CREATE PUBLICATION deletions FOR TABLE job_0 WITH (publish = 'delete');
+SELECT is((error_of('SELECT shard_fdw.dequeue(NULL::job, 1, NULL, ''job_0'')')).message, 'cannot delete from table "job_0" because it does not have a replica identity and publishes deletes', 'no replica identity');
+DROP PUBLICATION deletions;
+SET LOCAL client_min_messages = warning;
+SAVEPOINT s;
+SET LOCAL transaction_read_only = on;
+SELECT is((error_of('SELECT shard_fdw.dequeue(NULL::job)')).state, '25006', 'not in a read-only transaction');
+ROLLBACK TO s;
+
 -- The recipe with the bare ctid takes rows of other shards, too.
 CREATE FOREIGN TABLE bare (n int) SERVER shards OPTIONS (shards '3', route 'round_robin');
 INSERT INTO bare SELECT generate_series(1, 30);
