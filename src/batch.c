@@ -322,6 +322,17 @@ write_local(ShardInsert *insert, ShardTarget *target)
 			ExecClearTuple(rows[i]);
 		}
 	}
+
+	/*
+	 * A backend finds the pins of some eight buffers quickly; do not spend
+	 * those on the last pages of shards that are not being written.
+	 */
+	if (bistate != NULL && bistate->current_buf != InvalidBuffer &&
+		list_length(insert->targets) > 1)
+	{
+		ReleaseBuffer(bistate->current_buf);
+		bistate->current_buf = InvalidBuffer;
+	}
 	ResetPerTupleExprContext(estate);
 }
 
