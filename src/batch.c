@@ -194,8 +194,8 @@ add_pending(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 	{
 		/* ExecCopySlotHeapTuple() might make two of it. */
 		slot_getallattrs(row);
-		tuple = heap_form_tuple(RelationGetDescr(target->rri->ri_RelationDesc),
-								row->tts_values, row->tts_isnull);
+		tuple = heap_form_tuple(row->tts_tupleDescriptor, row->tts_values,
+								row->tts_isnull);
 	}
 	MemoryContextSwitchTo(oldcontext);
 
@@ -204,7 +204,7 @@ add_pending(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 	target->pending_bytes += size;
 	insert->buffered_bytes += size;
 	insert->nbuffered++;
-	shard_last = RelationGetRelid(target->rri->ri_RelationDesc);
+	shard_last = target->relid;
 }
 
 /*
@@ -243,7 +243,7 @@ fill_slots(ShardInsert *insert, ShardTarget *target, int done, int n)
 	{
 		/* The slot owns the tuple, or it would be copied once more. */
 		ExecStoreHeapTuple(target->pending[done + i], slots->slots[i], true);
-		slots->slots[i]->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
+		slots->slots[i]->tts_tableOid = target->relid;
 	}
 	return slots->slots;
 }
@@ -386,7 +386,7 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 		}
 		for (int i = 0; i < written; i++)
 		{
-			rows[i]->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
+			rows[i]->tts_tableOid = target->relid;
 			ExecARInsertTriggers(estate, rri, rows[i], NIL, NULL);
 		}
 		for (int i = 0; i < n; i++)

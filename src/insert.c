@@ -92,10 +92,47 @@ shard_sees_rows(Node *node)
 }
 
 /*
+ * Does the query make rows that are all right as they are, with nothing for
+ * core to add or to look at?
+ */
+static bool
+makes_plain_rows(ModifyTable *plan, Oid relid)
+{
+	List	   *columns = outerPlan(plan)->targetlist;
+	Relation	rel;
+	TupleDesc	desc;
+	bool		result;
+	ListCell   *lc;
+
+	if (plan->returningLists != NIL || plan->withCheckOptionLists != NIL ||
+		plan->onConflictAction != ONCONFLICT_NONE)
+		return false;
+
+	rel = table_open(relid, NoLock);
+	desc = RelationGetDescr(rel);
+	result = list_length(columns) == desc->natts;
+	foreach(lc, columns)
+	{
+		TargetEntry *column = lfirst_node(TargetEntry, lc);
+		Form_pg_attribute att;
+
+		if (!result)
+			break;
+		att = TupleDescAttr(desc, foreach_current_index(lc));
+		result = !column->resjunk && !att->attisdropped &&
+			exprType((Node *) column->expr) == att->atttypid &&
+			!(att->attlen == -1 && att->attstorage == TYPSTORAGE_PLAIN);
+	}
+	table_close(rel, NoLock);
+	return result;
+}
+
+/*
  * shardPlanForeignModify
  *		Plan an INSERT.  The private list tells the executor whether rows may
  *		be collected and inserted together, what the target of an ON CONFLICT
- *		clause is, and whether there is an OVERRIDING clause.
+ *		clause is, whether there is an OVERRIDING clause, and whether the rows
+ *		can be taken as they are.
  *
  * Raises what shard_plan_on_conflict() raises.
  */
@@ -103,6 +140,7 @@ List *
 shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 					   Index result_relation, int subplan_index)
 {
+	Oid			relid = planner_rt_fetch(result_relation, root)->relid;
 	bool		may_batch;
 	List	   *conflict_target = NIL;
 	ListCell   *lc;
@@ -111,10 +149,8 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 		return NIL;
 
 	if (plan->onConflictAction != ONCONFLICT_NONE)
-		conflict_target =
-			shard_plan_on_conflict(root->parse->onConflict, result_relation,
-								   planner_rt_fetch(result_relation,
-													root)->relid);
+		conflict_target = shard_plan_on_conflict(root->parse->onConflict,
+												 result_relation, relid);
 
 	/* Subqueries that became subplans are found in the list of their roots. */
 	may_batch = !shard_sees_rows((Node *) root->parse);
@@ -124,8 +160,9 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 			!shard_sees_rows((Node *) lfirst_node(PlannerInfo, lc)->parse);
 	}
 
-	return list_make3(makeBoolean(may_batch), conflict_target,
-					  makeInteger(root->parse->override));
+	return list_make4(makeBoolean(may_batch), conflict_target,
+					  makeInteger(root->parse->override),
+					  makeBoolean(makes_plain_rows(plan, relid)));
 }
 
 /*
@@ -147,6 +184,7 @@ shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	insert->mtstate = mtstate;
 	/* For the whole statement: what it may rely on depends on it. */
 	insert->pinned = shard_pinned;
+	insert->lane = -1;
 	insert->on_conflict = mtstate->ps.plan == NULL ? ONCONFLICT_NONE :
 		((ModifyTable *) mtstate->ps.plan)->onConflictAction;
 	/* As identity columns, "always" leaves COPY its values. */
@@ -163,9 +201,14 @@ shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 static void
 take_lane_at_once(ShardInsert *insert)
 {
-	if (insert->table->commit_order && insert->table->nopen > 0 &&
-		insert->table->route == SHARD_ROUTE_SESSION && insert->pinned < 0)
-		(void) shard_route(insert->table, NULL, -1);
+	ShardTable *table = insert->table;
+
+	if (table->commit_order && table->nopen > 0 &&
+		table->route == SHARD_ROUTE_SESSION && insert->pinned < 0)
+	{
+		insert->lane = shard_route(table, NULL, -1);
+		insert->generation = table->generation;
+	}
 }
 
 /*
@@ -179,36 +222,17 @@ take_lane_at_once(ShardInsert *insert)
 static void
 take_rows_as_they_are(ModifyTableState *mtstate, ResultRelInfo *rri)
 {
-	ModifyTable *plan = (ModifyTable *) mtstate->ps.plan;
-	TupleDesc	desc = RelationGetDescr(rri->ri_RelationDesc);
-	List	   *columns = outerPlan(plan)->targetlist;
-	ListCell   *lc;
-
 	/* A single row without an id is what core's tuple is made for. */
-	if (shard_is_single_row(outerPlan(plan)) &&
+	if (shard_is_single_row(outerPlan(mtstate->ps.plan)) &&
 		((ShardInsert *) rri->ri_FdwState)->table->seq_attno == 0)
 		return;
 
 	if (outerPlanState(mtstate)->ps_ProjInfo == NULL ||
-		rri->ri_TrigDesc != NULL || plan->returningLists != NIL ||
-		plan->withCheckOptionLists != NIL ||
-		plan->onConflictAction != ONCONFLICT_NONE ||
-		list_length(columns) != desc->natts)
+		rri->ri_TrigDesc != NULL)
 		return;
 
-	/* What else there may be, core is to look at. */
-	foreach(lc, columns)
-	{
-		TargetEntry *column = lfirst_node(TargetEntry, lc);
-		Form_pg_attribute att = TupleDescAttr(desc, foreach_current_index(lc));
-
-		if (column->resjunk || att->attisdropped ||
-			exprType((Node *) column->expr) != att->atttypid ||
-			(att->attlen == -1 && att->attstorage == TYPSTORAGE_PLAIN))
-			return;
-	}
-
-	rri->ri_newTupleSlot = ExecInitExtraTupleSlot(mtstate->ps.state, desc,
+	rri->ri_newTupleSlot = ExecInitExtraTupleSlot(mtstate->ps.state,
+												  RelationGetDescr(rri->ri_RelationDesc),
 												  &TTSOpsVirtual);
 	rri->ri_projectNewInfoValid = true;
 }
@@ -232,7 +256,8 @@ shardBeginForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
 	insert->takes_ids |= insert->override == OVERRIDING_SYSTEM_VALUE &&
 		!insert->table->commit_order;
 	insert->cid = mtstate->ps.state->es_output_cid;
-	take_rows_as_they_are(mtstate, rri);
+	if (boolVal(lfourth(fdw_private)))
+		take_rows_as_they_are(mtstate, rri);
 	if (!(eflags & EXEC_FLAG_EXPLAIN_ONLY))
 		take_lane_at_once(insert);
 }
@@ -277,10 +302,15 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 		Oid			shard;
 
 		shard_table_get(table->relid);
-		ordinal = by_id ? shard_route_by_id(table, row) :
-			shard_route(table, row, insert->pinned);
+		if (insert->lane >= 0 && insert->generation == table->generation)
+			ordinal = insert->lane;
+		else
+		{
+			ordinal = by_id ? shard_route_by_id(table, row) :
+				shard_route(table, row, insert->pinned);
+			shard_take_lane(table, ordinal);
+		}
 		shard = table->members[ordinal].relid;
-		shard_take_lane(table, ordinal);
 		LockRelationOid(shard, RowExclusiveLock);
 		if (likely(table->is_valid || seen == SharedInvalidMessageCounter))
 			return ordinal;
@@ -366,6 +396,8 @@ open_target(ShardInsert *insert, int ordinal)
 	target->stride = member->stride;
 	target->slot_number = member->slot;
 	rel = table_open(member->relid, NoLock);
+	target->relid = member->relid;
+	target->is_constrained = RelationGetDescr(rel)->constr != NULL;
 	target->rri = rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(rri, rel, 0, top, estate->es_instrument);
 	if (!is_local)
@@ -475,7 +507,7 @@ find_target(ShardInsert *insert, int ordinal)
 	{
 		ShardTarget *target = lfirst(lc);
 
-		if (RelationGetRelid(target->rri->ri_RelationDesc) == relid)
+		if (target->relid == relid)
 			return target;
 	}
 	return open_target(insert, ordinal);
@@ -577,14 +609,14 @@ shard_target_row(ShardInsert *insert, ShardTarget *target,
 void
 shard_check_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 {
-	ResultRelInfo *rri = target->rri;
-	TupleConstr *constr = RelationGetDescr(rri->ri_RelationDesc)->constr;
+	ResultRelInfo *rri;
 
 	/* Either may refer to tableoid. */
-	row->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
-	if (constr == NULL)
+	row->tts_tableOid = target->relid;
+	if (!target->is_constrained)
 		return;
-	if (constr->has_generated_stored)
+	rri = target->rri;
+	if (RelationGetDescr(rri->ri_RelationDesc)->constr->has_generated_stored)
 		ExecComputeStoredGenerated(rri, insert->estate, row, CMD_INSERT);
 	if (rri->ri_FdwRoutine == NULL)
 		ExecConstraints(rri, row, insert->estate);
@@ -642,7 +674,7 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 		ExecCopySlot(target->slot, row);
 		row = target->slot;
 	}
-	row->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
+	row->tts_tableOid = target->relid;
 
 	if (rri->ri_TrigDesc != NULL &&
 		rri->ri_TrigDesc->trig_insert_before_row &&
@@ -657,7 +689,7 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 													plan_slot);
 		if (row == NULL)
 			return NULL;
-		row->tts_tableOid = RelationGetRelid(rri->ri_RelationDesc);
+		row->tts_tableOid = target->relid;
 	}
 	else if (insert->on_conflict != ONCONFLICT_NONE && rri->ri_NumIndices > 0)
 	{
@@ -686,7 +718,7 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 
 	target->nrows++;
 	if (!target->is_logical)
-		shard_last = RelationGetRelid(rri->ri_RelationDesc);
+		shard_last = target->relid;
 
 	if (row != slot && insert->wants_row)
 	{

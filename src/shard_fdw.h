@@ -163,8 +163,21 @@ typedef struct ShardSlots
 /* A shard that the running statement has opened. */
 typedef struct ShardTarget
 {
-	ResultRelInfo *rri;
+	/* What each row that waits needs comes first, to be close together. */
+	Oid			relid;
+	bool		can_batch;
+	bool		is_constrained; /* it has constraints or generated columns */
 	AttrMap    *map;			/* logical to shard columns; NULL: same */
+
+	/* Rows collected for table_multi_insert(); owned by batch.c. */
+	int			npending;
+	int			max_pending;
+	HeapTuple  *pending;		/* rows to write */
+	uint64	   *linenos;		/* their COPY lines, if known */
+	MemoryContext row_context;	/* holds them; reset after every flush */
+	Size		pending_bytes;	/* memory they take */
+
+	ResultRelInfo *rri;
 	AttrMap    *back_map;		/* shard to logical columns; NULL: same */
 	TupleTableSlot *slot;		/* a row in the shard's layout; if map, or
 								 * once triggers need one */
@@ -185,15 +198,8 @@ typedef struct ShardTarget
 	TupleTableSlot *existing;	/* the row that was there */
 	TupleTableSlot *updated;	/* its new version; if map */
 
-	/* Rows collected for table_multi_insert(); owned by batch.c. */
-	bool		can_batch;
+	/* For writing collected rows; owned by batch.c. */
 	BulkInsertState bistate;
-	int			npending;
-	Size		pending_bytes;	/* memory they take */
-	int			max_pending;
-	HeapTuple  *pending;		/* rows to write */
-	MemoryContext row_context;	/* holds them; reset after every flush */
-	uint64	   *linenos;		/* their COPY lines, if known */
 	ShardSlots	slots;			/* if the insert's own do not serve */
 } ShardTarget;
 
@@ -221,7 +227,9 @@ typedef struct ShardInsert
 	TupleTableSlot *excluded;	/* EXCLUDED, if the shard's layout differs */
 
 	ShardTarget *current;		/* session route: where all rows go */
-	uint64		generation;		/* by_ordinal is right for this one */
+	uint64		generation;		/* lane or by_ordinal is right for this one */
+	int			lane;			/* the shard whose lane the statement has
+								 * taken to begin with, or -1 */
 	ShardTarget **by_ordinal;	/* opened so far; if rows have a say */
 	List	   *targets;		/* of ShardTarget, in order of opening */
 
