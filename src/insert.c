@@ -557,6 +557,9 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 	}
 
 	ordinal = lock_shard(insert, row, false);
+	/* Many statements have one row, which needs no list for the next ones. */
+	if (insert->targets == NIL)
+		return find_target(insert, ordinal);
 	if (insert->generation != table->generation)
 	{
 		insert->generation = table->generation;
