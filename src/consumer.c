@@ -387,6 +387,7 @@ typedef struct Reading
 	Oid			relid;
 	char	   *consumer;
 	const char *id;				/* the column with the ids, quoted */
+	Oid			id_type;
 	const char *at;				/* the one with the times, or NULL */
 	const char *table;			/* qualified and quoted */
 	const char *columns;		/* all of them, in a select list */
@@ -428,6 +429,7 @@ begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
 				 errhint("Use %s.", windows ? "read_batch()" : "read_window()")));
 	id = check_consumable(r->relid);
 	r->id = quote_identifier(id);
+	r->id_type = get_atttype(r->relid, get_attnum(r->relid, id));
 	r->at = NULL;
 	if (windows)
 	{
@@ -524,13 +526,21 @@ move_watermark(Reading *r, Oid lane, const char *watermark,
 							  consumer_condition(r->relid, r->consumer), lane));
 }
 
+typedef struct LastId
+{
+	Oid			type;			/* of the column */
+	int64		value;
+} LastId;
+
 /*
  * Of the rows that are read, remember the last id.
  */
 static bool
 note_id(Datum id, void *state)
 {
-	*(int64 *) state = DatumGetInt64(id);
+	LastId	   *last = state;
+
+	last->value = shard_id_from_datum(id, last->type);
 	return true;
 }
 
@@ -570,7 +580,7 @@ shard_read_batch(PG_FUNCTION_ARGS)
 			psprintf(" AND %s OPERATOR(pg_catalog.<=) " INT64_FORMAT, r.id,
 					 PG_GETARG_INT64(3));
 		char	   *last;
-		int64		watermark = 0;
+		LastId		id = {r.id_type, 0};
 
 		/* Do not keep others from a shard that has nothing to read. */
 		if (SPI_execute(psprintf("SELECT 1 %s AND %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'%s LIMIT 1",
@@ -588,13 +598,13 @@ shard_read_batch(PG_FUNCTION_ARGS)
 		if (last == NULL)
 			continue;
 		if (shard_return_rows((ReturnSetInfo *) fcinfo->resultinfo,
-							  psprintf("SELECT %s, %s::pg_catalog.int8 %s AND %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'%s ORDER BY %s FETCH FIRST %d ROWS WITH TIES",
+							  psprintf("SELECT %s, %s %s AND %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'%s ORDER BY %s FETCH FIRST %d ROWS WITH TIES",
 									   r.columns, r.id, rows, r.id, last, bound,
 									   r.id, max_rows),
 							  CURSOR_OPT_PARALLEL_OK, PG_UINT64_MAX,
-							  note_id, &watermark) == 0)
+							  note_id, &id) == 0)
 			continue;
-		move_watermark(&r, r.lanes[i], psprintf(INT64_FORMAT, watermark), NULL);
+		move_watermark(&r, r.lanes[i], psprintf(INT64_FORMAT, id.value), NULL);
 		break;
 	}
 	SPI_finish();

@@ -183,6 +183,7 @@ shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	insert->estate = mtstate->ps.state;
 	insert->mtstate = mtstate;
 	/* For the whole statement: what it may rely on depends on it. */
+	insert->route = insert->table->route;
 	insert->pinned = shard_pinned;
 	insert->lane = -1;
 	insert->on_conflict = mtstate->ps.plan == NULL ? ONCONFLICT_NONE :
@@ -204,7 +205,7 @@ take_lane_at_once(ShardInsert *insert)
 	ShardTable *table = insert->table;
 
 	if (table->commit_order && table->nopen > 0 &&
-		table->route == SHARD_ROUTE_SESSION && insert->pinned < 0)
+		insert->route == SHARD_ROUTE_SESSION && insert->pinned < 0)
 	{
 		insert->lane = shard_route(table, NULL, -1);
 		insert->generation = table->generation;
@@ -282,13 +283,35 @@ shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
 }
 
 /*
+ * Raise an error if the table has turned to or from route "hash" since the
+ * statement began, which ALTER SERVER can do at any time.  What is not checked
+ * again for each row depends on it.
+ */
+static void
+check_route(const ShardInsert *insert)
+{
+	ShardRoute	route = insert->table->route;
+
+	if (likely(route == insert->route) ||
+		(route != SHARD_ROUTE_HASH && insert->route != SHARD_ROUTE_HASH))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("route of foreign table \"%s\" has changed",
+					RelationGetRelationName(insert->root->ri_RelationDesc)),
+			 errdetail("Its server was given route \"%s\" while a statement inserted by route \"%s\".",
+					   shard_route_name(route), shard_route_name(insert->route)),
+			 errhint("Repeat the statement.")));
+}
+
+/*
  * Lock the shard that a row goes to.  Returns its ordinal.
  *
  * Until the lock is held, others may detach, seal or drop the shard that was
  * chosen.  All that changes a shard in those ways takes an exclusive lock on
  * it and sends an invalidation before letting go.  So if none has arrived
  * since the cache was looked at, the shard is good, and stays so until the
- * end of the transaction.
+ * end of the transaction.  Else it is if it is still open.
  */
 static int
 lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
@@ -302,10 +325,12 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 		Oid			shard;
 
 		shard_table_get(table->relid);
+		check_route(insert);
 		if (insert->lane >= 0 && insert->generation == table->generation)
 			ordinal = insert->lane;
 		else
 		{
+			insert->lane = -1;
 			ordinal = by_id ? shard_route_by_id(table, row) :
 				shard_route(table, row, insert->pinned);
 			shard_take_lane(table, ordinal);
@@ -316,6 +341,7 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 			return ordinal;
 
 		shard_table_get(table->relid);
+		check_route(insert);
 		ordinal = shard_table_find(table, shard);
 		if (ordinal >= 0 && table->members[ordinal].is_open)
 			return ordinal;
@@ -469,7 +495,7 @@ open_target(ShardInsert *insert, int ordinal)
 	 * the route has just seen to the hash, and shard_fill_sequence() to the
 	 * id, and nobody changes the row any more.
 	 */
-	if (has_place && table->route == SHARD_ROUTE_HASH && insert->pinned < 0)
+	if (has_place && insert->route == SHARD_ROUTE_HASH && insert->pinned < 0)
 		nchecked++;
 	if (target->stride > 0 && table->seq_always && !insert->takes_ids &&
 		insert->on_conflict != ONCONFLICT_UPDATE)
@@ -530,7 +556,7 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 	/* A row that brings its id has to go where such ids are. */
 	if (unlikely(table->seq_always) && insert->takes_ids &&
 		insert->override != OVERRIDING_USER_VALUE &&
-		table->route != SHARD_ROUTE_HASH && insert->pinned < 0 &&
+		insert->route != SHARD_ROUTE_HASH && insert->pinned < 0 &&
 		!slot_attisnull(row, table->seq_attno))
 		return find_target(insert, lock_shard(insert, row, true));
 
@@ -538,7 +564,7 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 	if (likely(insert->current != NULL))
 		return insert->current;
 
-	if (table->route == SHARD_ROUTE_SESSION || insert->pinned >= 0)
+	if (insert->route == SHARD_ROUTE_SESSION || insert->pinned >= 0)
 	{
 		insert->current = find_target(insert,
 									  lock_shard(insert, row, false));
@@ -552,7 +578,7 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 		if (likely(insert->by_ordinal[ordinal] != NULL))
 			return insert->by_ordinal[ordinal];
 		/* Not open yet: give the turn back, lock_shard() takes it again. */
-		if (table->route == SHARD_ROUTE_ROUND_ROBIN)
+		if (insert->route == SHARD_ROUTE_ROUND_ROBIN)
 			table->next--;
 	}
 

@@ -216,7 +216,8 @@ typedef struct ShardInsert
 	bool		may_batch;		/* no volatile expression could see the table */
 	bool		wants_row;		/* caller looks at the row after the insert */
 	bool		has_after_trigger;	/* AFTER ROW, on the logical table */
-	int			pinned;			/* shard_fdw.shard as the statement began */
+	ShardRoute	route;			/* the table's as the statement began */
+	int			pinned;			/* shard_fdw.shard, likewise */
 	OverridingKind override;
 	bool		takes_ids;		/* the sequence column may have a value */
 

@@ -318,6 +318,21 @@ SET LOCAL ROLE shard_user;
 SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::"Job %")), 1::bigint, '... and nothing else');
 RESET ROLE;
 
+-- Ids of each type.
+CREATE FUNCTION batches_of(type text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  result text[];
+BEGIN
+  EXECUTE format('CREATE FOREIGN TABLE typed_%1$s (id %1$s OPTIONS (sequence %2$L), v int) SERVER shards OPTIONS (shards %3$L, max_shards %3$L, commit_order %4$L)', type, 'always', '1', 'true');
+  EXECUTE format('INSERT INTO typed_%s (v) SELECT generate_series(11, 15)', type);
+  PERFORM shard_fdw.register_consumer(('typed_' || type)::regclass, 'c', 'id');
+  FOR i IN 1 .. 3 LOOP
+    EXECUTE format('SELECT $1 || string_agg(concat_ws('' '', id, v), '', '') FROM shard_fdw.read_batch(NULL::typed_%s, ''c'', 2)', type) INTO result USING result;
+  END LOOP;
+  RETURN array_to_string(result, '; ') || (SELECT '; read up to ' || watermark FROM shard_fdw.consumers WHERE logical = ('typed_' || type)::regclass);
+END $$;
+SELECT is(batches_of(type), '1 11, 2 12; 3 13, 4 14; 5 15; read up to 5', 'batches with ids of type ' || type) FROM unnest('{smallint,int,bigint}'::text[]) type;
+
 -- A row is deleted as it is found, or by a statement where that fires triggers
 -- or where there are not the privileges for the whole table.
 CREATE TABLE job_model (later text, gone int, n int, twice int GENERATED ALWAYS AS (n * 2) STORED, doc text);
