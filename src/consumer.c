@@ -15,9 +15,9 @@
  * with an earlier time have greater ids: it gets them with the next window.
  *
  * Rows are read through the logical table, with the caller's privileges; a
- * condition on tableoid gets the query to one shard.  What
- * consumers there are and their watermarks are in tables of the extension's,
- * which are written as their owner.
+ * condition on tableoid gets the query to one shard.  What consumers there
+ * are and their watermarks are in tables of the extension's, which are
+ * written as their owner.
  *
  *-------------------------------------------------------------------------
  */
