@@ -48,6 +48,39 @@
 #define MAX_BYTES_AT_FIRST			(64 * 1024)
 #define FLUSHES_AT_FIRST			32
 
+/* Slots for rows that are being written. */
+typedef struct ShardSlots
+{
+	int			nslots;
+	TupleTableSlot **slots;
+} ShardSlots;
+
+/* Rows collected for table_multi_insert() into one shard. */
+typedef struct ShardBuffer
+{
+	int			nrows;
+	int			max_rows;
+	HeapTuple  *rows;
+	uint64	   *linenos;		/* their COPY lines, if known */
+	MemoryContext row_context;	/* holds them; reset after every flush */
+	Size		bytes;			/* memory they take */
+	BulkInsertState bistate;
+	ShardSlots	slots;			/* if the batch's own do not serve */
+} ShardBuffer;
+
+/* All that a statement has collected. */
+typedef struct ShardBatch
+{
+	CopyFromState copy;			/* the COPY whose rows we collect */
+	int			nrows;			/* in all buffers together */
+	int			nflushes;
+	Size		bytes;
+	bool		is_registered;	/* in the executor's list of pending inserts */
+	MemoryContext context;		/* reset after every flush */
+	ShardSlots	slots;			/* for shards that are like the logical table */
+	BufferAccessStrategy ring;	/* what COPY writes through */
+} ShardBatch;
+
 /* What a row that waits takes besides its tuple, about. */
 #define ROW_OVERHEAD	(sizeof(HeapTuple) + sizeof(uint64) + 3 * sizeof(void *))
 
@@ -65,9 +98,9 @@ shard_is_single_row(Plan *plan)
 }
 
 static bool
-is_short(ShardInsert *insert)
+is_short(ShardBatch *batch)
 {
-	return insert->nflushes < FLUSHES_AT_FIRST;
+	return batch->nflushes < FLUSHES_AT_FIRST;
 }
 
 /*
@@ -124,25 +157,25 @@ shardGetForeignModifyBatchSize(ResultRelInfo *rri)
  * Make room for one more row that waits to be written to the shard.
  */
 static void
-enlarge_pending(ShardInsert *insert, ShardTarget *target)
+enlarge_buffer(ShardInsert *insert, ShardBuffer *buffer)
 {
-	int			max = Max(target->max_pending * 2, 64);
+	int			max = Max(buffer->max_rows * 2, 64);
 
-	if (target->max_pending == 0)
+	if (buffer->max_rows == 0)
 	{
 		MemoryContext query_context = insert->estate->es_query_cxt;
 
-		target->pending = MemoryContextAlloc(query_context,
-											 sizeof(HeapTuple) * max);
-		target->linenos = MemoryContextAlloc(query_context,
+		buffer->rows = MemoryContextAlloc(query_context,
+										  sizeof(HeapTuple) * max);
+		buffer->linenos = MemoryContextAlloc(query_context,
 											 sizeof(uint64) * max);
 	}
 	else
 	{
-		target->pending = repalloc(target->pending, sizeof(HeapTuple) * max);
-		target->linenos = repalloc(target->linenos, sizeof(uint64) * max);
+		buffer->rows = repalloc(buffer->rows, sizeof(HeapTuple) * max);
+		buffer->linenos = repalloc(buffer->linenos, sizeof(uint64) * max);
 	}
-	target->max_pending = max;
+	buffer->max_rows = max;
 }
 
 /*
@@ -152,42 +185,48 @@ enlarge_pending(ShardInsert *insert, ShardTarget *target)
  * next when they are written; by then it has been busy with other things.
  */
 static MemoryContext
-row_context(ShardInsert *insert, ShardTarget *target)
+row_context(ShardInsert *insert, ShardBuffer *buffer)
 {
 	Size		size = ALLOCSET_DEFAULT_INITSIZE;
 
-	if (target->row_context != NULL)
-		return target->row_context;
+	if (buffer->row_context != NULL)
+		return buffer->row_context;
 
 	/*
 	 * Long statements keep what they have filled once.  The number of shards
 	 * may have become 0 since the row was routed.
 	 */
-	if (!is_short(insert))
+	if (!is_short(insert->batch))
 		size = Max(size, insert->current != NULL ? MAX_SHARD_BYTES :
 				   Min(MAX_SHARD_BYTES,
 					   MAXALIGN(MAX_BYTES / Max(insert->table->nopen, 1))));
-	target->row_context =
+	buffer->row_context =
 		GenerationContextCreate(insert->estate->es_query_cxt,
 								"shard_fdw rows", size, size,
 								ALLOCSET_DEFAULT_MAXSIZE);
-	return target->row_context;
+	return buffer->row_context;
 }
 
 /*
  * Let a copy of "row", in the shard's layout and checked, wait to be written.
  */
 static void
-add_pending(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
+add_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 {
+	ShardBatch *batch = insert->batch;
+	ShardBuffer *buffer = target->buffer;
 	MemoryContext oldcontext;
 	HeapTuple	tuple;
 	Size		size;
 
-	if (target->npending == target->max_pending)
-		enlarge_pending(insert, target);
+	if (unlikely(buffer == NULL))
+		target->buffer = buffer =
+			MemoryContextAllocZero(insert->estate->es_query_cxt,
+								   sizeof(ShardBuffer));
+	if (buffer->nrows == buffer->max_rows)
+		enlarge_buffer(insert, buffer);
 
-	oldcontext = MemoryContextSwitchTo(row_context(insert, target));
+	oldcontext = MemoryContextSwitchTo(row_context(insert, buffer));
 	if (TTS_IS_HEAPTUPLE(row) && ((HeapTupleTableSlot *) row)->tuple != NULL)
 		tuple = heap_copytuple(((HeapTupleTableSlot *) row)->tuple);
 	else
@@ -199,11 +238,20 @@ add_pending(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 	}
 	MemoryContextSwitchTo(oldcontext);
 
-	target->pending[target->npending++] = tuple;
+	/*
+	 * Since its releases of November 2026, core takes a new tuple for a
+	 * composite value, and ExecStoreHeapTuple() would look up its type to
+	 * compare versions.  A value has its version where a row has its place.
+	 */
+	ItemPointerSetInvalid(&tuple->t_data->t_ctid);
+
+	if (batch->copy != NULL)
+		buffer->linenos[buffer->nrows] = batch->copy->cur_lineno;
+	buffer->rows[buffer->nrows++] = tuple;
 	size = HEAPTUPLESIZE + tuple->t_len + ROW_OVERHEAD;
-	target->pending_bytes += size;
-	insert->buffered_bytes += size;
-	insert->nbuffered++;
+	buffer->bytes += size;
+	batch->bytes += size;
+	batch->nrows++;
 	shard_last = target->relid;
 }
 
@@ -219,7 +267,7 @@ fill_slots(ShardInsert *insert, ShardTarget *target, int done, int n)
 {
 	ResultRelInfo *rri = target->rri;
 	ShardSlots *slots = target->map == NULL && rri->ri_TrigDesc == NULL ?
-		&insert->slots : &target->slots;
+		&insert->batch->slots : &target->buffer->slots;
 
 	if (slots->nslots < n)
 	{
@@ -242,7 +290,7 @@ fill_slots(ShardInsert *insert, ShardTarget *target, int done, int n)
 	for (int i = 0; i < n; i++)
 	{
 		/* The slot owns the tuple, or it would be copied once more. */
-		ExecStoreHeapTuple(target->pending[done + i], slots->slots[i], true);
+		ExecStoreHeapTuple(target->buffer->rows[done + i], slots->slots[i], true);
 		slots->slots[i]->tts_tableOid = target->relid;
 	}
 	return slots->slots;
@@ -265,22 +313,24 @@ insert_options(Relation rel)
  * everything else out of memory.  INSERT does not, as in core.
  */
 static BulkInsertState
-bulk_insert_state(ShardInsert *insert, ShardTarget *target)
+bulk_insert_state(ShardInsert *insert, ShardBuffer *buffer)
 {
-	if (insert->is_copy && target->bistate == NULL)
+	ShardBatch *batch = insert->batch;
+
+	if (insert->is_copy && buffer->bistate == NULL)
 	{
 		MemoryContext oldcontext;
 
 		oldcontext = MemoryContextSwitchTo(insert->estate->es_query_cxt);
-		target->bistate = GetBulkInsertState();
+		buffer->bistate = GetBulkInsertState();
 		/* One ring for all shards, or it would not be small. */
-		FreeAccessStrategy(target->bistate->strategy);
-		if (insert->ring == NULL)
-			insert->ring = GetAccessStrategy(BAS_BULKWRITE);
-		target->bistate->strategy = insert->ring;
+		FreeAccessStrategy(buffer->bistate->strategy);
+		if (batch->ring == NULL)
+			batch->ring = GetAccessStrategy(BAS_BULKWRITE);
+		buffer->bistate->strategy = batch->ring;
 		MemoryContextSwitchTo(oldcontext);
 	}
-	return target->bistate;
+	return buffer->bistate;
 }
 
 static void
@@ -289,20 +339,21 @@ write_local(ShardInsert *insert, ShardTarget *target)
 	EState	   *estate = insert->estate;
 	ResultRelInfo *rri = target->rri;
 	Relation	rel = rri->ri_RelationDesc;
-	CopyFromState copy = insert->copy;
-	BulkInsertState bistate = bulk_insert_state(insert, target);
+	ShardBuffer *buffer = target->buffer;
+	CopyFromState copy = insert->batch->copy;
+	BulkInsertState bistate = bulk_insert_state(insert, buffer);
 	bool		has_after_row = rri->ri_TrigDesc != NULL &&
 		rri->ri_TrigDesc->trig_insert_after_row;
 	int			n;
 
-	for (int done = 0; done < target->npending; done += n)
+	for (int done = 0; done < buffer->nrows; done += n)
 	{
 		TupleTableSlot **rows;
 		MemoryContext oldcontext;
 
-		n = Min(target->npending - done, MAX_SLOTS);
+		n = Min(buffer->nrows - done, MAX_SLOTS);
 		rows = fill_slots(insert, target, done, n);
-		oldcontext = MemoryContextSwitchTo(insert->batch_context);
+		oldcontext = MemoryContextSwitchTo(insert->batch->context);
 		table_multi_insert(rel, rows, n, insert->cid, insert_options(rel),
 						   bistate);
 		MemoryContextSwitchTo(oldcontext);
@@ -312,7 +363,7 @@ write_local(ShardInsert *insert, ShardTarget *target)
 			List	   *recheck = NIL;
 
 			if (copy != NULL)
-				copy->cur_lineno = target->linenos[done + i];
+				copy->cur_lineno = buffer->linenos[done + i];
 			if (rri->ri_NumIndices > 0)
 				recheck = shard_insert_index_tuples(rri, rows[i], estate, NULL,
 													NIL);
@@ -351,28 +402,30 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 {
 	EState	   *estate = insert->estate;
 	ResultRelInfo *rri = target->rri;
+	ShardBuffer *buffer = target->buffer;
+	CopyFromState copy = insert->batch->copy;
 	ErrorContextCallback *copy_callback = error_context_stack;
 	ErrorContextCallback callback;
 
 	/* Takes the place of the COPY's own. */
-	if (insert->copy != NULL && rri->ri_BatchSize > 1)
+	if (copy != NULL && rri->ri_BatchSize > 1)
 	{
 		callback.callback = name_no_line;
-		callback.arg = insert->copy;
+		callback.arg = copy;
 		callback.previous = copy_callback->previous;
 		error_context_stack = &callback;
 	}
 
-	for (int done = 0; done < target->npending; done += rri->ri_BatchSize)
+	for (int done = 0; done < buffer->nrows; done += rri->ri_BatchSize)
 	{
-		int			n = Min(rri->ri_BatchSize, target->npending - done);
+		int			n = Min(rri->ri_BatchSize, buffer->nrows - done);
 		int			written = n;
 		TupleTableSlot **slots = fill_slots(insert, target, done, n);
 		TupleTableSlot **rows = slots;
 		TupleTableSlot *row;
 
-		if (insert->copy != NULL)
-			insert->copy->cur_lineno = target->linenos[done];
+		if (copy != NULL)
+			copy->cur_lineno = buffer->linenos[done];
 		if (rri->ri_BatchSize > 1)
 			rows = rri->ri_FdwRoutine->ExecForeignBatchInsert(estate, rri,
 															  rows, NULL,
@@ -402,7 +455,8 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 void
 shard_batch_flush(ShardInsert *insert)
 {
-	CopyFromState copy = insert->copy;
+	ShardBatch *batch = insert->batch;
+	CopyFromState copy = batch->copy;
 	bool		line_buf_valid = false;
 	uint64		lineno = 0;
 	ListCell   *lc;
@@ -421,17 +475,18 @@ shard_batch_flush(ShardInsert *insert)
 	foreach(lc, insert->targets)
 	{
 		ShardTarget *target = lfirst(lc);
+		ShardBuffer *buffer = target->buffer;
 
-		if (target->npending == 0)
+		if (buffer == NULL || buffer->nrows == 0)
 			continue;
 		if (target->rri->ri_FdwRoutine != NULL)
 			write_foreign(insert, target);
 		else
 			write_local(insert, target);
-		target->nrows += target->npending;
-		target->npending = 0;
-		target->pending_bytes = 0;
-		MemoryContextReset(target->row_context);
+		target->nrows += buffer->nrows;
+		buffer->nrows = 0;
+		buffer->bytes = 0;
+		MemoryContextReset(buffer->row_context);
 	}
 
 	if (copy != NULL)
@@ -439,21 +494,22 @@ shard_batch_flush(ShardInsert *insert)
 		copy->line_buf_valid = line_buf_valid;
 		copy->cur_lineno = lineno;
 	}
-	if (++insert->nflushes == FLUSHES_AT_FIRST)
+	if (++batch->nflushes == FLUSHES_AT_FIRST)
 	{
 		/* It gets another size. */
 		foreach(lc, insert->targets)
 		{
-			ShardTarget *target = lfirst(lc);
+			ShardBuffer *buffer = ((ShardTarget *) lfirst(lc))->buffer;
 
-			if (target->row_context != NULL)
-				MemoryContextDelete(target->row_context);
-			target->row_context = NULL;
+			if (buffer == NULL || buffer->row_context == NULL)
+				continue;
+			MemoryContextDelete(buffer->row_context);
+			buffer->row_context = NULL;
 		}
 	}
-	insert->nbuffered = 0;
-	insert->buffered_bytes = 0;
-	MemoryContextReset(insert->batch_context);
+	batch->nrows = 0;
+	batch->bytes = 0;
+	MemoryContextReset(batch->context);
 }
 
 /*
@@ -465,11 +521,11 @@ shard_copy_end(ShardInsert *insert)
 {
 	ErrorContextCallback callback;
 
-	if (insert->nbuffered == 0)
+	if (insert->batch == NULL || insert->batch->nrows == 0)
 		return;
 	/* Core has removed its own after the last line. */
 	callback.callback = CopyFromErrorCallback;
-	callback.arg = insert->copy;
+	callback.arg = insert->batch->copy;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 	shard_batch_flush(insert);
@@ -507,7 +563,7 @@ copy_may_collect(ShardInsert *insert)
 		copy->volatile_defexprs ||
 		contain_volatile_functions(copy->whereClause))
 		return false;
-	insert->copy = copy;
+	insert->batch->copy = copy;
 	return true;
 }
 
@@ -517,15 +573,19 @@ copy_may_collect(ShardInsert *insert)
 static void
 init_collecting(ShardInsert *insert)
 {
+	MemoryContext query_context = insert->estate->es_query_cxt;
+
 	insert->is_init = true;
 	insert->collects = shard_batch_size(insert) > 1;
+	/* COPY may hand over batches that we have not collected. */
+	if (!insert->collects && !insert->is_copy)
+		return;
+	insert->batch = MemoryContextAllocZero(query_context, sizeof(ShardBatch));
+	insert->batch->context =
+		AllocSetContextCreate(query_context, "shard_fdw batch",
+							  ALLOCSET_DEFAULT_SIZES);
 	if (insert->is_copy && !copy_may_collect(insert))
 		insert->collects = false;
-	/* COPY may hand over batches that we have not collected. */
-	if (insert->collects || insert->is_copy)
-		insert->batch_context =
-			AllocSetContextCreate(insert->estate->es_query_cxt,
-								  "shard_fdw batch", ALLOCSET_DEFAULT_SIZES);
 }
 
 /*
@@ -543,7 +603,7 @@ register_pending(ShardInsert *insert)
 	estate->es_insert_pending_modifytables =
 		lappend(estate->es_insert_pending_modifytables, insert->mtstate);
 	MemoryContextSwitchTo(oldcontext);
-	insert->is_registered = true;
+	insert->batch->is_registered = true;
 }
 
 /*
@@ -558,15 +618,17 @@ bool
 shard_collect_row(ShardInsert *insert, ShardTarget *target,
 				  TupleTableSlot *slot)
 {
+	ShardBatch *batch;
 	TupleTableSlot *row;
 
 	if (unlikely(!insert->is_init))
 		init_collecting(insert);
 	if (!insert->collects)
 		return false;
+	batch = insert->batch;
 	if (!target->can_batch)
 	{
-		if (insert->nbuffered > 0)
+		if (batch->nrows > 0)
 		{
 			/* COPY has the row in memory that writing the others resets. */
 			ExecMaterializeSlot(slot);
@@ -577,18 +639,15 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 
 	row = shard_target_row(insert, target, slot, target->slot);
 	shard_check_row(insert, target, row);
-	add_pending(insert, target, row);
-	if (insert->copy != NULL)
-		target->linenos[target->npending - 1] = insert->copy->cur_lineno;
-	else if (!insert->is_registered)
+	add_row(insert, target, row);
+	if (batch->copy == NULL && !batch->is_registered)
 		register_pending(insert);
 
-	if (target->npending >= insert->table->batch_size ||
+	if (target->buffer->nrows >= insert->table->batch_size ||
 		(target->rri->ri_FdwRoutine == NULL &&
-		 target->pending_bytes >= (is_short(insert) ? MAX_SHARD_BYTES_AT_FIRST :
+		 target->buffer->bytes >= (is_short(batch) ? MAX_SHARD_BYTES_AT_FIRST :
 								   MAX_SHARD_BYTES)) ||
-		insert->buffered_bytes >= (is_short(insert) ? MAX_BYTES_AT_FIRST :
-								   MAX_BYTES))
+		batch->bytes >= (is_short(batch) ? MAX_BYTES_AT_FIRST : MAX_BYTES))
 		shard_batch_flush(insert);
 	return true;
 }
@@ -633,13 +692,13 @@ shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
 		}
 		row = shard_target_row(insert, target, slots[i], target->slot);
 		shard_check_row(insert, target, row);
-		add_pending(insert, target, row);
+		add_row(insert, target, row);
 		ResetPerTupleExprContext(estate);
 		ninserted++;
 	}
 	shard_batch_flush(insert);
 	/* The executor has emptied its list. */
-	insert->is_registered = false;
+	insert->batch->is_registered = false;
 
 	MemoryContextSwitchTo(oldcontext);
 	*nslots = ninserted;
@@ -653,13 +712,16 @@ shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
 void
 shard_batch_end(ShardInsert *insert, ShardTarget *target)
 {
-	Assert(target->npending == 0);
-	if (target->bistate != NULL)
+	ShardBuffer *buffer = target->buffer;
+
+	if (buffer == NULL)
+		return;
+	Assert(buffer->nrows == 0);
+	if (buffer->bistate != NULL)
 	{
-		target->bistate->strategy = NULL;	/* it has other users */
-		FreeBulkInsertState(target->bistate);
+		buffer->bistate->strategy = NULL;	/* it has other users */
+		FreeBulkInsertState(buffer->bistate);
 	}
-	if (target->max_pending > 0)
-		table_finish_bulk_insert(target->rri->ri_RelationDesc,
-								 insert_options(target->rri->ri_RelationDesc));
+	table_finish_bulk_insert(target->rri->ri_RelationDesc,
+							 insert_options(target->rri->ri_RelationDesc));
 }

@@ -30,6 +30,7 @@
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
 #include "parser/parsetree.h"
+#include "port/pg_bitutils.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
 #include "storage/sinval.h"
@@ -388,6 +389,40 @@ init_defaults(ShardTarget *target, Relation shard)
 }
 
 /*
+ * Note what shard_check_row() has to do.
+ *
+ * To look for nulls itself is for the sake of rows that go to many shards in
+ * turn: ExecConstraints() reads all of the shard's tuple descriptor to find out
+ * where there must be none.
+ */
+static void
+note_constraints(ShardTarget *target)
+{
+	ResultRelInfo *rri = target->rri;
+	TupleDesc	desc = RelationGetDescr(rri->ri_RelationDesc);
+
+	if (desc->constr == NULL)
+		return;
+	target->is_computed = desc->constr->has_generated_stored;
+	/* Another server sees to its own. */
+	if (rri->ri_FdwRoutine != NULL)
+		return;
+	target->is_checked = desc->constr->num_check > 0 &&
+		rri->shard_check_exprs == NULL;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attnotnull)
+			continue;
+		if (i < 64 && att->attgenerated == '\0')
+			target->not_null |= UINT64CONST(1) << i;
+		else
+			target->is_checked = true;
+	}
+}
+
+/*
  * Open a shard that lock_shard() has locked.
  */
 static ShardTarget *
@@ -423,7 +458,6 @@ open_target(ShardInsert *insert, int ordinal)
 	target->slot_number = member->slot;
 	rel = table_open(member->relid, NoLock);
 	target->relid = member->relid;
-	target->is_constrained = RelationGetDescr(rel)->constr != NULL;
 	target->rri = rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(rri, rel, 0, top, estate->es_instrument);
 	if (!is_local)
@@ -506,6 +540,7 @@ open_target(ShardInsert *insert, int ordinal)
 		  (rri->ri_TrigDesc->trig_insert_before_row ||
 		   rri->ri_TrigDesc->trig_update_before_row)))
 		rri->shard_check_exprs = palloc0(sizeof(ExprState *) * nchecked);
+	note_constraints(target);
 
 	target->is_logical = shard_is_our_routine(rri->ri_FdwRoutine);
 
@@ -630,6 +665,20 @@ shard_target_row(ShardInsert *insert, ShardTarget *target,
 }
 
 /*
+ * Is any of the columns whose bits are set null?
+ */
+static bool
+has_null(TupleTableSlot *row, uint64 columns)
+{
+	for (; columns != 0; columns &= columns - 1)
+	{
+		if (slot_attisnull(row, pg_rightmost_one_pos64(columns) + 1))
+			return true;
+	}
+	return false;
+}
+
+/*
  * shard_check_row
  *		Compute the shard's generated columns and check its constraints.
  *
@@ -638,17 +687,13 @@ shard_target_row(ShardInsert *insert, ShardTarget *target,
 void
 shard_check_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 {
-	ResultRelInfo *rri;
-
 	/* Either may refer to tableoid. */
 	row->tts_tableOid = target->relid;
-	if (!target->is_constrained)
-		return;
-	rri = target->rri;
-	if (RelationGetDescr(rri->ri_RelationDesc)->constr->has_generated_stored)
-		ExecComputeStoredGenerated(rri, insert->estate, row, CMD_INSERT);
-	if (rri->ri_FdwRoutine == NULL)
-		ExecConstraints(rri, row, insert->estate);
+	if (target->is_computed)
+		ExecComputeStoredGenerated(target->rri, insert->estate, row,
+								   CMD_INSERT);
+	if (target->is_checked || has_null(row, target->not_null))
+		ExecConstraints(target->rri, row, insert->estate);
 }
 
 /*

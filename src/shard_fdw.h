@@ -153,59 +153,45 @@ typedef struct ShardConflict
 	List	  **arbiters;		/* by ordinal; NIL: not found out yet */
 } ShardConflict;
 
-/* Slots for rows that are being written. */
-typedef struct ShardSlots
-{
-	int			nslots;
-	TupleTableSlot **slots;
-} ShardSlots;
-
 /* A shard that the running statement has opened. */
 typedef struct ShardTarget
 {
 	/* What each row that waits needs comes first, to be close together. */
 	Oid			relid;
 	bool		can_batch;
-	bool		is_constrained; /* it has constraints or generated columns */
+	bool		is_computed;	/* it has stored generated columns */
+	bool		is_checked;		/* it has constraints besides "not_null" */
+	bool		sees_rows;		/* a default may look at other rows */
+	uint64		not_null;		/* bits of columns that are NOT NULL */
 	AttrMap    *map;			/* logical to shard columns; NULL: same */
-
-	/* Rows collected for table_multi_insert(); owned by batch.c. */
-	int			npending;
-	int			max_pending;
-	HeapTuple  *pending;		/* rows to write */
-	uint64	   *linenos;		/* their COPY lines, if known */
-	MemoryContext row_context;	/* holds them; reset after every flush */
-	Size		pending_bytes;	/* memory they take */
-
+	struct ShardBuffer *buffer; /* rows that wait; owned by batch.c */
 	ResultRelInfo *rri;
+
 	AttrMap    *back_map;		/* shard to logical columns; NULL: same */
 	TupleTableSlot *slot;		/* a row in the shard's layout; if map, or
 								 * once triggers need one */
-	int			ndefaults;		/* shard-only columns that have a default: */
-	AttrNumber *default_attnos;
+	AttrNumber *default_attnos; /* shard-only columns that have a default: */
 	ExprState **default_exprs;
-	uint64		nrows;			/* rows written by this statement */
-
-	bool		sees_rows;		/* a default may look at other rows */
-	bool		is_logical;		/* the shard is a logical table itself */
-	Oid			sequence;		/* of the shard, or InvalidOid */
-	bool		owns_sequence;	/* nobody else draws from it */
+	int			ndefaults;
 	int			stride;			/* which ids the shard holds; 0: unknown */
 	int			slot_number;
+	Oid			sequence;		/* of the shard, or InvalidOid */
+	bool		owns_sequence;	/* nobody else draws from it */
+	bool		is_logical;		/* the shard is a logical table itself */
+	uint64		nrows;			/* rows written by this statement */
 
 	/* ON CONFLICT; owned by conflict.c. */
 	List	   *arbiters;		/* indexes that detect a conflict; NIL: all */
 	TupleTableSlot *existing;	/* the row that was there */
 	TupleTableSlot *updated;	/* its new version; if map */
-
-	/* For writing collected rows; owned by batch.c. */
-	BulkInsertState bistate;
-	ShardSlots	slots;			/* if the insert's own do not serve */
 } ShardTarget;
 
-struct CopyFromStateData;
-
-/* One INSERT or COPY into a logical table, while it runs. */
+/*
+ * One INSERT or COPY into a logical table, while it runs.
+ *
+ * This and a ShardTarget are kept below 128 bytes: a statement of one row whose
+ * memory does not fit into the executor's first block pays for another one.
+ */
 typedef struct ShardInsert
 {
 	ShardTable *table;
@@ -216,36 +202,29 @@ typedef struct ShardInsert
 	bool		may_batch;		/* no volatile expression could see the table */
 	bool		wants_row;		/* caller looks at the row after the insert */
 	bool		has_after_trigger;	/* AFTER ROW, on the logical table */
+	bool		takes_ids;		/* the sequence column may have a value */
 	ShardRoute	route;			/* the table's as the statement began */
 	int			pinned;			/* shard_fdw.shard, likewise */
 	OverridingKind override;
-	bool		takes_ids;		/* the sequence column may have a value */
 
 	/* ON CONFLICT; owned by conflict.c. */
 	OnConflictAction on_conflict;
 	List	   *conflict_target;	/* see shard_plan_on_conflict() */
-	bool		sets_key;		/* DO UPDATE assigns to a column of the key */
 	TupleTableSlot *excluded;	/* EXCLUDED, if the shard's layout differs */
-
-	ShardTarget *current;		/* session route: where all rows go */
-	uint64		generation;		/* lane or by_ordinal is right for this one */
-	int			lane;			/* the shard whose lane the statement has
-								 * taken to begin with, or -1 */
-	ShardTarget **by_ordinal;	/* opened so far; if rows have a say */
-	List	   *targets;		/* of ShardTarget, in order of opening */
+	bool		sets_key;		/* DO UPDATE assigns to a column of the key */
 
 	/* Batches; owned by batch.c. */
 	bool		is_copy;		/* called by COPY */
 	bool		is_init;		/* what follows is set */
 	bool		collects;		/* let rows wait to be written with others */
-	bool		is_registered;	/* in the executor's list of pending inserts */
-	MemoryContext batch_context;	/* reset after every flush */
-	ShardSlots	slots;			/* for shards that are like the logical table */
-	struct CopyFromStateData *copy; /* the COPY whose rows we collect */
-	int			nbuffered;		/* rows collected, all shards together */
-	Size		buffered_bytes;
-	int			nflushes;
-	BufferAccessStrategy ring;	/* what COPY writes through */
+	int			lane;			/* the shard whose lane the statement has
+								 * taken to begin with, or -1 */
+	struct ShardBatch *batch;	/* NULL: no batches */
+
+	ShardTarget *current;		/* session route: where all rows go */
+	uint64		generation;		/* lane or by_ordinal is right for this one */
+	ShardTarget **by_ordinal;	/* opened so far; if rows have a say */
+	List	   *targets;		/* of ShardTarget, in order of opening */
 } ShardInsert;
 
 /* in shard_fdw.c */

@@ -208,6 +208,24 @@ SELECT throws_ok('INSERT INTO log SELECT g FROM generate_series(1, 20) g',
 TRUNCATE log;
 ALTER FOREIGN TABLE log DROP CONSTRAINT few;
 
+-- NOT NULL of columns far to the right
+
+CREATE FUNCTION wide(of_column text, separator text) RETURNS text LANGUAGE sql AS $$
+  SELECT string_agg(format(of_column, g), separator) FROM generate_series(1, 70) g $$;
+SELECT format('CREATE FOREIGN TABLE wide (%s) SERVER shards OPTIONS (shards ''2'', route ''round_robin'')',
+              wide('c%s int', ', ')) \gexec
+ALTER TABLE wide ALTER c1 SET NOT NULL, ALTER c3 SET NOT NULL, ALTER c64 SET NOT NULL,
+  ALTER c65 SET NOT NULL, ALTER c70 SET NOT NULL;
+SELECT is((SELECT state || ' ' || col
+             FROM error_of(format(command, regexp_replace(wide('%s', ','), '\m' || c || '\M', 'NULL')))),
+          '23502 c' || c, format('column %s is not null, %s', c, what))
+  FROM unnest('{1,3,64,65,70}'::int[]) c,
+       (VALUES ('one row', 'INSERT INTO wide VALUES (%s)'),
+               ('several rows', 'INSERT INTO wide VALUES (%1$s), (%1$s)'),
+               ('COPY', 'COPY wide FROM PROGRAM ''echo %s'' (FORMAT csv, NULL ''NULL'')')) v (what, command);
+SELECT format('INSERT INTO wide VALUES (%1$s), (%1$s)', regexp_replace(wide('%s', ','), '\m(2|63|66)\M', 'NULL', 'g')) \gexec
+SELECT is((SELECT count(*) FROM wide WHERE num_nulls(c2, c63, c66) = 3), 2::bigint, '... and others can be null');
+
 -- generated columns are computed before constraints are checked
 
 CREATE FOREIGN TABLE computed (
