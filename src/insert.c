@@ -705,12 +705,19 @@ shard_check_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 void
 shard_copy_header(TupleTableSlot *to, TupleTableSlot *from)
 {
+	HeapTupleHeader header;
+
 	ExecMaterializeSlot(to);
 	to->tts_tid = from->tts_tid;
+	header = ((HeapTupleTableSlot *) to)->tuple->t_data;
 	if ((TTS_IS_HEAPTUPLE(from) || TTS_IS_BUFFERTUPLE(from)) &&
 		((HeapTupleTableSlot *) from)->tuple != NULL)
-		((HeapTupleTableSlot *) to)->tuple->t_data->t_choice.t_heap =
+	{
+		header->t_choice.t_heap =
 			((HeapTupleTableSlot *) from)->tuple->t_data->t_choice.t_heap;
+		/* No version of a composite value; see add_row(). */
+		header->t_ctid = from->tts_tid;
+	}
 }
 
 /*
