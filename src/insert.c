@@ -224,11 +224,6 @@ take_lane_at_once(ShardInsert *insert)
 static void
 take_rows_as_they_are(ModifyTableState *mtstate, ResultRelInfo *rri)
 {
-	/* A single row without an id is what core's tuple is made for. */
-	if (shard_is_single_row(outerPlan(mtstate->ps.plan)) &&
-		((ShardInsert *) rri->ri_FdwState)->table->seq_attno == 0)
-		return;
-
 	if (outerPlanState(mtstate)->ps_ProjInfo == NULL ||
 		rri->ri_TrigDesc != NULL)
 		return;
