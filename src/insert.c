@@ -402,7 +402,9 @@ note_constraints(ShardTarget *target)
 	/* Another server sees to its own. */
 	if (rri->ri_FdwRoutine != NULL)
 		return;
-	target->is_checked = desc->constr->num_check > 0 &&
+	/* As ExecConstraints() does, which complains if constraints are missing. */
+	target->is_checked =
+		rri->ri_RelationDesc->rd_rel->relchecks > 0 &&
 		rri->shard_check_exprs == NULL;
 	for (int i = 0; i < desc->natts; i++)
 	{

@@ -189,7 +189,7 @@ typedef struct ShardTarget
 /*
  * One INSERT or COPY into a logical table, while it runs.
  *
- * This and a ShardTarget are kept below 128 bytes: a statement of one row whose
+ * This and a ShardTarget take 128 bytes at most: a statement of one row whose
  * memory does not fit into the executor's first block pays for another one.
  */
 typedef struct ShardInsert
