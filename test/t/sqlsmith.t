@@ -277,7 +277,7 @@ sub is_of_core
 
 		# The library's parameter tells if it has been loaded.
 		$node->psql('logical',
-			"SET SESSION AUTHORIZATION smith; $plan $sql;\nROLLBACK;\n"
+			"SET SESSION AUTHORIZATION smith; $plan $sql;\n"
 			  . q{SELECT 'parameters: ' || count(*) FROM pg_catalog.pg_settings WHERE name ~ '^shard_fdw'},
 			stdout => \$stdout, stderr => \$stderr, on_error_stop => 0,
 			extra_params => [ '-v', 'VERBOSITY=verbose' ]);
