@@ -26,6 +26,7 @@ OBJS = \
 	src/hash.o \
 	src/insert.o \
 	src/join.o \
+	src/lock.o \
 	src/option.o \
 	src/plan.o \
 	src/reshard.o \

@@ -153,7 +153,7 @@ lock_shard_to_alter(Oid shard)
 {
 	/* Before: not to lock what is not ours.  After: it may have changed. */
 	check_shard_to_alter(shard);
-	LockRelationOid(shard, AccessExclusiveLock);
+	shard_lock_patiently(shard, AccessExclusiveLock);
 	check_shard_to_alter(shard);
 }
 
@@ -161,7 +161,8 @@ lock_shard_to_alter(Oid shard)
  * shard_seal(shard regclass)
  *		SQL function seal(): no more rows go into the shard.
  *
- * Waits for transactions that have used the shard.  Raises
+ * Waits for transactions that have used the shard, but lets others use it
+ * meanwhile; see shard_lock_patiently() for how long.  Raises
  * ERRCODE_WRONG_OBJECT_TYPE if the table is no shard.
  */
 Datum

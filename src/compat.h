@@ -30,6 +30,9 @@
 #include "storage/proc.h"
 #if PG_VERSION_NUM < 170000
 #include "storage/backendid.h"
+#include "storage/sinvaladt.h"
+#else
+#include "storage/procarray.h"
 #endif
 /* 18 split explain.h. */
 #if PG_VERSION_NUM >= 180000
@@ -83,6 +86,26 @@ shard_backend_number(void)
 	return MyBackendId > 0 ? MyBackendId - 1 : 0;
 #else
 	return MyProcNumber >= 0 ? MyProcNumber : 0;
+#endif
+}
+
+/*
+ * The process that runs a virtual transaction; 0 if none does, because it is
+ * prepared or has ended.  17 has changed how one looks for it.
+ */
+static inline int
+shard_vxid_pid(const VirtualTransactionId *vxid)
+{
+#if PG_VERSION_NUM < 170000
+	PGPROC	   *proc = BackendIdGetProc(vxid->backendId);
+
+	return proc != NULL && proc->lxid == vxid->localTransactionId ?
+		proc->pid : 0;
+#else
+	PGPROC	   *proc = ProcNumberGetProc(vxid->procNumber);
+
+	return proc != NULL && proc->vxid.lxid == vxid->localTransactionId ?
+		proc->pid : 0;
 #endif
 }
 

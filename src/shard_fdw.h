@@ -399,6 +399,9 @@ extern void shard_set_trigger_state(Oid relid, const char *name, char state);
 extern void shard_clone_checks(Relation source, const char *source_name,
 							   Oid shard);
 
+/* in lock.c */
+extern void shard_lock_patiently(Oid relid, LOCKMODE mode);
+
 /* in plan.c */
 extern void shard_plan_init(void);
 extern bool shard_is_our_routine(const FdwRoutine *routine);

@@ -1,0 +1,186 @@
+/*-------------------------------------------------------------------------
+ *
+ * lock.c
+ *	  Taking a strong lock on a table without holding up those who use it.
+ *
+ * Whoever waits for a strong lock stands in the lock's queue, and everybody
+ * who comes later stands behind, readers and writers alike, until the oldest
+ * transaction that uses the table has ended.  So we wait in the queue for a
+ * moment only, leave it, sleep, and try again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "access/xact.h"
+#include "common/pg_prng.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+/* All times are in milliseconds. */
+#define TRY_TIME		100		/* in the queue at a time */
+#define FIRST_PAUSE		100		/* out of it */
+#define LAST_PAUSE		1000
+#define DEFAULT_PATIENCE 60000	/* altogether, without "lock_timeout" */
+
+/*
+ * Change a timeout, which only superusers may do with some, until the end of
+ * the subtransaction.
+ */
+static void
+set_timeout(const char *name, int value)
+{
+	char		text[12];
+
+	snprintf(text, sizeof(text), "%d", value);
+	(void) set_config_option(name, text, PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * Wait for the lock for so many milliseconds.  Returns whether we have it.
+ */
+static bool
+try_to_lock(Oid relid, LOCKMODE mode, int timeout)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool result = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int			guc_level = NewGUCNestLevel();
+
+		/*
+		 * Looking for a deadlock is also what makes an autovacuum worker that
+		 * has the lock stop, so it must happen before we leave the queue.
+		 */
+		set_timeout("deadlock_timeout", Max(timeout / 2, 1));
+		set_timeout("lock_timeout", timeout);
+		LockRelationOid(relid, mode);
+		/* The time may have been over at the moment when we got it. */
+		CHECK_FOR_INTERRUPTS();
+		AtEOXact_GUC(false, guc_level);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = shard_catch(context, owner);
+
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		FreeErrorData(error);
+		result = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return result;
+}
+
+static void
+sleep_for(int milliseconds)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	long		left = milliseconds;
+
+	while (left > 0)
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 left, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		left = milliseconds -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+	}
+}
+
+/*
+ * Say that we have given up, and because of whom.
+ */
+static void
+report_impatience(Oid relid, LOCKMODE mode, int patience)
+{
+	char	   *name = get_rel_name(relid);
+	StringInfoData pids;
+	LOCKTAG		tag;
+	VirtualTransactionId *holders;
+	int			nholders;
+	int			npids = 0;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	holders = GetLockConflicts(&tag, mode, &nholders);
+	initStringInfo(&pids);
+	for (int i = 0; i < nholders; i++)
+	{
+		int			pid = shard_vxid_pid(&holders[i]);
+
+		/* A prepared transaction has no process. */
+		if (pid != 0)
+			appendStringInfo(&pids, "%s%d", npids++ > 0 ? ", " : "", pid);
+	}
+
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 name != NULL ?
+			 errmsg("could not obtain lock on relation \"%s\" within %d ms",
+					name, patience) :
+			 errmsg("could not obtain lock on relation with OID %u within %d ms",
+					relid, patience),
+			 npids > 0 ?
+			 errdetail_plural("Process that holds a conflicting lock: %s.",
+							  "Processes that hold conflicting locks: %s.",
+							  npids, pids.data) :
+			 nholders > 0 ?
+			 errdetail("A prepared transaction holds a conflicting lock.") : 0,
+			 errhint("Try again when the transactions that use the relation have ended, or set \"lock_timeout\" to a longer time.")));
+}
+
+/*
+ * shard_lock_patiently
+ *		Lock a relation until the end of the transaction, in a mode that
+ *		conflicts with its use, without making others wait for more than a
+ *		moment at a time while we do not have the lock.
+ *
+ * Tries for as long as setting "lock_timeout" says, or a minute if that is
+ * not set, then raises ERRCODE_LOCK_NOT_AVAILABLE.  Raises
+ * ERRCODE_T_R_DEADLOCK_DETECTED as any wait for a lock does.
+ *
+ * The relation may be another one, or gone, when this returns: the caller
+ * has to look again.  Other locks of the transaction are held all the while,
+ * so this should be the first one that others could mind.
+ */
+void
+shard_lock_patiently(Oid relid, LOCKMODE mode)
+{
+	int			patience = LockTimeout > 0 ? LockTimeout : DEFAULT_PATIENCE;
+	int			pause = FIRST_PAUSE;
+	TimestampTz start = GetCurrentTimestamp();
+
+	if (ConditionalLockRelationOid(relid, mode))
+		return;
+	for (;;)
+	{
+		long		left = patience -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+
+		if (try_to_lock(relid, mode, Max(Min(left, TRY_TIME), 1)))
+			return;
+		left = patience -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+		if (left <= 0)
+			report_impatience(relid, mode, patience);
+		/* Not in step with others who try the same. */
+		sleep_for(Min(left,
+					  (int) (pause * (0.5 + pg_prng_double(&pg_global_prng_state) / 2))));
+		pause = Min(pause * 3 / 2, LAST_PAUSE);
+	}
+}
