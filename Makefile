@@ -22,6 +22,7 @@ OBJS = \
 	src/consumer.o \
 	src/ddl.o \
 	src/dequeue.o \
+	src/event.o \
 	src/fromcore.o \
 	src/hash.o \
 	src/insert.o \

@@ -56,12 +56,59 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.reshard(regclass, int)
 IS 'moves the rows of a hash table to another number of shards; returns how many';
 
+CREATE FUNCTION shard_fdw.ddl_end(command pg_ddl_command)
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_ddl_end'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.ddl_end(pg_ddl_command)
+IS 'does what a DDL command on a logical table leads to';
+
+-- Runs after the DDL of everybody, so it looks at nothing but the system
+-- catalogs, and calls C, which loads the library, for our tables only.  They
+-- are foreign tables that are not known to be those of another wrapper (in a
+-- transaction with an old snapshot, that of a new one cannot be seen), shards,
+-- and tables that a logical table inherits from.  The search path stays that
+-- of the user, for the name of a template; so nothing here depends on it.
 CREATE FUNCTION shard_fdw.on_ddl_end()
 RETURNS event_trigger
-AS 'MODULE_PATHNAME', 'shard_on_ddl_end'
-LANGUAGE C;
+LANGUAGE plpgsql AS $$
+DECLARE
+  r record;
+BEGIN
+  FOR r IN
+    SELECT c.command
+      FROM pg_catalog.pg_event_trigger_ddl_commands() c
+     WHERE c.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+       AND (c.object_type OPERATOR(pg_catalog.=) ANY ('{foreign table,foreign table column}')
+            AND NOT EXISTS (
+               SELECT FROM pg_catalog.pg_foreign_table ft
+                 JOIN pg_catalog.pg_foreign_server fs ON fs.oid OPERATOR(pg_catalog.=) ft.ftserver
+                 JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid OPERATOR(pg_catalog.=) fs.srvfdw
+                WHERE ft.ftrelid OPERATOR(pg_catalog.=) c.objid
+                  AND fdw.fdwhandler OPERATOR(pg_catalog.<>) 'shard_fdw.shard_fdw_handler'::pg_catalog.regproc)
+            OR EXISTS (
+               WITH RECURSIVE below AS (
+                 SELECT c.objid AS relid
+                  UNION
+                 SELECT i.inhrelid
+                   FROM below b
+                   JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) b.relid),
+               candidates AS (
+                 SELECT b.relid FROM below b
+                  UNION ALL
+                 SELECT i.inhparent FROM pg_catalog.pg_inherits i
+                  WHERE i.inhrelid OPERATOR(pg_catalog.=) c.objid)
+               SELECT FROM candidates l
+                 JOIN pg_catalog.pg_foreign_table ft ON ft.ftrelid OPERATOR(pg_catalog.=) l.relid
+                 JOIN pg_catalog.pg_foreign_server fs ON fs.oid OPERATOR(pg_catalog.=) ft.ftserver
+                 JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid OPERATOR(pg_catalog.=) fs.srvfdw
+                WHERE fdw.fdwhandler OPERATOR(pg_catalog.=) 'shard_fdw.shard_fdw_handler'::pg_catalog.regproc))
+  LOOP
+    PERFORM shard_fdw.ddl_end(r.command);
+  END LOOP;
+END $$;
 COMMENT ON FUNCTION shard_fdw.on_ddl_end()
-IS 'carries out the options "shards" and "template" of CREATE FOREIGN TABLE';
+IS 'finds the DDL commands on logical tables and has ddl_end() see to them';
 
 CREATE EVENT TRIGGER shard_fdw_on_ddl_end ON ddl_command_end
   WHEN TAG IN ('CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'ALTER TABLE')
@@ -285,26 +332,19 @@ CREATE TABLE shard_fdw.consumer_windows (
 COMMENT ON TABLE shard_fdw.consumer_windows
 IS 'the windows of each shard that a consumer has read; written by read_window()';
 
-SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_registry', '');
-SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_lanes', '');
-SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_windows', '');
+-- What is left of tables that have been dropped is not to be in a dump.
+SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_registry',
+  'WHERE EXISTS (SELECT FROM pg_catalog.pg_foreign_table f WHERE f.ftrelid = logical)');
+SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_lanes',
+  'WHERE EXISTS (SELECT FROM pg_catalog.pg_foreign_table f WHERE f.ftrelid = logical)
+     AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = shard)');
+SELECT pg_catalog.pg_extension_config_dump('shard_fdw.consumer_windows',
+  'WHERE EXISTS (SELECT FROM pg_catalog.pg_foreign_table f WHERE f.ftrelid = logical)
+     AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = shard)');
 -- Who owns the database can dump it.
 GRANT SELECT ON shard_fdw.consumer_registry, shard_fdw.consumer_lanes,
     shard_fdw.consumer_windows
   TO pg_database_owner;
-
-CREATE FUNCTION shard_fdw.on_drop()
-RETURNS event_trigger
-AS 'MODULE_PATHNAME', 'shard_on_drop'
-LANGUAGE C;
-COMMENT ON FUNCTION shard_fdw.on_drop()
-IS 'forgets consumers of tables and shards that are dropped';
-
-CREATE EVENT TRIGGER shard_fdw_on_drop ON sql_drop
-  EXECUTE FUNCTION shard_fdw.on_drop();
-ALTER EVENT TRIGGER shard_fdw_on_drop ENABLE ALWAYS;
-COMMENT ON EVENT TRIGGER shard_fdw_on_drop
-IS 'forgets consumers of tables and shards that are dropped';
 
 CREATE FUNCTION shard_fdw.register_consumer(
   logical regclass, consumer text, order_by name)
@@ -347,6 +387,7 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.dequeue(anyelement, int, name, regclass)
 IS 'deletes rows of one shard that nobody has locked, and returns them';
 
+-- The table may have been dropped, and another may have its OID.
 CREATE VIEW shard_fdw.consumers WITH (security_barrier) AS
 SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.window_end,
        k.last_read,
@@ -359,7 +400,13 @@ SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.window_end,
                              / q.seqincrement)
         END AS rows_behind
   FROM shard_fdw.consumer_registry r
- CROSS JOIN LATERAL shard_fdw.list_shards(r.logical) s
+  JOIN pg_catalog.pg_foreign_table ft ON ft.ftrelid = r.logical
+  JOIN pg_catalog.pg_foreign_server fs ON fs.oid = ft.ftserver
+  JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
+ CROSS JOIN LATERAL shard_fdw.list_shards(
+              CASE WHEN fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc
+                   THEN r.logical
+               END) s
   LEFT JOIN shard_fdw.consumer_lanes k
          ON k.logical = r.logical AND k.consumer = r.consumer AND k.shard = s.shard
         -- Ids tell about rows.
@@ -387,8 +434,10 @@ SELECT w.logical, w.consumer, w.shard, w.window_start, w.window_end, w.rows,
        w.late_rows, w.consumed
   FROM shard_fdw.consumer_windows w
  WHERE EXISTS (SELECT FROM shard_fdw.consumer_registry r
+                 JOIN pg_catalog.pg_foreign_table ft ON ft.ftrelid = r.logical
                 WHERE r.logical = w.logical AND r.consumer = w.consumer
-                  AND pg_catalog.pg_has_role(pg_catalog.to_regrole(r.role), 'USAGE'));
+                  AND pg_catalog.pg_has_role(pg_catalog.to_regrole(r.role), 'USAGE'))
+   AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = w.shard);
 COMMENT ON VIEW shard_fdw.windows
 IS 'the windows that consumers of the current role have read; old ones may be deleted';
 GRANT SELECT, DELETE ON shard_fdw.windows TO PUBLIC;

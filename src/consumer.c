@@ -24,9 +24,9 @@
 #include "shard_fdw.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
-#include "commands/event_trigger.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -42,7 +42,6 @@ PG_FUNCTION_INFO_V1(shard_register_consumer);
 PG_FUNCTION_INFO_V1(shard_drop_consumer);
 PG_FUNCTION_INFO_V1(shard_read_batch);
 PG_FUNCTION_INFO_V1(shard_read_window);
-PG_FUNCTION_INFO_V1(shard_on_drop);
 
 /* The watermark of a shard that has not been read. */
 #define NO_WATERMARK	"-9223372036854775808"
@@ -168,29 +167,6 @@ find_and_lock_consumer(Oid relid, const char *consumer, LOCKMODE mode)
 }
 
 /*
- * Have the consumer know all shards of the table.  Shards that are dropped
- * are forgotten; those that are detached may come back.
- */
-static void
-update_lanes(Oid relid, const char *consumer)
-{
-	if (execute_registry(psprintf("SELECT FROM shard_fdw.list_shards(%u) l WHERE NOT EXISTS"
-								  " (SELECT FROM shard_fdw.consumer_lanes k WHERE %s AND k.shard OPERATOR(pg_catalog.=) l.shard) LIMIT 1",
-								  relid, consumer_condition(relid, consumer))) == 0)
-		return;
-
-	/* Somebody who is at it for this consumer need not be waited for. */
-	if (!lock_consumer(relid, consumer, ExclusiveLock, true))
-		return;
-	execute_registry(psprintf("INSERT INTO shard_fdw.consumer_lanes (logical, consumer, shard)"
-							  " SELECT %u, %s, l.shard FROM shard_fdw.list_shards(%u) l"
-							  " WHERE NOT EXISTS (SELECT FROM shard_fdw.consumer_lanes k WHERE %s AND k.shard OPERATOR(pg_catalog.=) l.shard)"
-							  " ON CONFLICT DO NOTHING",
-							  relid, quote_literal_cstr(consumer), relid,
-							  consumer_condition(relid, consumer)));
-}
-
-/*
  * Forget what the condition finds in the tables of the shards that consumers
  * have read.
  */
@@ -202,30 +178,76 @@ forget_lanes(const char *condition)
 }
 
 /*
- * shard_on_drop()
- *		Event trigger function: forgets consumers of tables and shards that
- *		are dropped.
+ * Have the consumer know all shards of the table.  Shards that have been
+ * dropped are forgotten; those that are detached may come back.
  */
-Datum
-shard_on_drop(PG_FUNCTION_ARGS)
+static void
+update_lanes(Oid relid, const char *consumer)
 {
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" must be called as an event trigger",
-						"shard_on_drop")));
-	SPI_connect();
-	execute_registry("DELETE FROM shard_fdw.consumer_registry WHERE logical OPERATOR(pg_catalog.=) ANY"
-					 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
-					 " WHERE object_type OPERATOR(pg_catalog.=) 'foreign table')");
-	forget_lanes("shard OPERATOR(pg_catalog.=) ANY"
-				 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
-				 " WHERE object_type OPERATOR(pg_catalog.=) ANY ('{table,foreign table}'))"
-				 " OR logical OPERATOR(pg_catalog.=) ANY"
-				 " (SELECT objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
-				 " WHERE object_type OPERATOR(pg_catalog.=) 'foreign table')");
-	SPI_finish();
-	PG_RETURN_NULL();
+	const char *lanes = consumer_condition(relid, consumer);
+	const char *dropped = psprintf("%s AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) shard)",
+								   lanes);
+
+	if (execute_registry(psprintf("SELECT FROM shard_fdw.list_shards(%u) l WHERE NOT EXISTS"
+								  " (SELECT FROM shard_fdw.consumer_lanes k WHERE %s AND k.shard OPERATOR(pg_catalog.=) l.shard)"
+								  " UNION ALL SELECT FROM shard_fdw.consumer_lanes WHERE %s LIMIT 1",
+								  relid, lanes, dropped)) == 0)
+		return;
+
+	/* Somebody who is at it for this consumer need not be waited for. */
+	if (!lock_consumer(relid, consumer, ExclusiveLock, true))
+		return;
+	forget_lanes(dropped);
+	execute_registry(psprintf("INSERT INTO shard_fdw.consumer_lanes (logical, consumer, shard)"
+							  " SELECT %u, %s, l.shard FROM shard_fdw.list_shards(%u) l"
+							  " WHERE NOT EXISTS (SELECT FROM shard_fdw.consumer_lanes k WHERE %s AND k.shard OPERATOR(pg_catalog.=) l.shard)"
+							  " ON CONFLICT DO NOTHING",
+							  relid, quote_literal_cstr(consumer), relid,
+							  lanes));
+}
+
+/*
+ * shard_forget_consumers
+ *		Forget the consumers of a logical table.  SPI is connected.
+ */
+void
+shard_forget_consumers(Oid relid)
+{
+	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_registry WHERE logical OPERATOR(pg_catalog.=) %u",
+							  relid));
+	forget_lanes(psprintf("logical OPERATOR(pg_catalog.=) %u", relid));
+}
+
+/*
+ * Forget the consumers of tables that have been dropped, unless somebody else
+ * is at it.  DROP itself leaves the tables of consumers alone: whoever drops
+ * something should have nothing to do with those who read something else.
+ */
+static void
+forget_dropped_tables(void)
+{
+	uint64		n;
+	Oid		   *relids;
+
+	/* Rows that somebody else has deleted meanwhile would be an error. */
+	if (IsolationUsesXactSnapshot())
+		return;
+	n = execute_registry("DELETE FROM shard_fdw.consumer_registry WHERE ctid OPERATOR(pg_catalog.=) ANY"
+						 " (ARRAY(SELECT r.ctid FROM shard_fdw.consumer_registry r"
+						 " WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_table f WHERE f.ftrelid OPERATOR(pg_catalog.=) r.logical)"
+						 " FOR UPDATE SKIP LOCKED)) RETURNING logical::pg_catalog.oid");
+	relids = palloc_array(Oid, Max(n, 1));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		relids[i] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
+												   SPI_tuptable->tupdesc, 1,
+												   &isnull));
+	}
+	for (uint64 i = 0; i < n; i++)
+		forget_lanes(psprintf("logical OPERATOR(pg_catalog.=) %u", relids[i]));
+	pfree(relids);
 }
 
 /*
@@ -259,16 +281,16 @@ check_time_column(Relation logical, const char *column, const char *id)
 
 /*
  * shard_column_renamed
- *		In an event trigger: have consumers of the table whose column has been
- *		renamed know it by the new name.  SPI is connected.
+ *		Have consumers of the logical table whose column has been renamed know
+ *		it by the new name.  SPI is connected.
  */
 void
-shard_column_renamed(const char *from, const char *to)
+shard_column_renamed(Oid relid, const char *from, const char *to)
 {
 	execute_registry(psprintf("UPDATE shard_fdw.consumer_registry SET order_by = %s"
-							  " WHERE order_by OPERATOR(pg_catalog.=) %s AND logical OPERATOR(pg_catalog.=) ANY"
-							  " (SELECT objid FROM pg_catalog.pg_event_trigger_ddl_commands() WHERE objsubid OPERATOR(pg_catalog.>) 0)",
-							  quote_literal_cstr(to), quote_literal_cstr(from)));
+							  " WHERE order_by OPERATOR(pg_catalog.=) %s AND logical OPERATOR(pg_catalog.=) %u",
+							  quote_literal_cstr(to), quote_literal_cstr(from),
+							  relid));
 }
 
 /*
@@ -309,6 +331,7 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 		check_time_column(logical, order_by, id);
 
 	SPI_connect();
+	forget_dropped_tables();
 	if (execute_registry(psprintf("INSERT INTO shard_fdw.consumer_registry (logical, consumer, order_by, windows, role)"
 								  " VALUES (%u, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
 								  relid, quote_literal_cstr(consumer),
@@ -344,6 +367,7 @@ shard_drop_consumer(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("drop_consumer()");
 	shard_check_logical(relid);
 	SPI_connect();
+	forget_dropped_tables();
 	find_and_lock_consumer(relid, consumer, AccessExclusiveLock);
 	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_registry WHERE %s",
 							  consumer_condition(relid, consumer)));

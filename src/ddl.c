@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * ddl.c
- *	  Creating sets of shards: the event trigger behind CREATE FOREIGN TABLE,
- *	  and create_shards(); small helpers for DDL.
+ *	  Creating sets of shards: create_shards(), and what CREATE FOREIGN TABLE
+ *	  does with its options; small helpers for DDL.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,8 +11,6 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "commands/event_trigger.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -20,11 +18,8 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/regproc.h"
-#include "utils/varlena.h"
 
 PG_FUNCTION_INFO_V1(shard_create_shards);
-PG_FUNCTION_INFO_V1(shard_on_ddl_end);
 
 /*
  * shard_qualified_name
@@ -499,99 +494,4 @@ shard_create_shards(PG_FUNCTION_ARGS)
 							 &isnull);
 	}
 	return (Datum) 0;
-}
-
-/*
- * Carry out the options "shards" and "template" of a new logical table.
- *
- * They are dropped before, so that a dump, which has the shards as tables of
- * their own, does not create them twice.
- */
-static void
-consume_options(Oid logical, const ShardOptions *options)
-{
-	Oid			template = InvalidOid;
-
-	if (options->template_name != NULL)
-	{
-		List	   *names = textToQualifiedNameList(cstring_to_text(options->template_name));
-
-		template = RangeVarGetRelid(makeRangeVarFromNameList(names),
-									AccessShareLock, false);
-	}
-	shard_execute("ALTER FOREIGN TABLE %s OPTIONS (DROP shards%s)",
-				  shard_qualified_name(logical),
-				  options->template_name != NULL ? ", DROP template" : "");
-	list_free(shard_create(logical, options->shards, template, true));
-}
-
-/*
- * shard_on_ddl_end()
- *		Event trigger function: creates the shards that CREATE FOREIGN TABLE
- *		asked for.
- *
- * Raises ERRCODE_FDW_INVALID_OPTION_NAME if ALTER has added an option that
- * is for CREATE.
- */
-Datum
-shard_on_ddl_end(PG_FUNCTION_ARGS)
-{
-	Node	   *parsetree;
-	bool		is_create;
-	Oid		   *relids;
-	uint64		n;
-
-	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" must be called as an event trigger",
-						"shard_on_ddl_end")));
-	parsetree = ((EventTriggerData *) fcinfo->context)->parsetree;
-	is_create = IsA(parsetree, CreateForeignTableStmt);
-
-	SPI_connect();
-	if (IsA(parsetree, RenameStmt) &&
-		castNode(RenameStmt, parsetree)->renameType == OBJECT_COLUMN)
-		shard_column_renamed(castNode(RenameStmt, parsetree)->subname,
-							 castNode(RenameStmt, parsetree)->newname);
-	if (SPI_execute("SELECT objid FROM pg_catalog.pg_event_trigger_ddl_commands()"
-					" WHERE object_type OPERATOR(pg_catalog.=) 'foreign table'",
-					false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the commands of the event trigger");
-	n = SPI_processed;
-	relids = palloc_array(Oid, n);
-	for (uint64 i = 0; i < n; i++)
-	{
-		bool		isnull;
-
-		relids[i] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i],
-												   SPI_tuptable->tupdesc, 1,
-												   &isnull));
-	}
-
-	for (uint64 i = 0; i < n; i++)
-	{
-		ShardOptions options;
-		PartitionKey key;
-
-		if (!shard_is_logical(relids[i]))
-			continue;
-		shard_get_options(relids[i], &options);
-		key = options.route == SHARD_ROUTE_HASH ?
-			shard_key_create(relids[i], options.key, false) : NULL;
-		shard_check_sequence(relids[i], key);
-		if (options.shards == 0)
-			continue;
-		if (!is_create)
-			ereport(ERROR,
-					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-					 errmsg("option \"%s\" is only for CREATE FOREIGN TABLE",
-							"shards"),
-					 errhint("Add shards to foreign table \"%s\" with SELECT shard_fdw.create_shards().",
-							 get_rel_name(relids[i]))));
-		consume_options(relids[i], &options);
-	}
-	SPI_finish();
-
-	PG_RETURN_NULL();
 }

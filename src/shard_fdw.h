@@ -284,7 +284,8 @@ extern void shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
 
 /* in consumer.c */
-extern void shard_column_renamed(const char *from, const char *to);
+extern void shard_forget_consumers(Oid relid);
+extern void shard_column_renamed(Oid relid, const char *from, const char *to);
 
 /* in dequeue.c */
 typedef bool (*ShardTakeRow) (Datum last, void *state);

@@ -92,8 +92,9 @@ SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c') $$, 'one t
 ALTER TABLE log_1 INHERIT log;
 SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::log, 'c')), 2::bigint, '... and goes on when it is back');
 DROP TABLE log_3;
-SELECT is((SELECT count(*) FROM shard_fdw.consumer_lanes WHERE consumer = 'c'), 3::bigint, 'one that is dropped is forgotten');
+SELECT is((SELECT count(*) FROM shard_fdw.consumers WHERE consumer = 'c'), 3::bigint, 'one that is dropped is not shown');
 SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c') $$, '... and nothing is read twice');
+SELECT is((SELECT count(*) FROM shard_fdw.consumer_lanes WHERE consumer = 'c'), 3::bigint, '... and it is forgotten when the consumer reads');
 
 -- Whose it is.
 GRANT USAGE ON SCHEMA consumer_test TO shard_user;
@@ -135,8 +136,48 @@ ALTER FOREIGN TABLE log OPTIONS (SET commit_order 'true');
 SELECT lives_ok($$ SELECT shard_fdw.drop_consumer('log', 'c') $$, 'a consumer is dropped');
 SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::log, ''c'')')).state, '42704', '... and gone');
 DROP FOREIGN TABLE log CASCADE;
-SELECT is_empty('SELECT * FROM shard_fdw.consumer_registry', 'with a table its consumers go');
-SELECT is_empty('SELECT * FROM shard_fdw.consumer_lanes', '... and their watermarks');
+SELECT is_empty('SELECT * FROM shard_fdw.consumers', 'with a table its consumers go');
+CREATE VIEW dumped AS
+SELECT t.oid::regclass AS tbl, c.condition
+  FROM pg_extension e, unnest(e.extconfig, e.extcondition) c(config, condition) JOIN pg_class t ON t.oid = c.config
+ WHERE e.extname = 'shard_fdw';
+CREATE FUNCTION rows_dumped() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  r record;
+  n bigint;
+  total bigint := 0;
+BEGIN
+  FOR r IN SELECT * FROM dumped LOOP
+    EXECUTE format('SELECT count(*) FROM ONLY %s %s', r.tbl, r.condition) INTO n;
+    total := total + n;
+  END LOOP;
+  RETURN total;
+END $$;
+SELECT isnt_empty('SELECT * FROM shard_fdw.consumer_registry', '... though they are still on record');
+SELECT is(rows_dumped(), 0::bigint, '... but not in a dump');
+CREATE FOREIGN TABLE next (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL DEFAULT clock_timestamp())
+  SERVER shards OPTIONS (shards '1', max_shards '10', commit_order 'true');
+INSERT INTO next DEFAULT VALUES;
+SELECT shard_fdw.register_consumer('next', 'c', 'id'), shard_fdw.register_consumer('next', 'w', 'at');
+SELECT is((SELECT count(*) FROM shard_fdw.read_window(NULL::next, 'w', clock_timestamp())), 1::bigint, 'a window is read');
+SELECT is((SELECT array_agg(DISTINCT logical::text) FROM shard_fdw.consumer_registry), '{next}', 'whoever registers next has them forgotten');
+SELECT is((SELECT array_agg(DISTINCT logical::text) FROM shard_fdw.consumer_lanes), '{next}', '... and their watermarks');
+SELECT is(rows_dumped(), 5::bigint, 'what is there is in a dump');
+-- Another table may get the OID of one that has been dropped.
+CREATE TABLE later (a int);
+INSERT INTO shard_fdw.consumer_registry VALUES ('later', 'c', 'id', false, 'postgres');
+INSERT INTO shard_fdw.consumer_lanes (logical, consumer, shard, watermark) VALUES ('later', 'c', 'later', 1);
+SELECT is_empty($$ SELECT * FROM shard_fdw.consumers WHERE logical = 'later'::regclass $$, 'a table that is none of ours has no consumers');
+SELECT is(rows_dumped(), 5::bigint, '... in a dump neither');
+INSERT INTO shard_fdw.consumer_registry SELECT 'later'::regclass::oid::bigint + g, 'c', 'id', false, 'postgres' FROM generate_series(1, 100) g;
+INSERT INTO shard_fdw.consumer_lanes (logical, consumer, shard, watermark) SELECT 'later'::regclass::oid::bigint + g, 'c', 'later', 1 FROM generate_series(1, 100) g;
+CREATE FOREIGN TABLE latest (id bigint OPTIONS (sequence 'always')) SERVER shards OPTIONS (shards '1', commit_order 'true');
+SELECT ok('latest'::regclass::oid::bigint - 'later'::regclass::oid::bigint < 100, 'a new table with an OID that had consumers');
+SELECT is_empty($$ SELECT FROM shard_fdw.consumer_registry WHERE logical = 'latest'::regclass $$, '... begins without them');
+SELECT is_empty($$ SELECT FROM shard_fdw.consumer_lanes WHERE logical = 'latest'::regclass $$, '... and their watermarks');
+SELECT shard_fdw.drop_consumer('next', 'w');
+SELECT is((SELECT count(*) FROM shard_fdw.consumer_registry), 1::bigint, 'who drops a consumer has those forgotten, too');
+DROP FOREIGN TABLE next, latest CASCADE;
 
 -- Ids that go back.
 CREATE FOREIGN TABLE back (id bigint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '1', commit_order 'true');

@@ -194,8 +194,8 @@ sql_is(q{
 sql_is(q{
 	SET client_min_messages = warning;
 	DROP FOREIGN TABLE lanes CASCADE;
-	SELECT count(*) FROM shard_fdw.consumer_lanes},
-	'0', 'a table that is dropped is forgotten');
+	SELECT count(*) FROM shard_fdw.consumers},
+	'0', 'a table that is dropped has no consumers');
 
 $new->stop;
 done_testing();

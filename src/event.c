@@ -1,0 +1,120 @@
+/*-------------------------------------------------------------------------
+ *
+ * event.c
+ *	  What DDL commands on logical tables and shards lead to.
+ *
+ * The event trigger itself, on_ddl_end(), is written in PL/pgSQL.  It finds
+ * out from the system catalogs whether a command concerns us, and only then
+ * calls ddl_end().  So commands on other tables do not load this library, and
+ * do not fail where it is missing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shard_fdw.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_inherits.h"
+#include "executor/spi.h"
+#include "nodes/makefuncs.h"
+#include "tcop/deparse_utility.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/varlena.h"
+
+PG_FUNCTION_INFO_V1(shard_ddl_end);
+
+/*
+ * Carry out the options "shards" and "template" of a new logical table.
+ *
+ * They are dropped before, so that a dump, which has the shards as tables of
+ * their own, does not create them twice.
+ */
+static void
+consume_options(Oid logical, const ShardOptions *options)
+{
+	Oid			template = InvalidOid;
+
+	if (options->template_name != NULL)
+	{
+		List	   *names = textToQualifiedNameList(cstring_to_text(options->template_name));
+
+		template = RangeVarGetRelid(makeRangeVarFromNameList(names),
+									AccessShareLock, false);
+	}
+	shard_execute("ALTER FOREIGN TABLE %s OPTIONS (DROP shards%s)",
+				  shard_qualified_name(logical),
+				  options->template_name != NULL ? ", DROP template" : "");
+	list_free(shard_create(logical, options->shards, template, true));
+}
+
+/*
+ * A logical table has been created or altered: check its options, and create
+ * the shards that they ask for.
+ */
+static void
+logical_table_changed(Oid relid, bool is_new)
+{
+	ShardOptions options;
+	PartitionKey key;
+
+	/* A table that had this OID before may have had consumers. */
+	if (is_new)
+		shard_forget_consumers(relid);
+
+	shard_get_options(relid, &options);
+	key = options.route == SHARD_ROUTE_HASH ?
+		shard_key_create(relid, options.key, false) : NULL;
+	shard_check_sequence(relid, key);
+	if (options.shards == 0)
+		return;
+	if (!is_new)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+				 errmsg("option \"%s\" is only for CREATE FOREIGN TABLE",
+						"shards"),
+				 errhint("Add shards to foreign table \"%s\" with SELECT shard_fdw.create_shards().",
+						 get_rel_name(relid))));
+	consume_options(relid, &options);
+}
+
+/*
+ * shard_ddl_end(command pg_ddl_command)
+ *		SQL function ddl_end(): does what is to be done after a command that
+ *		on_ddl_end() has found to concern us.
+ *
+ * Strict.  Only in an event trigger is there a value to call it with.  Raises
+ * ERRCODE_FDW_INVALID_OPTION_NAME if ALTER has added an option that is for
+ * CREATE, and what the checks of options raise.
+ */
+Datum
+shard_ddl_end(PG_FUNCTION_ARGS)
+{
+	CollectedCommand *command = (CollectedCommand *) PG_GETARG_POINTER(0);
+	Node	   *parsetree = command->parsetree;
+	Oid			relid;
+	ListCell   *lc;
+
+	if (command->type == SCT_Simple)
+		relid = command->d.simple.address.objectId;
+	else if (command->type == SCT_AlterTable)
+		relid = command->d.alterTable.objectId;
+	else
+		PG_RETURN_VOID();
+
+	SPI_connect();
+	if (IsA(parsetree, RenameStmt) &&
+		castNode(RenameStmt, parsetree)->renameType == OBJECT_COLUMN)
+	{
+		/* The logical tables below it have had theirs renamed with it. */
+		foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+			if (shard_is_logical(lfirst_oid(lc)))
+				shard_column_renamed(lfirst_oid(lc),
+									 castNode(RenameStmt, parsetree)->subname,
+									 castNode(RenameStmt, parsetree)->newname);
+	}
+	else if (shard_is_logical(relid))
+		logical_table_changed(relid, IsA(parsetree, CreateForeignTableStmt));
+	SPI_finish();
+	PG_RETURN_VOID();
+}
