@@ -135,6 +135,43 @@ typedef struct HashParts
 	Bitmapset  *live;			/* parts that can have matching rows */
 } HashParts;
 
+static bool
+contains_row_null_test(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, NullTest) && ((NullTest *) node)->argisrow)
+		return true;
+	return expression_tree_walker(node, contains_row_null_test, context);
+}
+
+/*
+ * The conditions on a hash table that core may prune with.
+ *
+ * Core takes "k IS NULL" for a condition that only a null meets.  If k is of
+ * a composite type, a row of nulls does, too, and that has another hash.
+ */
+static List *
+pruning_conditions(List *conditions, PartitionKey key)
+{
+	List	   *result = NIL;
+	bool		has_row = false;
+	ListCell   *lc;
+
+	for (int i = 0; i < key->partnatts; i++)
+		has_row |= type_is_rowtype(key->parttypid[i]);
+	if (!has_row)
+		return conditions;
+	foreach(lc, conditions)
+	{
+		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
+
+		if (!contains_row_null_test((Node *) rinfo->clause, NULL))
+			result = lappend(result, rinfo);
+	}
+	return result;
+}
+
 /*
  * Describe a hash table to core as the partitioned table that it could be,
  * and have core find out which parts the conditions leave in.  Returns NULL
@@ -144,6 +181,7 @@ static HashParts *
 prune_hash_table(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table)
 {
 	PartitionKey key = table->key;
+	List	   *conditions = rel->baserestrictinfo;
 	HashParts  *parts;
 
 	if (table->bounds == NULL)
@@ -168,7 +206,9 @@ prune_hash_table(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table)
 											   key->parttypid[i],
 											   key->parttypmod[i],
 											   key->parttypcoll[i], 0));
+	rel->baserestrictinfo = pruning_conditions(conditions, key);
 	parts->live = prune_append_rel_partitions(rel);
+	rel->baserestrictinfo = conditions;
 	rel->boundinfo = enable_partitionwise_aggregate || enable_partitionwise_join ?
 		partition_bounds_copy(table->bounds, key) : NULL;
 	return parts;

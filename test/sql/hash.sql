@@ -615,5 +615,57 @@ CREATE TABLE child () INHERITS (orders_0);
 ALTER TABLE child DROP CONSTRAINT IF EXISTS none;
 SELECT is(scanned('SELECT * FROM orders WHERE order_id = 42'), 'child ' || :'all', 'with children of shards, nothing is pruned');
 
+--
+-- Keys of composite types: "IS NULL" is also true for a row of nulls
+--
+
+CREATE TYPE pair AS (x int, y text);
+CREATE DOMAIN pair_domain AS pair;
+CREATE FOREIGN TABLE by_pair (n int, k pair) SERVER shards OPTIONS (shards '7', route 'hash', key 'k');
+CREATE FOREIGN TABLE by_pair_and_int (n int, k pair_domain, i int) SERVER shards OPTIONS (shards '7', route 'hash', key 'k, i');
+CREATE TABLE by_pair_twin (n int, k pair);
+CREATE TABLE by_pair_and_int_twin (n int, k pair_domain, i int);
+SELECT setseed(0.12);
+INSERT INTO by_pair_and_int_twin
+SELECT g,
+       CASE (random() * 5)::int
+         WHEN 0 THEN NULL
+         WHEN 1 THEN ROW(NULL, NULL)::pair
+         WHEN 2 THEN ROW((random() * 3)::int, NULL)::pair
+         ELSE ROW((random() * 3)::int, (random() * 3)::int)::pair
+       END,
+       nullif((random() * 3)::int, 0)
+  FROM generate_series(1, 400) g;
+INSERT INTO by_pair_twin SELECT n, k FROM by_pair_and_int_twin;
+INSERT INTO by_pair SELECT * FROM by_pair_twin;
+INSERT INTO by_pair_and_int SELECT * FROM by_pair_and_int_twin;
+SELECT isnt((SELECT shard_fdw.in_hash(7, r, NULL::pair) FROM generate_series(0, 6) r WHERE shard_fdw.in_hash(7, r, ROW(NULL, NULL)::pair)),
+  true, 'a row of nulls is in another shard than a null');
+CREATE TABLE row_conditions (c text, i bool);
+INSERT INTO row_conditions VALUES
+  ('k IS NULL', false), ('k IS NOT NULL', false), ('k IS NOT DISTINCT FROM NULL', false), ('k IS DISTINCT FROM NULL', false),
+  ('NOT k IS NULL', false), ('NOT k IS NOT NULL', false), ('k IS NULL AND k IS NOT DISTINCT FROM NULL', false),
+  ('k IS NULL AND k IS DISTINCT FROM NULL', false), ('k IS NULL OR k = ROW(1, ''2'')::pair', false),
+  ('(k IS NULL AND n > 10) OR (k IS NOT NULL AND n < 50)', false), ('k IS NULL AND k = ROW(NULL, NULL)::pair', false),
+  ('k = ROW(NULL, NULL)::pair', false), ('(k).x IS NULL AND (k).y IS NULL', false), ('(k IS NULL) IS TRUE', false),
+  ('k::pair IS NULL', false), ('COALESCE(k, ROW(NULL, NULL)::pair) IS NULL', false), ('ROW(k, n) IS NULL', false),
+  ('k IS NULL AND i = 1', true), ('k IS NULL AND i IS NULL', true), ('k IS NOT NULL AND i = 2', true), ('k IS NULL OR i = 2', true),
+  ('(k IS NULL OR k = ROW(1, NULL)::pair) AND i = 3', true), ('k = ROW(2, ''1'')::pair AND i IS NULL', true), ('k IS NULL AND i IN (1, 2)', true);
+SELECT is(rows_of(format('SELECT * FROM %s WHERE %s', t, c)), rows_of(format('SELECT * FROM %s_twin WHERE %s', t, c)), format('%s: %s', t, c))
+  FROM row_conditions, unnest(ARRAY['by_pair', 'by_pair_and_int']) t WHERE t = 'by_pair_and_int' OR NOT i;
+SELECT is(returned(format('SELECT l.n, r.n FROM %s l LEFT JOIN %1$s r ON r.n = l.n + 1 AND %s WHERE l.k IS NULL', t, regexp_replace(c, '\m[kin]\M', 'r.\&', 'g'))),
+          returned(format('SELECT l.n, r.n FROM %s_twin l LEFT JOIN %1$s_twin r ON r.n = l.n + 1 AND %s WHERE l.k IS NULL', t, regexp_replace(c, '\m[kin]\M', 'r.\&', 'g'))),
+          format('%s, joined: %s', t, c))
+  FROM row_conditions, unnest(ARRAY['by_pair', 'by_pair_and_int']) t WHERE t = 'by_pair_and_int' OR NOT i;
+SELECT is(returned(format('SELECT n FROM %s WHERE %s FOR UPDATE', t, c)), returned(format('SELECT n FROM %s_twin WHERE %s', t, c)), format('%s, locked: %s', t, c))
+  FROM row_conditions, unnest(ARRAY['by_pair', 'by_pair_and_int']) t WHERE t = 'by_pair_and_int' OR NOT i;
+SELECT is(returned(format('UPDATE %s SET n = -n WHERE %s RETURNING *', t, c)), returned(format('UPDATE %s_twin SET n = -n WHERE %s RETURNING *', t, c)), format('%s, updated: %s', t, c))
+  FROM row_conditions, unnest(ARRAY['by_pair', 'by_pair_and_int']) t WHERE t = 'by_pair_and_int' OR NOT i;
+SELECT is(returned('DELETE FROM by_pair WHERE k IS NULL RETURNING n'), returned('DELETE FROM by_pair_twin WHERE k IS NULL RETURNING n'), 'by_pair, deleted: k IS NULL');
+SELECT is(returned('DELETE FROM by_pair WHERE k IS NOT NULL OR n = 3 RETURNING n'), returned('DELETE FROM by_pair_twin WHERE k IS NOT NULL OR n = 3 RETURNING n'), 'by_pair, deleted: k IS NOT NULL');
+SELECT is(rows_of('SELECT * FROM by_pair'), rows_of('SELECT * FROM by_pair_twin'), '... and the rest is there');
+SELECT unalike(scanned('SELECT * FROM by_pair WHERE k = ROW(1, ''2'')::pair AND k IS NOT NULL'), '% %', 'other conditions still leave one shard');
+SELECT unalike(scanned('SELECT * FROM by_pair WHERE k IS NOT DISTINCT FROM NULL'), '% %', '... as a test for nothing but null does');
+
 SELECT * FROM finish();
 ROLLBACK;
