@@ -20,6 +20,7 @@ OBJS = \
 	src/clone.o \
 	src/conflict.o \
 	src/consumer.o \
+	src/cursor.o \
 	src/ddl.o \
 	src/dequeue.o \
 	src/event.o \

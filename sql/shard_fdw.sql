@@ -233,6 +233,13 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.last_shard()
 IS 'the shard that this session''s last row went to';
 
+CREATE FUNCTION shard_fdw.cursor_reads(cursor refcursor, shard regclass)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'shard_cursor_reads'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION shard_fdw.cursor_reads(refcursor, regclass)
+IS 'may the current row of a cursor be one of the shard? asked by plans of WHERE CURRENT OF';
+
 -- The numbers are SHARD_LEASE_LOCK_KIND and SHARD_LANE_LOCK_KIND in
 -- shard_fdw.h.  A prepared transaction that has a lane has no pid.
 CREATE VIEW shard_fdw.leases AS

@@ -160,6 +160,26 @@ shard_in_hash(PG_FUNCTION_ARGS)
 }
 
 /*
+ * shard_function
+ *		The OID of the extension's SQL function with this name and these
+ *		argument types, or InvalidOid if the extension is not there.
+ *
+ * Checks no privileges.
+ */
+Oid
+shard_function(const char *name, const Oid *types, int ntypes)
+{
+	Oid			schema = get_namespace_oid("shard_fdw", true);
+
+	if (!OidIsValid(schema))
+		return InvalidOid;
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+						   CStringGetDatum(name),
+						   PointerGetDatum(buildoidvector(types, ntypes)),
+						   ObjectIdGetDatum(schema));
+}
+
+/*
  * shard_placement_function
  *		The OID of our function with this name, in_hash() or in_slot(), whose
  *		arguments are two integers and one of the given type; InvalidOid if
@@ -169,14 +189,8 @@ Oid
 shard_placement_function(const char *name, Oid type)
 {
 	Oid			types[] = {INT4OID, INT4OID, type};
-	Oid			schema = get_namespace_oid("shard_fdw", true);
 
-	if (!OidIsValid(schema))
-		return InvalidOid;
-	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
-						   CStringGetDatum(name),
-						   PointerGetDatum(buildoidvector(types, lengthof(types))),
-						   ObjectIdGetDatum(schema));
+	return shard_function(name, types, lengthof(types));
 }
 
 /*

@@ -342,11 +342,14 @@ late_key_values(PlannerInfo *root, RelOptInfo *rel, Index *security_level)
 }
 
 /*
- * Have the executor find out whether a shard is to be scanned, by a condition
- * that does not depend on its rows.
+ * shard_gate
+ *		Have the executor find out whether a shard is to be scanned, by a
+ *		condition that does not depend on its rows.
+ *
+ * The clause becomes part of the plan.
  */
-static void
-gate_shard(PlannerInfo *root, RelOptInfo *child, Expr *clause,
+void
+shard_gate(PlannerInfo *root, RelOptInfo *child, Expr *clause,
 		   Index security_level)
 {
 	child->baserestrictinfo =
@@ -523,7 +526,7 @@ gate_shards_by_id(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
 			continue;
 		member = &table->members[ordinal];
 		if (member->is_slot_valid && !member->has_children)
-			gate_shard(root, find_base_rel(root, appinfo->child_relid),
+			shard_gate(root, find_base_rel(root, appinfo->child_relid),
 					   shard_in_slot_clause(member->stride, member->slot,
 											(Expr *) copyObject(ids->late)),
 					   ids->security_level);
@@ -721,7 +724,7 @@ gate_shards(PlannerInfo *root, RelOptInfo *rel, const HashParts *parts)
 		int			part = member_part(root, rel, parts, appinfo);
 
 		if (part >= 0)
-			gate_shard(root, find_base_rel(root, appinfo->child_relid),
+			shard_gate(root, find_base_rel(root, appinfo->child_relid),
 					   shard_in_hash_clause(parts->places[part].modulus,
 											parts->places[part].remainder,
 											copyObject(values)),

@@ -38,6 +38,7 @@ _PG_init(void)
 	shard_table_init();
 	shard_plan_init();
 	shard_join_init();
+	shard_cursor_init();
 }
 
 /*

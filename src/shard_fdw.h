@@ -246,6 +246,7 @@ extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
 									   Relation logical, Relation shard);
 
 /* in hash.c */
+extern Oid	shard_function(const char *name, const Oid *types, int ntypes);
 extern Oid	shard_placement_function(const char *name, Oid type);
 extern bool shard_is_column(const Var *var, Oid shard, Oid logical,
 							AttrNumber attno);
@@ -406,8 +407,13 @@ extern void shard_lock_patiently(Oid relid, LOCKMODE mode);
 /* in plan.c */
 extern void shard_plan_init(void);
 extern bool shard_is_our_routine(const FdwRoutine *routine);
+extern void shard_gate(PlannerInfo *root, RelOptInfo *child, Expr *clause,
+					   Index security_level);
 extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
 								   Oid relid);
+
+/* in cursor.c */
+extern void shard_cursor_init(void);
 
 /* in join.c */
 extern void shard_join_init(void);
