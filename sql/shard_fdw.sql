@@ -468,12 +468,12 @@ COMMENT ON FUNCTION shard_fdw.unseal(regclass)
 IS 'lets a sealed shard take inserts again';
 
 CREATE FUNCTION shard_fdw.run_command_on_shards(
-  logical regclass, command text,
+  logical regclass, command text, on_error text DEFAULT 'stop',
   OUT shard regclass, OUT success bool, OUT result text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'shard_run_command_on_shards'
-LANGUAGE C VOLATILE STRICT;
-COMMENT ON FUNCTION shard_fdw.run_command_on_shards(regclass, text)
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.run_command_on_shards(regclass, text, text)
 IS 'runs a command on every shard; %s in it is the shard''s name';
 
 CREATE FUNCTION shard_fdw.format_on_shards(logical regclass, command text)

@@ -31,22 +31,23 @@ PG_FUNCTION_INFO_V1(shard_run_command_on_shards);
 PG_FUNCTION_INFO_V1(shard_format_on_shards);
 
 /*
- * The shards of a logical table, in ordinal order.
+ * The shards of a logical table, in ordinal order, read under this lock.
  *
+ * A lock stronger than AccessShareLock is kept until the transaction ends.
  * *nshards becomes their number; the array is allocated in the current
  * memory context.  A relation that has just been dropped has none; for other
  * relations, ERRCODE_WRONG_OBJECT_TYPE is raised.
  */
 static ShardMember *
-get_shards(Oid logical, int *nshards)
+get_shards(Oid logical, LOCKMODE mode, int *nshards)
 {
 	ShardTable *table;
 	ShardMember *result;
 
-	LockRelationOid(logical, AccessShareLock);
+	LockRelationOid(logical, mode);
 	if (get_rel_name(logical) == NULL)
 	{
-		UnlockRelationOid(logical, AccessShareLock);
+		UnlockRelationOid(logical, mode);
 		*nshards = 0;
 		return NULL;
 	}
@@ -56,7 +57,8 @@ get_shards(Oid logical, int *nshards)
 	result = palloc_array(ShardMember, Max(table->nmembers, 1));
 	memcpy(result, table->members, sizeof(ShardMember) * table->nmembers);
 	/* Anybody may ask, also who must not be in the way of the owner. */
-	UnlockRelationOid(logical, AccessShareLock);
+	if (mode == AccessShareLock)
+		UnlockRelationOid(logical, mode);
 	return result;
 }
 
@@ -69,7 +71,8 @@ shard_list_shards(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int			nshards;
-	ShardMember *shards = get_shards(PG_GETARG_OID(0), &nshards);
+	ShardMember *shards = get_shards(PG_GETARG_OID(0), AccessShareLock,
+									 &nshards);
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < nshards; i++)
@@ -244,7 +247,8 @@ shard_format_on_shards(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int			nshards;
-	ShardMember *shards = get_shards(PG_GETARG_OID(0), &nshards);
+	ShardMember *shards = get_shards(PG_GETARG_OID(0), AccessShareLock,
+									 &nshards);
 	char	   *command = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
@@ -288,6 +292,34 @@ command_result(const char *sql)
 }
 
 /*
+ * Run one command.  Returns its result, in the given memory context, or NULL.
+ */
+static char *
+run_command(const char *sql, MemoryContext context)
+{
+	char	   *result;
+	int			rc;
+
+	SPI_connect();
+	rc = SPI_execute(sql, false, 0);
+	if (rc == SPI_ERROR_TRANSACTION)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot begin or end transactions on shards")));
+	if (rc < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot run this command on shards"),
+				 errdetail("Running it returned \"%s\".",
+						   SPI_result_code_string(rc))));
+	result = command_result(sql);
+	if (result != NULL)
+		result = MemoryContextStrdup(context, result);
+	SPI_finish();
+	return result;
+}
+
+/*
  * Run one command in a subtransaction.  Returns whether it succeeded; *result
  * becomes its result, or else the error message.
  */
@@ -302,24 +334,7 @@ try_command(const char *sql, char **result)
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
 	{
-		char	   *value;
-		int			rc;
-
-		SPI_connect();
-		rc = SPI_execute(sql, false, 0);
-		if (rc == SPI_ERROR_TRANSACTION)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot begin or end transactions on shards")));
-		if (rc < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot run this command on shards"),
-					 errdetail("Running it returned \"%s\".",
-							   SPI_result_code_string(rc))));
-		value = command_result(sql);
-		*result = value ? MemoryContextStrdup(oldcontext, value) : NULL;
-		SPI_finish();
+		*result = run_command(sql, oldcontext);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -337,18 +352,79 @@ try_command(const char *sql, char **result)
 }
 
 /*
- * shard_run_command_on_shards(logical regclass, command text)
+ * Error context callback: which shard the command was for.
+ */
+static void
+report_shard(void *arg)
+{
+	errcontext("command on shard \"%s\"", (char *) arg);
+}
+
+/*
+ * The lock on the logical table under which the current user's commands run:
+ * one that keeps the set of shards as it is, and other such commands away.
+ *
+ * Those who could not take it with LOCK TABLE must not get it this way; for a
+ * relation that is none of ours or is gone, an error can wait.  In a
+ * transaction that is read-only, as on a standby, there is nothing to guard.
+ */
+static LOCKMODE
+lock_for_commands(Oid logical)
+{
+	if (XactReadOnly || get_rel_name(logical) == NULL ||
+		!shard_is_logical(logical))
+		return AccessShareLock;
+	if (shard_class_ownercheck(logical, GetUserId()) ||
+		pg_class_aclcheck(logical, GetUserId(),
+						  SHARD_ACL_LOCK) == ACLCHECK_OK)
+		return ShareUpdateExclusiveLock;
+	return AccessShareLock;
+}
+
+/*
+ * Does the argument say that an error ends it all?
+ */
+static bool
+stops_on_error(const char *value)
+{
+	if (strcmp(value, "stop") == 0)
+		return true;
+	if (strcmp(value, "continue") == 0)
+		return false;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid value for parameter \"%s\": \"%s\"", "on_error",
+					value),
+			 errhint("Valid values are: stop, continue.")));
+}
+
+/*
+ * shard_run_command_on_shards(logical regclass, command text, on_error text)
  *		SQL function run_command_on_shards(): runs the command on each shard.
  *
- * Each runs in a subtransaction; one that fails leaves the others in place.
+ * If "on_error" is "stop", raises what the first command raises that fails.
+ * If it is "continue", each runs in a subtransaction, and one that fails
+ * leaves the others in place.
  */
 Datum
 shard_run_command_on_shards(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			logical;
 	int			nshards;
-	ShardMember *shards = get_shards(PG_GETARG_OID(0), &nshards);
-	char	   *command = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	ShardMember *shards;
+	char	   *command;
+	bool		stops;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("arguments of %s must not be null",
+						"run_command_on_shards()")));
+	logical = PG_GETARG_OID(0);
+	command = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	stops = stops_on_error(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	shards = get_shards(logical, lock_for_commands(logical), &nshards);
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < nshards; i++)
@@ -357,11 +433,23 @@ shard_run_command_on_shards(PG_FUNCTION_ARGS)
 		bool		nulls[3] = {false, false, false};
 		char	   *sql = command_for_shard(command, shards[i].relid);
 		char	   *result;
-		bool		success;
+		bool		success = true;
 
 		if (sql == NULL)
 			continue;
-		success = try_command(sql, &result);
+		if (stops)
+		{
+			ErrorContextCallback callback;
+
+			callback.callback = report_shard;
+			callback.arg = get_rel_name(shards[i].relid);
+			callback.previous = error_context_stack;
+			error_context_stack = &callback;
+			result = run_command(sql, CurrentMemoryContext);
+			error_context_stack = callback.previous;
+		}
+		else
+			success = try_command(sql, &result);
 		values[0] = ObjectIdGetDatum(shards[i].relid);
 		values[1] = BoolGetDatum(success);
 		nulls[2] = result == NULL;

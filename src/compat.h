@@ -60,6 +60,13 @@ shard_may_use_schema(Oid schema)
 #endif
 }
 
+/* One of these lets a role lock a table; 17 has a new one. */
+#if PG_VERSION_NUM < 170000
+#define SHARD_ACL_LOCK	(ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE)
+#else
+#define SHARD_ACL_LOCK	(ACL_MAINTAIN | ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE)
+#endif
+
 /* 16 renamed relfilenodes to relfilenumbers in the relation cache. */
 #if PG_VERSION_NUM < 160000
 #define shard_rel_new_storage_subid(rel) ((rel)->rd_firstRelfilenodeSubid)

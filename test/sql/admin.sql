@@ -652,7 +652,7 @@ CREATE FUNCTION run(command text)
 RETURNS TABLE (shard text, success bool, result text)
 LANGUAGE sql AS $$
   SELECT shard::text, success, result
-    FROM shard_fdw.run_command_on_shards('rr', command)
+    FROM shard_fdw.run_command_on_shards('rr', command, on_error => 'continue')
 $$;
 SELECT results_eq($$ SELECT * FROM run('SELECT count(*), 5 FROM %s') $$,
   $$ VALUES ('rr_0', true, '1'), ('rr_1', true, '2'), ('rr_2', true, '0'),
@@ -754,10 +754,64 @@ SELECT is(state_of($$ SELECT run('SELECT pg_cancel_backend(pg_backend_pid()),
   'a cancel stops it all');
 SELECT is_empty($$ SELECT shard_fdw.run_command_on_shards('none', 'SELECT 1')
                    UNION ALL
-                   SELECT shard_fdw.run_command_on_shards(NULL, 'SELECT 1')
-                   UNION ALL
-                   SELECT shard_fdw.run_command_on_shards('rr', NULL) $$,
-  'no shards, no table, no command');
+                   SELECT shard_fdw.run_command_on_shards(4294967295, 'SELECT 1') $$,
+  'no shards, no table');
+SELECT results_eq($$ SELECT DISTINCT state, message FROM
+    unnest(ARRAY['NULL, ''SELECT 1''', '''rr'', NULL',
+                 '''rr'', ''SELECT 1'', NULL']) arguments,
+    error_of('SELECT shard_fdw.run_command_on_shards(' || arguments || ')') $$,
+  $$ VALUES ('22004', 'arguments of run_command_on_shards() must not be null') $$,
+  'nulls');
+
+-- An error ends it all, unless it is not to.
+SELECT results_eq($$ SELECT shard::text, success, result
+    FROM shard_fdw.run_command_on_shards('rr', 'SELECT count(*) FROM %s') $$,
+  $$ SELECT * FROM run('SELECT count(*) FROM %s') $$,
+  'without an error there is no difference');
+SELECT results_eq($$ SELECT e.* FROM error_of(
+    'SELECT shard_fdw.run_command_on_shards(''rr'',
+       ''CREATE INDEX stopped ON %s (id, id, id)'')') e $$,
+  $$ VALUES ('42P07', 'relation "stopped" already exists', '', '') $$,
+  'the first error is raised');
+SELECT hasnt_index('rr_0', 'stopped', '... and undoes what was done before');
+CREATE FUNCTION complain(shard text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF shard = 'public.rr_2' THEN
+    RAISE 'no %', shard USING ERRCODE = 'SF001', DETAIL = 'why', HINT = 'how';
+  END IF;
+END $$;
+CREATE FUNCTION context_of(command text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  context text;
+BEGIN
+  EXECUTE command;
+  RETURN 'no error';
+EXCEPTION WHEN OTHERS THEN
+  GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+  RETURN context;
+END $$;
+SELECT results_eq($$ SELECT e.* FROM error_of(
+    'SELECT shard_fdw.run_command_on_shards(''rr'', ''SELECT complain(''''%s'''')'', ''stop'')') e $$,
+  $$ VALUES ('SF001', 'no public.rr_2', 'why', 'how') $$, 'it is what it was');
+SELECT ok('command on shard "rr_2"' = ANY (string_to_array(context_of(
+    'SELECT shard_fdw.run_command_on_shards(''rr'', ''SELECT complain(''''%s'''')'')'), E'\n')),
+  '... and its context names the shard');
+SELECT results_eq($$ SELECT * FROM run('SELECT complain(''%s'')') $$,
+  $$ VALUES ('rr_0', true, ''), ('rr_1', true, ''), ('rr_2', false, 'no public.rr_2'),
+            ('rr_3', true, '') $$, 'with "continue" it is a result');
+SELECT results_eq($$ SELECT e.* FROM error_of(
+    'SELECT shard_fdw.run_command_on_shards(''rr'', ''SELECT 1'', ''Stop'')') e $$,
+  $$ VALUES ('22023', 'invalid value for parameter "on_error": "Stop"', '',
+             'Valid values are: stop, continue.') $$, 'another value');
+SELECT is(state_of($$ SELECT shard_fdw.run_command_on_shards('rr', 'COMMIT') $$),
+  '0A000', 'transaction control');
+SELECT is(state_of($$ SELECT shard_fdw.run_command_on_shards('rr',
+    'SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(5)') $$), '57014',
+  'a cancel');
+SELECT is((SELECT array_agg(DISTINCT mode) FROM pg_locks
+            WHERE pid = pg_backend_pid() AND relation = 'rr'::regclass
+              AND mode LIKE 'ShareUpdate%'),
+  '{ShareUpdateExclusiveLock}', 'others that run commands wait');
 SELECT is(state_of(
   $$ SELECT shard_fdw.run_command_on_shards('rr_0', 'SELECT 1') $$), '42809',
   'not a logical table');
@@ -778,18 +832,20 @@ SELECT is((SELECT count(*) FROM "odd %s"."Ta""b"), 2::bigint,
 
 SELECT bag_eq($$ SELECT run_as('shard_reader',
     'SELECT * FROM shard_fdw.run_command_on_shards(''owned'',
-       ''INSERT INTO %s VALUES (1)'')') $$,
+       ''INSERT INTO %s VALUES (1)'', ''continue'')') $$,
   $$ VALUES ('(owned_0,f,"permission denied for table owned_0")'),
             ('(owned_1,f,"permission denied for table owned_1")') $$,
   'a role without privileges on the shards');
 GRANT INSERT, SELECT ON owned_1 TO shard_reader;
 SELECT bag_eq($$ SELECT run_as('shard_reader',
     'SELECT * FROM shard_fdw.run_command_on_shards(''owned'',
-       ''INSERT INTO %s VALUES (1) RETURNING current_user'')') $$,
+       ''INSERT INTO %s VALUES (1) RETURNING current_user'', ''continue'')') $$,
   $$ VALUES ('(owned_0,f,"permission denied for table owned_0")'),
             ('(owned_1,t,shard_reader)') $$,
   'a role with privileges on one of them');
 SELECT is((SELECT current_user), session_user, 'the caller is who it was');
+SELECT is(state_of('SELECT shard_fdw.run_command_on_shards(''owned'', ''DELETE FROM %s'')',
+                   'shard_reader'), '42501', 'an error of rights ends it, too');
 
 -- commands that are empty, and commands that drop shards
 
@@ -805,6 +861,14 @@ SELECT is((SELECT array_agg(result) FROM run('DROP FOREIGN TABLE rr CASCADE')
             WHERE success), ARRAY['DROP FOREIGN TABLE'],
   'a command that drops the logical table');
 SELECT is(to_regclass('rr'), NULL, '... does so');
+CREATE FOREIGN TABLE growing (id int) SERVER shards OPTIONS (shards '2');
+SELECT is((SELECT array_agg(result) FROM shard_fdw.run_command_on_shards('growing',
+             'SELECT shard_fdw.create_shards(''growing'', 1)')),
+  '{growing_2,growing_3}', 'a command that adds shards is run on those that were there');
+SELECT is((SELECT array_agg(result) FROM shard_fdw.run_command_on_shards('growing',
+             'ALTER TABLE %s NO INHERIT growing; DROP TABLE %s')),
+  '{DROP TABLE,DROP TABLE,DROP TABLE,DROP TABLE}', 'a command that detaches them all');
+SELECT is_empty($$ SELECT * FROM shard_fdw.list_shards('growing') $$, '... does so');
 
 -- A constraint that cannot be evaluated spoils no view.
 CREATE FOREIGN TABLE spoilt (a int) SERVER shards OPTIONS (shards '1');
