@@ -28,6 +28,7 @@ OBJS = \
 	src/hash.o \
 	src/insert.o \
 	src/join.o \
+	src/lifecycle.o \
 	src/lock.o \
 	src/option.o \
 	src/plan.o \

@@ -298,6 +298,36 @@ IS 'all shards of all logical tables';
 GRANT SELECT ON shard_fdw.leases, shard_fdw.shards TO PUBLIC;
 
 --
+-- The life of a shard
+--
+
+-- A shard that is in it gets no rows by any route.  Backends read it as they
+-- read catalogs, so rows are inserted and deleted, and never updated.
+CREATE TABLE shard_fdw.closed_shards (
+  shard regclass PRIMARY KEY,
+  closed timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE shard_fdw.closed_shards
+IS 'shards that are closed, and since when; written by close_shard() and open_shard()';
+SELECT pg_catalog.pg_extension_config_dump('shard_fdw.closed_shards',
+  'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = shard)');
+GRANT SELECT ON shard_fdw.closed_shards TO pg_database_owner;
+
+CREATE FUNCTION shard_fdw.close_shard(shard regclass)
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_close_shard'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.close_shard(regclass)
+IS 'has rows of the logical table go to other shards, without waiting for anybody';
+
+CREATE FUNCTION shard_fdw.open_shard(shard regclass)
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_open_shard'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.open_shard(regclass)
+IS 'lets a closed shard get rows again';
+
+--
 -- Consumers
 --
 

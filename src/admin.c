@@ -82,7 +82,7 @@ shard_list_shards(PG_FUNCTION_ARGS)
 
 		values[0] = ObjectIdGetDatum(shards[i].relid);
 		values[1] = Int32GetDatum(i);
-		values[2] = CStringGetTextDatum(shards[i].is_open ? "open" : "sealed");
+		values[2] = CStringGetTextDatum(shard_state_name(shards[i].state));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 							 nulls);
 	}
@@ -103,34 +103,45 @@ shard_last_shard(PG_FUNCTION_ARGS)
 }
 
 /*
- * Is the relation a shard of some logical table?
+ * shard_logical_parents
+ *		The logical tables that a relation is a shard of.
+ *
+ * Takes no lock.  The list is allocated in the current memory context.
  */
-static bool
-is_shard(Oid relid)
+List *
+shard_logical_parents(Oid relid)
 {
 	Relation	catalog;
 	SysScanDesc scan;
 	ScanKeyData key;
 	HeapTuple	tuple;
-	bool		result = false;
+	List	   *result = NIL;
 
 	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
 				F_OIDEQ, ObjectIdGetDatum(relid));
 	catalog = table_open(InheritsRelationId, AccessShareLock);
 	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
 							  1, &key);
-	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
-		result = shard_is_logical(((Form_pg_inherits) GETSTRUCT(tuple))->inhparent);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Oid			parent = ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent;
+
+		if (shard_is_logical(parent))
+			result = lappend_oid(result, parent);
+	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 	return result;
 }
 
 /*
- * Raise an error unless the relation is a shard that the caller owns.
+ * shard_check_to_alter
+ *		Raise an error unless the relation is a shard that the caller owns:
+ *		ERRCODE_UNDEFINED_TABLE, ERRCODE_WRONG_OBJECT_TYPE or
+ *		ERRCODE_INSUFFICIENT_PRIVILEGE.
  */
-static void
-check_shard_to_alter(Oid shard)
+void
+shard_check_to_alter(Oid shard)
 {
 	char	   *name = get_rel_name(shard);
 
@@ -138,7 +149,7 @@ check_shard_to_alter(Oid shard)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", shard)));
-	if (!is_shard(shard))
+	if (shard_logical_parents(shard) == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a shard", name),
@@ -155,9 +166,9 @@ static void
 lock_shard_to_alter(Oid shard)
 {
 	/* Before: not to lock what is not ours.  After: it may have changed. */
-	check_shard_to_alter(shard);
+	shard_check_to_alter(shard);
 	shard_lock_patiently(shard, AccessExclusiveLock);
-	check_shard_to_alter(shard);
+	shard_check_to_alter(shard);
 }
 
 /*
@@ -212,6 +223,11 @@ shard_unseal(PG_FUNCTION_ARGS)
 	SPI_connect();
 	shard_drop_seal(shard);
 	SPI_finish();
+	if (shard_is_closed(shard))
+		ereport(WARNING,
+				(errmsg("shard \"%s\" is closed", get_rel_name(shard)),
+				 errdetail("No row of an insert into its foreign table goes there."),
+				 errhint("Open it with SELECT shard_fdw.open_shard().")));
 	PG_RETURN_VOID();
 }
 

@@ -474,6 +474,7 @@ shard_clone(Relation logical, const char *name, Relation source,
 	pfree(sql.data);
 
 	shard = get_relname_relid(name, RelationGetNamespace(logical));
+	shard_forget_closed(shard);
 	if (source != NULL)
 	{
 		disown_columns(shard);

@@ -35,6 +35,7 @@
 #include "storage/lmgr.h"
 #include "storage/sinval.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
@@ -179,6 +180,11 @@ shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 {
 	ShardInsert *insert = palloc0(sizeof(ShardInsert));
 
+	/*
+	 * A transaction that has all its locks asks for no news by itself, and
+	 * the shard that it has written to may have been closed.
+	 */
+	AcceptInvalidationMessages();
 	insert->table = shard_table_get(RelationGetRelid(root->ri_RelationDesc));
 	insert->root = root;
 	insert->estate = mtstate->ps.state;

@@ -68,10 +68,13 @@ check_old_shard(Relation logical, const ShardMember *member)
 	if (!member->is_open)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("shard \"%s\" of foreign table \"%s\" is sealed", name,
-						RelationGetRelationName(logical)),
+				 errmsg("shard \"%s\" of foreign table \"%s\" is %s", name,
+						RelationGetRelationName(logical),
+						shard_state_name(member->state)),
 				 errdetail("Its rows would move to shards that are not."),
-				 errhint("Open it with SELECT shard_fdw.unseal().")));
+				 errhint("Open it with SELECT shard_fdw.%s().",
+						 member->state == SHARD_CLOSED ? "open_shard" :
+						 "unseal")));
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);

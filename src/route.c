@@ -270,18 +270,21 @@ route_pinned(ShardTable *table, int pinned)
 	if (!table->members[pinned].is_open)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("shard \"%s\" of foreign table \"%s\" is sealed",
+				 errmsg("shard \"%s\" of foreign table \"%s\" is %s",
 						get_rel_name(table->members[pinned].relid),
-						get_rel_name(table->relid)),
+						get_rel_name(table->relid),
+						shard_state_name(table->members[pinned].state)),
 				 errdetail("\"shard_fdw.shard\" sends this session's inserts to shard number %d.",
 						   pinned),
+				 table->members[pinned].state == SHARD_CLOSED ?
+				 errhint("Open the shard with SELECT shard_fdw.open_shard(), or set \"shard_fdw.shard\" to another number, or to -1 to let the table's route decide.") :
 				 errhint("Set \"shard_fdw.shard\" to another number, or to -1 to let the table's route decide.")));
 	return pinned;
 }
 
 /*
- * Complain about a row that no shard takes.  "ordinal" is that of a sealed
- * shard that holds such rows, or -1.
+ * Complain about a row that no shard takes.  "ordinal" is that of a closed or
+ * sealed shard that holds such rows, or -1.
  */
 static void
 report_no_place(const ShardTable *table, uint64 hash, int ordinal)
@@ -301,12 +304,15 @@ report_no_place(const ShardTable *table, uint64 hash, int ordinal)
 	if (ordinal >= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("shard \"%s\" of foreign table \"%s\" is sealed",
+				 errmsg("shard \"%s\" of foreign table \"%s\" is %s",
 						get_rel_name(table->members[ordinal].relid),
-						get_rel_name(table->relid)),
+						get_rel_name(table->relid),
+						shard_state_name(table->members[ordinal].state)),
 				 errdetail("It holds the rows whose key (%s) has the hash remainder %d of %d.",
 						   columns, (int) (hash % modulus), modulus),
-				 errhint("Open it with SELECT shard_fdw.unseal().")));
+				 errhint("Open it with SELECT shard_fdw.%s().",
+						 table->members[ordinal].state == SHARD_CLOSED ?
+						 "open_shard" : "unseal")));
 	ereport(ERROR,
 			(errcode(ERRCODE_CHECK_VIOLATION),
 			 errmsg("no shard of foreign table \"%s\" takes the row",
@@ -364,6 +370,30 @@ shard_route_by_id(ShardTable *table, TupleTableSlot *row)
 }
 
 /*
+ * Complain that all shards are closed or sealed.
+ */
+static void
+report_no_open(const ShardTable *table)
+{
+	int			nclosed = 0;
+	int			nsealed = 0;
+
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		nclosed += table->members[i].state == SHARD_CLOSED;
+		nsealed += table->members[i].state == SHARD_SEALED;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("all shards of foreign table \"%s\" are %s",
+					get_rel_name(table->relid),
+					nclosed == 0 ? "sealed" :
+					nsealed == 0 ? "closed" : "closed or sealed"),
+			 errhint("Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT shard_fdw.%s().",
+					 nclosed == 0 ? "unseal" : "open_shard")));
+}
+
+/*
  * shard_route
  *		The ordinal of the shard that a row goes to.
  *
@@ -387,11 +417,7 @@ shard_route(ShardTable *table, TupleTableSlot *row, int pinned)
 	if (unlikely(pinned >= 0))
 		return route_pinned(table, pinned);
 	if (unlikely(table->nopen == 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("all shards of foreign table \"%s\" are sealed",
-						get_rel_name(table->relid)),
-				 errhint("Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT shard_fdw.unseal().")));
+		report_no_open(table);
 
 	switch (table->route)
 	{

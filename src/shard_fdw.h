@@ -57,12 +57,21 @@ typedef struct ShardOptions
 	bool		commit_order;	/* one transaction at a time writes a shard */
 } ShardOptions;
 
+/* What a shard takes. */
+typedef enum ShardState
+{
+	SHARD_OPEN,					/* rows by its table's route */
+	SHARD_CLOSED,				/* updates, and rows inserted by its own name */
+	SHARD_SEALED				/* neither */
+} ShardState;
+
 /* One shard, as the catalogs describe it. */
 typedef struct ShardMember
 {
 	Oid			relid;
 	bool		is_local;		/* an ordinary table, not a foreign one */
-	bool		is_open;		/* takes inserts */
+	ShardState	state;
+	bool		is_open;		/* state is SHARD_OPEN */
 	bool		has_children;	/* may have inheritance children of its own */
 	bool		sees_rows;		/* has a BEFORE ROW INSERT trigger, or a CHECK
 								 * constraint that may look at other rows */
@@ -240,6 +249,7 @@ extern ShardTable *shard_table_get(Oid relid);
 extern void shard_table_sweep(void);
 extern char *shard_seal_constraint(Oid relid);
 extern char *shard_placement_constraint(Oid relid);
+extern const char *shard_state_name(ShardState state);
 extern int	shard_table_find(const ShardTable *table, Oid shard);
 extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
 extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
@@ -297,6 +307,10 @@ extern int	shard_count_argument(FunctionCallInfo fcinfo, int n);
 extern uint64 shard_return_rows(ReturnSetInfo *rsinfo, const char *query,
 								int cursor_options, uint64 max_rows,
 								ShardTakeRow take, void *state);
+
+/* in admin.c */
+extern List *shard_logical_parents(Oid relid);
+extern void shard_check_to_alter(Oid shard);
 
 /* in route.c */
 extern int	shard_pinned;		/* GUC shard_fdw.shard */
@@ -400,6 +414,10 @@ extern Oid	shard_clone(Relation logical, const char *name, Relation source,
 extern void shard_set_trigger_state(Oid relid, const char *name, char state);
 extern void shard_clone_checks(Relation source, const char *source_name,
 							   Oid shard);
+
+/* in lifecycle.c */
+extern bool shard_is_closed(Oid shard);
+extern void shard_forget_closed(Oid shard);
 
 /* in lock.c */
 extern void shard_lock_patiently(Oid relid, LOCKMODE mode);

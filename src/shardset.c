@@ -385,8 +385,10 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 	}
 
 	/* Rows of a table that is to last must not go where they will not. */
-	member->is_open = checks.seal == NULL &&
-		(is_temp || form->relpersistence != RELPERSISTENCE_TEMP);
+	member->state = checks.seal != NULL ||
+		(!is_temp && form->relpersistence == RELPERSISTENCE_TEMP) ?
+		SHARD_SEALED : shard_is_closed(relid) ? SHARD_CLOSED : SHARD_OPEN;
+	member->is_open = member->state == SHARD_OPEN;
 
 	named->name = form->relname;
 	named->stem_len = strlen(NameStr(named->name));
@@ -611,6 +613,19 @@ shard_table_sweep(void)
 		MemoryContextDelete(table->context);
 		table->context = NULL;
 	}
+}
+
+/*
+ * shard_state_name
+ *		A state, as list_shards() and messages call it.
+ *
+ * The string is constant.
+ */
+const char *
+shard_state_name(ShardState state)
+{
+	return state == SHARD_OPEN ? "open" :
+		state == SHARD_CLOSED ? "closed" : "sealed";
 }
 
 /*
