@@ -24,6 +24,8 @@
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/plancat.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
@@ -128,8 +130,8 @@ shard_lock_held(const LOCKTAG *tag, LOCKMODE mode)
 }
 
 /*
- * 16 can restrict index insertion to summarizing indexes.  With "conflict"
- * given, duplicates in the arbiters, or in any index if there are none, are
+ * 16 can restrict index insertion to summarizing indexes, 19 takes flags.  With
+ * "conflict" given, duplicates in the arbiters, or in any index if there are none, are
  * no errors but reported there.
  */
 static inline List *
@@ -139,9 +141,13 @@ shard_insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot,
 #if PG_VERSION_NUM < 160000
 	return ExecInsertIndexTuples(rri, slot, estate, false, conflict != NULL,
 								 conflict, arbiters);
-#else
+#elif PG_VERSION_NUM < 190000
 	return ExecInsertIndexTuples(rri, slot, estate, false, conflict != NULL,
 								 conflict, arbiters, false);
+#else
+	return ExecInsertIndexTuples(rri, estate,
+								 conflict != NULL ? EIIT_NO_DUPE_ERROR : 0,
+								 slot, arbiters, conflict);
 #endif
 }
 
@@ -159,10 +165,49 @@ shard_update_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot,
 #if PG_VERSION_NUM < 160000
 	return which ? ExecInsertIndexTuples(rri, slot, estate, true, false, NULL,
 										 NIL) : NIL;
-#else
+#elif PG_VERSION_NUM < 190000
 	return which != TU_None ?
 		ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL,
 							  which == TU_Summarizing) : NIL;
+#else
+	uint32		flags = EIIT_IS_UPDATE;
+
+	if (which == TU_Summarizing)
+		flags |= EIIT_ONLY_SUMMARIZING;
+	return which != TU_None ?
+		ExecInsertIndexTuples(rri, estate, flags, slot, NIL, NULL) : NIL;
+#endif
+}
+
+/* 19 gave updates and deletions of rows a place for options. */
+static inline TM_Result
+shard_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *row,
+				   EState *estate, TM_FailureData *tmfd, LockTupleMode *mode,
+				   ShardUpdateIndexes *update_indexes)
+{
+#if PG_VERSION_NUM < 190000
+	return table_tuple_update(rel, tid, row, estate->es_output_cid,
+							  estate->es_snapshot,
+							  estate->es_crosscheck_snapshot, true, tmfd, mode,
+							  update_indexes);
+#else
+	return table_tuple_update(rel, tid, row, estate->es_output_cid, 0,
+							  estate->es_snapshot,
+							  estate->es_crosscheck_snapshot, true, tmfd, mode,
+							  update_indexes);
+#endif
+}
+
+static inline TM_Result
+shard_tuple_delete(Relation rel, ItemPointer tid, CommandId cid,
+				   Snapshot snapshot, bool wait, TM_FailureData *tmfd)
+{
+#if PG_VERSION_NUM < 190000
+	return table_tuple_delete(rel, tid, cid, snapshot, InvalidSnapshot, wait,
+							  tmfd, false);
+#else
+	return table_tuple_delete(rel, tid, cid, 0, snapshot, InvalidSnapshot,
+							  wait, tmfd);
 #endif
 }
 
@@ -301,6 +346,59 @@ shard_check_insert_target(ResultRelInfo *rri)
 #define shard_constraint_enforced(con) true
 #else
 #define shard_constraint_enforced(con) ((con)->conenforced)
+#endif
+
+/* 19 has ON CONFLICT DO SELECT, whose state is that of DO UPDATE. */
+#if PG_VERSION_NUM < 190000
+typedef OnConflictSetState ShardOnConflict;
+#define shard_on_conflict_selects(action) false
+#define shard_lock_strength(state) LCS_NONE
+#else
+typedef OnConflictActionState ShardOnConflict;
+#define shard_on_conflict_selects(action) ((action) == ONCONFLICT_SELECT)
+#define shard_lock_strength(state) ((state)->oc_LockStrength)
+#endif
+
+/* 19 simplifies expressions by which columns are NOT NULL, if it is told. */
+#if PG_VERSION_NUM < 190000
+#define shard_note_not_null(root, rel) ((void) 0)
+#else
+#define shard_note_not_null(root, rel) get_relation_notnullatts(root, rel)
+#endif
+
+/* 19 has a hook for all simple relations in place of that for tables. */
+#if PG_VERSION_NUM < 190000
+typedef get_relation_info_hook_type ShardRelationHook;
+#define shard_relation_hook get_relation_info_hook
+#define SHARD_RELATION_HOOK_PARAMETERS \
+	PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel
+#define SHARD_RELATION_HOOK_ARGUMENTS	root, relid, inhparent, rel
+#else
+typedef build_simple_rel_hook_type ShardRelationHook;
+#define shard_relation_hook build_simple_rel_hook
+#define SHARD_RELATION_HOOK_PARAMETERS \
+	PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte
+#define SHARD_RELATION_HOOK_ARGUMENTS	root, rel, rte
+#endif
+
+/* 19 tells the planner of the EXPLAIN that it plans for. */
+#if PG_VERSION_NUM < 190000
+#define SHARD_PLANNER_PARAMETERS \
+	Query *parse, const char *query_string, int cursor_options, \
+	ParamListInfo params
+#define SHARD_PLANNER_ARGUMENTS	parse, query_string, cursor_options, params
+#else
+#define SHARD_PLANNER_PARAMETERS \
+	Query *parse, const char *query_string, int cursor_options, \
+	ParamListInfo params, ExplainState *es
+#define SHARD_PLANNER_ARGUMENTS	parse, query_string, cursor_options, params, es
+#endif
+
+/* 19 has publications of all tables but some. */
+#if PG_VERSION_NUM < 190000
+#define shard_is_published(relid) (GetRelationPublications(relid) != NIL)
+#else
+#define shard_is_published(relid) RelationHasPublication(relid)
 #endif
 
 #endif							/* SHARD_COMPAT_H */

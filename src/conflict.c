@@ -28,6 +28,7 @@
 #include "access/xact.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type_d.h"
+#include "executor/instrument.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/plancat.h"
@@ -259,11 +260,19 @@ infer_arbiters(const ShardTable *table, Relation logical, Relation shard,
 	query->commandType = CMD_INSERT;
 	query->rtable = list_make1(rte);
 	query->resultRelation = 1;
+	root->parse = query;
+	root->glob = makeNode(PlannerGlobal);
+
+	/*
+	 * Expressions of indexes are simplified by what must not be null in the
+	 * shard, which may be more columns than in the logical table.
+	 */
+	shard_note_not_null(root, shard);
+	target = (List *) eval_const_expressions(root, (Node *) target);
 	query->onConflict = makeNode(OnConflictExpr);
 	query->onConflict->action = ONCONFLICT_NOTHING;
 	query->onConflict->arbiterElems = linitial_node(List, target);
 	query->onConflict->arbiterWhere = lsecond(target);
-	root->parse = query;
 
 	callback.callback = name_shard;
 	callback.arg = &relid;
@@ -476,10 +485,11 @@ shard_open_on_conflict(ShardInsert *insert, ShardTarget *target, int ordinal)
 													 rri->ri_RelationDesc,
 													 insert->conflict_target));
 	}
-	if (insert->on_conflict != ONCONFLICT_UPDATE)
+	if (insert->on_conflict == ONCONFLICT_NOTHING)
 		return;
 
-	CheckCmdReplicaIdentity(rri->ri_RelationDesc, CMD_UPDATE);
+	if (insert->on_conflict == ONCONFLICT_UPDATE)
+		CheckCmdReplicaIdentity(rri->ri_RelationDesc, CMD_UPDATE);
 	if (insert->targets != NIL)
 		return;
 
@@ -487,7 +497,9 @@ shard_open_on_conflict(ShardInsert *insert, ShardTarget *target, int ordinal)
 	if (shard_returns_old(root))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot return old values from ON CONFLICT DO UPDATE on foreign table \"%s\"",
+				 errmsg("cannot return old values from ON CONFLICT %s on foreign table \"%s\"",
+						insert->on_conflict == ONCONFLICT_UPDATE ?
+						"DO UPDATE" : "DO SELECT",
 						RelationGetRelationName(root->ri_RelationDesc)),
 				 errdetail("PostgreSQL asks a foreign table for the new row only.")));
 	key = insert->table->key;
@@ -531,18 +543,17 @@ check_key_unchanged(ShardInsert *insert, TupleTableSlot *old,
 }
 
 /*
- * Update the row that conflicts with "row", both in the shard's layout, as DO
- * UPDATE says.  The one that was there is locked and in target->existing.
- * Returns its new version, or NULL if there is none.
+ * Show the clause's expressions the row that was there and the one that
+ * conflicts with it, both in the shard's layout, and return whether its WHERE
+ * condition is true for them.
  */
-static TupleTableSlot *
-update_existing(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row,
-				ItemPointer tid)
+static bool
+is_existing_wanted(ShardInsert *insert, ShardTarget *target,
+				   TupleTableSlot *row)
 {
-	OnConflictSetState *set = insert->root->ri_onConflict;
+	ShardOnConflict *set = insert->root->ri_onConflict;
 	ExprContext *econtext = insert->mtstate->ps.ps_ExprContext;
 	TupleTableSlot *existing = target->existing;
-	TupleTableSlot *result = NULL;
 
 	econtext->ecxt_scantuple = existing;
 	econtext->ecxt_innertuple = row;
@@ -559,11 +570,41 @@ update_existing(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row,
 														  insert->excluded);
 	}
 
-	if (!ExecQual(set->oc_WhereClause, econtext))
-		InstrCountFiltered1(&insert->mtstate->ps, 1);
-	else
+	if (ExecQual(set->oc_WhereClause, econtext))
+		return true;
+	InstrCountFiltered1(&insert->mtstate->ps, 1);
+	return false;
+}
+
+/*
+ * Forget what is_existing_wanted() has shown: the next row may conflict with
+ * none.
+ */
+static void
+clear_shown(ShardInsert *insert, ShardTarget *target)
+{
+	if (target->map == NULL)
+		return;
+	ExecClearTuple(insert->root->ri_onConflict->oc_Existing);
+	ExecClearTuple(insert->excluded);
+}
+
+/*
+ * Update the row that conflicts with "row", both in the shard's layout, as DO
+ * UPDATE says.  The one that was there is locked and in target->existing.
+ * Returns its new version, or NULL if there is none.
+ */
+static TupleTableSlot *
+update_existing(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row,
+				ItemPointer tid)
+{
+	ExprContext *econtext = insert->mtstate->ps.ps_ExprContext;
+	TupleTableSlot *existing = target->existing;
+	TupleTableSlot *result = NULL;
+
+	if (is_existing_wanted(insert, target, row))
 	{
-		result = ExecProject(set->oc_ProjInfo);
+		result = ExecProject(insert->root->ri_onConflict->oc_ProjInfo);
 		if (insert->sets_key)
 			check_key_unchanged(insert, econtext->ecxt_scantuple, result);
 
@@ -594,18 +635,57 @@ update_existing(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row,
 			result = NULL;
 	}
 
-	/* The next row may conflict with none. */
 	ExecClearTuple(existing);
-	if (target->map != NULL)
-	{
-		ExecClearTuple(set->oc_Existing);
-		ExecClearTuple(insert->excluded);
-	}
+	clear_shown(insert, target);
 	return result;
 }
 
 /*
- * Make the slots that DO UPDATE needs for a shard, at its first conflict.
+ * The row that conflicts with "row", if DO SELECT wants it, else NULL.  It is
+ * in target->existing.
+ */
+static TupleTableSlot *
+select_existing(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
+{
+	TupleTableSlot *result = target->existing;
+
+	if (!is_existing_wanted(insert, target, row))
+	{
+		ExecClearTuple(target->existing);
+		result = NULL;
+	}
+	clear_shown(insert, target);
+	return result;
+}
+
+/*
+ * Fetch the row that was found into target->existing, and lock it as the
+ * clause says.  Returns false if it is no longer there.
+ */
+static bool
+fetch_existing(ShardInsert *insert, ShardTarget *target, ItemPointer tid)
+{
+	EState	   *estate = insert->estate;
+	LockClauseStrength strength;
+
+	if (!shard_on_conflict_selects(insert->on_conflict))
+		return shard_lock_conflicting_row(estate, target->rri, tid,
+										  ExecUpdateLockMode(estate, target->rri),
+										  "ON CONFLICT DO UPDATE",
+										  target->existing);
+	strength = shard_lock_strength(insert->root->ri_onConflict);
+	if (strength == LCS_NONE)
+		return shard_fetch_conflicting_row(estate, target->rri, tid,
+										   target->existing);
+	return shard_lock_conflicting_row(estate, target->rri, tid,
+									  shard_lock_mode(strength),
+									  "ON CONFLICT DO SELECT",
+									  target->existing);
+}
+
+/*
+ * Make the slots that DO UPDATE and DO SELECT need for a shard, at its first
+ * conflict.
  */
 static void
 make_slots(ShardInsert *insert, ShardTarget *target)
@@ -628,12 +708,12 @@ make_slots(ShardInsert *insert, ShardTarget *target)
 /*
  * shard_insert_on_conflict
  *		Insert a row unless it conflicts with another, as ExecInsert() does it
- *		for ON CONFLICT; then do nothing, or update the other.
+ *		for ON CONFLICT; then do nothing, or update or return the other.
  *
  * "row" is in the shard's layout and has been checked.  Returns it if it was
- * inserted, and sets *recheck; or the new version of the row that was
- * updated, also in the shard's layout, good until the next call, with its
- * triggers done; or NULL.  Raises what INSERT and UPDATE raise, and
+ * inserted, and sets *recheck; or the row that DO SELECT returns, or the new
+ * version of the row that was updated, with its triggers done, also in the
+ * shard's layout and good until the next call; or NULL.  Raises what INSERT and UPDATE raise, and
  * ERRCODE_CARDINALITY_VIOLATION for a second update of the same row.
  */
 TupleTableSlot *
@@ -663,10 +743,11 @@ shard_insert_on_conflict(ShardInsert *insert, ShardTarget *target,
 				if (target->existing == NULL)
 					make_slots(insert, target);
 				/* It may be gone by now, and so may the conflict. */
-				if (!shard_lock_conflicting_row(estate, rri, &tid,
-												target->existing))
+				if (!fetch_existing(insert, target, &tid))
 					continue;
-				result = update_existing(insert, target, row, &tid);
+				result = shard_on_conflict_selects(insert->on_conflict) ?
+					select_existing(insert, target, row) :
+					update_existing(insert, target, row, &tid);
 			}
 			InstrCountTuples2(&insert->mtstate->ps, 1);
 			return result;

@@ -31,6 +31,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(shard_dequeue);
 
@@ -198,8 +199,8 @@ delete_row(Datum ctid, void *state)
 		return false;
 
 	/* Not to wait means not to find out who has it locked, be it ourselves. */
-	result = table_tuple_delete(taking->shard, tid, cid, snapshot,
-								InvalidSnapshot, false, &tmfd, false);
+	result = shard_tuple_delete(taking->shard, tid, cid, snapshot, false,
+								&tmfd);
 	if (result == TM_BeingModified)
 	{
 		result = table_tuple_lock(taking->shard, tid, snapshot, taking->locked,
@@ -207,8 +208,8 @@ delete_row(Datum ctid, void *state)
 								  &tmfd);
 		ExecClearTuple(taking->locked);
 		if (result == TM_Ok)
-			result = table_tuple_delete(taking->shard, tid, cid, snapshot,
-										InvalidSnapshot, true, &tmfd, false);
+			result = shard_tuple_delete(taking->shard, tid, cid, snapshot, true,
+										&tmfd);
 	}
 	switch (result)
 	{

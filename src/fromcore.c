@@ -10,15 +10,16 @@
  * src/backend/optimizer/path/allpaths.c; shard_find_partition_scheme()
  * follows find_partition_scheme() in src/backend/optimizer/util/plancat.c;
  * shard_check_tid_visible() follows ExecCheckTIDVisible() and
- * ExecCheckTupleVisible(), shard_lock_conflicting_row() follows
- * ExecOnConflictUpdate(), and shard_update_row() follows ExecUpdate() and its
+ * ExecCheckTupleVisible(), shard_lock_conflicting_row() and
+ * shard_fetch_conflicting_row() follow ExecOnConflictUpdate() and
+ * ExecOnConflictSelect(), and shard_update_row() follows ExecUpdate() and its
  * subroutines in src/backend/executor/nodeModifyTable.c (PostgreSQL 15 to
- * 18).  What cannot occur for a logical table that is only read has been left
+ * 19).  What cannot occur for a logical table that is only read has been left
  * out of the planner's functions: row marks, result relations, table samples,
  * and children that are partitioned; and what cannot occur for a row that has
  * been locked out of the executor's.
  *
- * Portions Copyright (c) 1996-2025, PostgreSQL Global Development Group
+ * Portions Copyright (c) 1996-2026, PostgreSQL Global Development Group
  * Portions Copyright (c) 1994, Regents of the University of California
  *
  *-------------------------------------------------------------------------
@@ -391,9 +392,48 @@ shard_report_serialization_failure(const char *cause)
 }
 
 /*
+ * shard_fetch_conflicting_row
+ *		Fetch the row that ON CONFLICT DO SELECT has found into "existing", a
+ *		slot for the shard, without locking it.
+ *
+ * Returns false if it is no longer there.  Raises
+ * ERRCODE_T_R_SERIALIZATION_FAILURE if the isolation level says so.
+ */
+bool
+shard_fetch_conflicting_row(EState *estate, ResultRelInfo *rri,
+							ItemPointer tid, TupleTableSlot *existing)
+{
+	if (!table_tuple_fetch_row_version(rri->ri_RelationDesc, tid, SnapshotAny,
+									   existing))
+		return false;
+	check_row_visible(estate, rri->ri_RelationDesc, existing);
+	return true;
+}
+
+/*
+ * shard_lock_mode
+ *		The lock on a row for FOR UPDATE and the like.
+ */
+LockTupleMode
+shard_lock_mode(LockClauseStrength strength)
+{
+	switch (strength)
+	{
+		case LCS_FORKEYSHARE:
+			return LockTupleKeyShare;
+		case LCS_FORSHARE:
+			return LockTupleShare;
+		case LCS_FORNOKEYUPDATE:
+			return LockTupleNoKeyExclusive;
+		default:
+			return LockTupleExclusive;
+	}
+}
+
+/*
  * shard_lock_conflicting_row
- *		Lock the row that ON CONFLICT DO UPDATE has found, and fetch it into
- *		"existing", a slot for the shard.
+ *		Lock the row that the command, ON CONFLICT DO UPDATE or DO SELECT, has
+ *		found, and fetch it into "existing", a slot for the shard.
  *
  * Returns false if it is no longer there or no longer the newest version;
  * the caller has to look for a conflict again.  Raises
@@ -402,7 +442,8 @@ shard_report_serialization_failure(const char *cause)
  */
 bool
 shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
-						   ItemPointer tid, TupleTableSlot *existing)
+						   ItemPointer tid, LockTupleMode mode,
+						   const char *command, TupleTableSlot *existing)
 {
 	Relation	rel = rri->ri_RelationDesc;
 	TM_FailureData tmfd;
@@ -413,8 +454,7 @@ shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
 	/* Newer versions are not followed: they may not conflict. */
 	result = table_tuple_lock(rel, tid, estate->es_snapshot, existing,
 							  estate->es_output_cid,
-							  ExecUpdateLockMode(estate, rri), LockWaitBlock,
-							  0, &tmfd);
+							  mode, LockWaitBlock, 0, &tmfd);
 	switch (result)
 	{
 		case TM_Ok:
@@ -428,7 +468,7 @@ shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
 				ereport(ERROR,
 						(errcode(ERRCODE_CARDINALITY_VIOLATION),
 						 errmsg("%s command cannot affect row a second time",
-								"ON CONFLICT DO UPDATE"),
+								command),
 						 errhint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values.")));
 			elog(ERROR, "attempted to lock invisible tuple");
 			break;
@@ -479,10 +519,8 @@ shard_update_row(EState *estate, EPQState *epqstate, ResultRelInfo *rri,
 	if (constr != NULL)
 		ExecConstraints(rri, row, estate);
 
-	result = table_tuple_update(rel, tid, row, estate->es_output_cid,
-								estate->es_snapshot,
-								estate->es_crosscheck_snapshot, true, &tmfd,
-								&lockmode, &update_indexes);
+	result = shard_tuple_update(rel, tid, row, estate, &tmfd, &lockmode,
+								&update_indexes);
 	if (result == TM_SelfModified && tmfd.cmax != estate->es_output_cid)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),

@@ -729,8 +729,8 @@ shard_copy_header(TupleTableSlot *to, TupleTableSlot *from)
  *
  * "slot" holds the row as the logical table has it.  Returns it, updated to
  * what was stored if anybody is going to look, or NULL if a trigger or ON
- * CONFLICT suppressed the row.  With ON CONFLICT DO UPDATE the row may be one
- * that was there and has been updated.
+ * CONFLICT suppressed the row.  With ON CONFLICT DO UPDATE or DO SELECT the row
+ * may be one that was there.
  */
 TupleTableSlot *
 shard_insert_row(ShardInsert *insert, ShardTarget *target,
@@ -800,7 +800,8 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 	if (insert->has_after_trigger)
 		insert->root->ri_TrigDesc->trig_insert_after_row = is_new;
 
-	target->nrows++;
+	if (is_new || !shard_on_conflict_selects(insert->on_conflict))
+		target->nrows++;
 	if (!target->is_logical)
 		shard_last = target->relid;
 

@@ -6,7 +6,7 @@
  * A logical table that a query only reads is expanded here, not by core.
  * Core expands inheritance before it knows the query's conditions, and opens
  * and locks every child.  We let it treat the table as one foreign table at
- * first: the get_relation_info hook takes back the table's "inh" mark, so
+ * first: a hook of the planner's takes back the table's "inh" mark, so
  * core calls GetForeignRelSize later, with all conditions known.  There the
  * shards are added, and "inh" is set again: core builds every kind of path
  * for them as for any inheritance set.
@@ -49,7 +49,7 @@
 #include "utils/partcache.h"
 #include "utils/typcache.h"
 
-static get_relation_info_hook_type prev_get_relation_info_hook = NULL;
+static ShardRelationHook prev_relation_hook = NULL;
 static planner_hook_type prev_planner_hook = NULL;
 
 /* fdw_private of a RelOptInfo points here if we are to expand it. */
@@ -71,13 +71,13 @@ shard_is_our_routine(const FdwRoutine *routine)
  * Take over the expansion of a logical table that is only read.
  */
 static void
-take_over_expansion(PlannerInfo *root, Oid relid, bool inhparent,
-					RelOptInfo *rel)
+take_over_expansion(SHARD_RELATION_HOOK_PARAMETERS)
 {
-	if (prev_get_relation_info_hook)
-		prev_get_relation_info_hook(root, relid, inhparent, rel);
+	if (prev_relation_hook)
+		prev_relation_hook(SHARD_RELATION_HOOK_ARGUMENTS);
 
-	if (!inhparent || rel->reloptkind != RELOPT_BASEREL ||
+	if (!planner_rt_fetch(rel->relid, root)->inh ||
+		rel->reloptkind != RELOPT_BASEREL ||
 		!shard_is_our_routine(rel->fdwroutine))
 		return;
 
@@ -101,12 +101,11 @@ take_over_expansion(PlannerInfo *root, Oid relid, bool inhparent,
 }
 
 static PlannedStmt *
-shard_planner(Query *parse, const char *query_string, int cursor_options,
-			  ParamListInfo params)
+shard_planner(SHARD_PLANNER_PARAMETERS)
 {
 	shard_prepare_on_conflict(parse);
 	return (prev_planner_hook ? prev_planner_hook : standard_planner)
-		(parse, query_string, cursor_options, params);
+		(SHARD_PLANNER_ARGUMENTS);
 }
 
 /*
@@ -117,8 +116,8 @@ shard_planner(Query *parse, const char *query_string, int cursor_options,
 void
 shard_plan_init(void)
 {
-	prev_get_relation_info_hook = get_relation_info_hook;
-	get_relation_info_hook = take_over_expansion;
+	prev_relation_hook = shard_relation_hook;
+	shard_relation_hook = take_over_expansion;
 	prev_planner_hook = planner_hook;
 	planner_hook = shard_planner;
 }

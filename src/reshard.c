@@ -93,7 +93,7 @@ check_old_shard(Relation logical, const ShardMember *member)
 	if (shard->rd_rel->relrowsecurity)
 		report_attachment(logical, shard, "It has row-level security.",
 						  "Disable it, and create its policies on the new shards.");
-	if (GetRelationPublications(RelationGetRelid(shard)) != NIL)
+	if (shard_is_published(RelationGetRelid(shard)))
 		report_attachment(logical, shard, "It belongs to a publication.",
 						  "Drop it from the publication, and add the new shards.");
 	CheckTableNotInUse(shard, "reshard");

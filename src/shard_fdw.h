@@ -446,8 +446,13 @@ extern void shard_check_tid_visible(EState *estate, ResultRelInfo *rri,
 									ItemPointer tid);
 extern void shard_report_serialization_failure(const char *cause);
 extern bool shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
-									   ItemPointer tid,
+									   ItemPointer tid, LockTupleMode mode,
+									   const char *command,
 									   TupleTableSlot *existing);
+extern bool shard_fetch_conflicting_row(EState *estate, ResultRelInfo *rri,
+										ItemPointer tid,
+										TupleTableSlot *existing);
+extern LockTupleMode shard_lock_mode(LockClauseStrength strength);
 extern bool shard_update_row(EState *estate, EPQState *epqstate,
 							 ResultRelInfo *rri, ItemPointer tid,
 							 TupleTableSlot *row);

@@ -172,7 +172,7 @@ CREATE FOREIGN TABLE kinds_foreign () INHERITS (kinds)
 SERVER shards OPTIONS (shards '1', route 'round_robin');
 SELECT results_eq($$ SELECT shard::text, kind, server::text COLLATE "default",
                             bytes IS NULL
-                       FROM shard_fdw.shards WHERE logical = 'kinds'::regclass $$,
+                       FROM shard_fdw.shards WHERE logical = 'kinds'::regclass ORDER BY ordinal $$,
   $$ VALUES ('kinds_0', 'table', NULL, false),
             ('kinds_foreign', 'foreign table', 'shards', true),
             ('kinds_temp', 'temporary table', NULL, false),

@@ -100,6 +100,18 @@ BEGIN
             ARRAY(SELECT unnest(there) EXCEPT ALL SELECT unnest(here)), command);
 END $$;
 
+-- What EXPLAIN ANALYZE says of conflicts.
+CREATE FUNCTION explained(command text) RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+  line text;
+  result text[] := '{}';
+BEGIN
+  FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off, BUFFERS off) ' || command LOOP
+    IF line ~ 'Conflict|Tuples|Route' THEN result := result || btrim(line); END IF;
+  END LOOP;
+  RETURN result;
+END $$;
+
 SELECT same(command) FROM unnest(ARRAY[
   -- no target
   $$ INSERT INTO items VALUES (1, 'k', 'again') ON CONFLICT DO NOTHING $$,
@@ -172,6 +184,48 @@ SELECT same(command) FROM unnest(ARRAY[
   $$ INSERT INTO items VALUES (73, 'A', '', 2000) ON CONFLICT (id, kind) DO UPDATE SET n = 1 $$,
   $$ INSERT INTO items VALUES (74, 'A', '', 2000) ON CONFLICT (id, kind) DO UPDATE SET n = 1 $$]) command;
 
+-- What must not be null simplifies the expressions of indexes and of conflict targets.
+SAVEPOINT s;
+DO $$
+DECLARE
+  t text;
+BEGIN
+  FOREACH t IN ARRAY ARRAY['plain.items', 'sharded.same', 'sharded.other', 'sharded.third'] LOOP
+    EXECUTE format('ALTER TABLE %s ALTER n SET NOT NULL', t);
+    EXECUTE format('CREATE UNIQUE INDEX ON %s (id, coalesce(kind, v), (n IS NULL)) WHERE n > 0', t);
+    EXECUTE format('CREATE UNIQUE INDEX ON %s (id, (kind || ''!'')) WHERE n IS NOT NULL AND v IS NOT NULL', t);
+  END LOOP;
+END $$;
+SELECT same(command) FROM unnest(ARRAY[
+  $$ INSERT INTO items VALUES (1, 'k', 'x') ON CONFLICT (id, coalesce(kind, v), (n IS NULL)) WHERE n > 0 DO UPDATE SET v = 'by expression' RETURNING * $$,
+  $$ INSERT INTO items VALUES (2, 'k', 'x') ON CONFLICT (id, (kind || '!')) WHERE v IS NOT NULL AND n IS NOT NULL DO UPDATE SET v = 'by condition' RETURNING * $$,
+  $$ INSERT INTO items VALUES (3, 'k', 'x') ON CONFLICT (id, (kind || '!')) WHERE v > '' AND n > 7 DO NOTHING RETURNING * $$,
+  $$ INSERT INTO items VALUES (3, 'K', 'x') ON CONFLICT (id, lower(kind), coalesce(n, 1)) DO NOTHING RETURNING * $$]) command;
+ROLLBACK TO s;
+
+-- DO SELECT.
+SELECT current_setting('server_version_num')::int >= 190000 AS v19 \gset
+\if :v19
+SELECT same(command) FROM unnest(ARRAY[
+  $$ INSERT INTO items VALUES (1, 'k', 'x'), (2, 'k', 'x'), (800, 'k', 'new') ON CONFLICT (id, kind) DO SELECT RETURNING * $$,
+  $$ INSERT INTO items SELECT g, 'k', 'x' FROM generate_series(790, 810) g ON CONFLICT (id, kind) DO SELECT FOR UPDATE RETURNING id, v, new.twice $$,
+  $$ INSERT INTO items SELECT g, 'k', 'x' FROM generate_series(1, 12) g ON CONFLICT (id, kind) DO SELECT FOR KEY SHARE WHERE items.id % 2 = 0 AND EXCLUDED.v = 'x' RETURNING * $$,
+  $$ INSERT INTO items VALUES (820, 'k', 'x'), (820, 'k', 'y') ON CONFLICT (id, kind) DO SELECT RETURNING * $$,
+  $$ INSERT INTO items VALUES (821, 'k', 'x'), (821, 'k', 'y') ON CONFLICT (id, kind) DO SELECT FOR SHARE RETURNING * $$,
+  $$ INSERT INTO items VALUES (73, 'A', '', 2000), (72, 'x', '', 2000) ON CONFLICT (id, lower(kind)) WHERE n > 1000 DO SELECT RETURNING id, v $$,
+  $$ WITH i AS (INSERT INTO items VALUES (3, 'k'), (822, 'k') ON CONFLICT (id, kind) DO SELECT FOR NO KEY UPDATE RETURNING id, v) SELECT * FROM i $$,
+  $$ INSERT INTO items VALUES (1, 'k', 'skip insert') ON CONFLICT (id, kind) DO SELECT RETURNING * $$,
+  $$ INSERT INTO view VALUES ('k', 4, 'x'), ('k', 823, 'x') ON CONFLICT (number, kind) DO SELECT RETURNING * $$,
+  $$ INSERT INTO items VALUES (3, 'k') ON CONFLICT (id, kind) DO SELECT $$]) command;
+SELECT results_eq('SELECT id, kind, xmax <> 0 FROM sharded.items ORDER BY id, kind', 'SELECT id, kind, xmax <> 0 FROM plain.items ORDER BY id, kind',
+  'rows that are selected FOR something are locked, and no others');
+SELECT is(explained($$ INSERT INTO sharded.items VALUES (1, 'k'), (2, 'k'), (830, 'k') ON CONFLICT (id, kind) DO SELECT FOR UPDATE WHERE items.id > 1 RETURNING * $$),
+  ARRAY['Route: hash', 'Conflict Resolution: SELECT FOR UPDATE', 'Conflict Filter: (items.id > 1)', 'Rows Removed by Conflict Filter: 1', 'Tuples Inserted: 1',
+        'Conflicting Tuples: 2'], 'EXPLAIN of DO SELECT');
+SELECT throws_ok($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO SELECT RETURNING old.v $$,
+  '0A000', 'cannot return old values from ON CONFLICT DO SELECT on foreign table "items"', 'DO SELECT returns no old values');
+\endif
+
 -- Columns that only a shard has keep their values.
 UPDATE sharded.other SET more = 'kept ' || id;
 INSERT INTO sharded.items SELECT g, 'k', 'kept' FROM generate_series(1, 20) g ON CONFLICT (id, kind) DO UPDATE SET v = EXCLUDED.v;
@@ -194,16 +248,6 @@ SELECT is(array(SELECT upsert(1 + i % 3) FROM generate_series(1, 6) i)::text, '{
 -- What EXPLAIN shows
 --
 
-CREATE FUNCTION explained(command text) RETURNS text[] LANGUAGE plpgsql AS $$
-DECLARE
-  line text;
-  result text[] := '{}';
-BEGIN
-  FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off, BUFFERS off) ' || command LOOP
-    IF line ~ 'Conflict|Tuples|Route' THEN result := result || btrim(line); END IF;
-  END LOOP;
-  RETURN result;
-END $$;
 SELECT is(explained($$ INSERT INTO sharded.items VALUES (1, 'k'), (2, 'k'), (500, 'k') ON CONFLICT (id, kind) DO UPDATE SET n = 3 WHERE items.id > 1 $$),
   ARRAY['Route: hash', 'Conflict Resolution: UPDATE', 'Conflict Filter: (items.id > 1)', 'Rows Removed by Conflict Filter: 1', 'Tuples Inserted: 1',
         'Conflicting Tuples: 2'], 'EXPLAIN of DO UPDATE');

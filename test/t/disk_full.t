@@ -28,9 +28,13 @@ $node->safe_psql('postgres', qq{
 	ALTER TABLE log_1 SET TABLESPACE small;
 	ALTER TABLE rr_1 SET TABLESPACE small;
 	ALTER TABLE keyed_1 SET TABLESPACE small;
+	SET shard_fdw.shard = 1;
 	INSERT INTO log SELECT 1, 1, g FROM generate_series(1, 10) g;
+	RESET shard_fdw.shard;
 	INSERT INTO rr SELECT 1, 1, g FROM generate_series(1, 10) g;
 	INSERT INTO keyed SELECT 1, g, 1 FROM generate_series(1, 10) g});
+# Reading a table can make its visibility map, from 19 on.
+$node->safe_psql('postgres', 'VACUUM log_1, rr_1, keyed_1');
 my $session = session($node);
 my $other = session($node);
 my $wide = q{repeat('x', 300)};

@@ -9,6 +9,7 @@ use strict;
 use warnings;
 
 use File::Basename qw(basename);
+use File::Copy qw(copy);
 use File::Path qw(make_path);
 use IPC::Run qw(run);
 use Test::More;
@@ -38,6 +39,31 @@ sub read_file
 	return <$fh>;
 }
 
+# Before 19, core says of a row that SELECT FOR UPDATE finds deleted that it was
+# updated.  So do the expected files, in these permutations.
+my %deleted = (
+	dequeue => 'rr2 delete1 watched2 r2 rest',
+	same_snapshot => 'b1 delete1 rr2 lock2 c1 c2');
+my $says_deleted = `"$ENV{PG_CONFIG}" --version` =~ /(\d+)/ && $1 >= 19;
+
+# The folder with a spec and what it is expected to say on this server.
+sub input_of
+{
+	my ($spec, $dir) = @_;
+	my $expected;
+
+	return 'test' unless $says_deleted && $deleted{$spec};
+	make_path("$dir/input/specs", "$dir/input/expected");
+	copy("test/specs/$spec.spec", "$dir/input/specs") or die "could not copy $spec: $!";
+	$expected = read_file("test/expected/$spec.out");
+	$expected =~ s/(permutation: $deleted{$spec}\n.*?\nERROR: .*? concurrent )update/$1delete/s
+	  or die "no such error in test/expected/$spec.out";
+	open(my $fh, '>', "$dir/input/expected/$spec.out") or die "$dir/input: $!";
+	print $fh $expected;
+	close $fh;
+	return "$dir/input";
+}
+
 # A spec gets a database of its own, so that what a failed one leaves behind
 # is in nobody's way.
 sub run_spec
@@ -53,7 +79,7 @@ sub run_spec
 	local $ENV{PGOPTIONS} = $options // '';
 	my $ok = run [
 		$regress, '--use-existing', "--dbname=${database}_run",
-		'--inputdir=test', "--outputdir=$dir", $spec
+		'--inputdir=' . input_of($spec, $dir), "--outputdir=$dir", $spec
 	  ],
 	  '>', \$output, '2>&1';
 	ok($ok, $name) or diag(read_file("$dir/regression.diffs") || $output);
