@@ -36,6 +36,7 @@ OBJS = \
 	src/route.o \
 	src/seqcare.o \
 	src/sequence.o \
+	src/sequence_ddl.o \
 	src/shard_fdw.o \
 	src/shardset.o
 PGFILEDESC = "shard_fdw - one insert target over many tables"

@@ -182,7 +182,10 @@ SELECT q.sequence, q.tbl, q.column_name, q.is_owned, q.last_value,
                 END AS start_value,
                s.seqincrement AS increment_by,
                s.seqcache AS cache_size,
-               shard_fdw.column_maximum(a.attrelid, a.attname) AS maximum
+               -- A slot that no shard has now has no ids to compare with.
+               CASE WHEN d.oid IS NOT NULL OR a.attfdwoptions IS NULL
+                    THEN shard_fdw.column_maximum(a.attrelid, a.attname)
+                END AS maximum
           FROM pg_catalog.pg_sequence s
           LEFT JOIN pg_catalog.pg_depend own
                  ON own.classid = 'pg_catalog.pg_class'::regclass
@@ -454,13 +457,15 @@ SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.window_end,
                           WHERE i.attrelid = r.logical
                             AND EXISTS (SELECT FROM pg_catalog.pg_options_to_table(i.attfdwoptions) o
                                          WHERE o.option_name = 'sequence'))
-  LEFT JOIN pg_catalog.pg_depend d
-         ON d.classid = 'pg_catalog.pg_class'::regclass
-        AND d.refclassid = 'pg_catalog.pg_class'::regclass
-        AND d.refobjid = a.attrelid
-        AND d.refobjsubid = a.attnum
-        AND d.deptype = 'a'
-  LEFT JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.objid;
+  -- The sequence is the one that the default of the shard's column draws from.
+  LEFT JOIN (pg_catalog.pg_attrdef f
+             JOIN pg_catalog.pg_depend d
+                  ON d.classid = 'pg_catalog.pg_attrdef'::regclass
+                 AND d.objid = f.oid
+                 AND d.refclassid = 'pg_catalog.pg_class'::regclass
+             JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.refobjid)
+         ON f.adrelid = a.attrelid
+        AND f.adnum = a.attnum;
 COMMENT ON VIEW shard_fdw.consumers
 IS 'how far each consumer has read each shard, and about how many rows it is behind';
 GRANT SELECT ON shard_fdw.consumers TO PUBLIC;

@@ -115,6 +115,8 @@ shard_ddl_end(PG_FUNCTION_ARGS)
 	}
 	else if (shard_is_logical(relid))
 		logical_table_changed(relid, IsA(parsetree, CreateForeignTableStmt));
+	if (IsA(parsetree, AlterTableStmt))
+		shard_check_ids(relid, castNode(AlterTableStmt, parsetree));
 	SPI_finish();
 	PG_RETURN_VOID();
 }

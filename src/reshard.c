@@ -189,7 +189,7 @@ detach_old_shards(Relation logical, List *shards)
 		}
 		table_close(shard, NoLock);
 		/* One that the shard only draws from stays, and may be another's. */
-		if (shard_owns_sequence(lfirst_oid(lc), sequence))
+		if (list_member_oid(getOwnedSequences(lfirst_oid(lc)), sequence))
 			relids = lappend_oid(relids, sequence);
 		foreach(lc2, relids)
 			rename_away(lfirst_oid(lc2));

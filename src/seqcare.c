@@ -31,67 +31,15 @@ PG_FUNCTION_INFO_V1(shard_column_maximum);
 PG_FUNCTION_INFO_V1(shard_check_order);
 
 /*
- * The one value that a query returns, as a bigint; *isnull if it is null or
- * there is no row.  SPI is connected.
- */
-static int64
-query_int64(const char *sql, bool *isnull)
-{
-	if (SPI_execute(sql, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "SPI_execute failed: %s", sql);
-	*isnull = true;
-	return SPI_processed == 0 ? 0 :
-		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-									SPI_tuptable->tupdesc, 1, isnull));
-}
-
-/*
  * The greatest value of a column, of the table with its children or without;
  * *isnull if there is none.
  */
 static int64
 maximum(Oid relid, const char *column, bool only, bool *isnull)
 {
-	return query_int64(psprintf("SELECT pg_catalog.max(%s)::pg_catalog.int8 FROM %s%s",
+	return shard_query_int64(psprintf("SELECT pg_catalog.max(%s)::pg_catalog.int8 FROM %s%s",
 								quote_identifier(column), only ? "ONLY " : "",
 								shard_qualified_name(relid)), isnull);
-}
-
-/*
- * Move an ascending sequence past "floor", never backwards.  Returns the
- * value that it gives next.
- */
-static int64
-advance(Oid sequence, int64 floor)
-{
-	char	   *name = shard_qualified_name(sequence);
-	FormData_pg_sequence form;
-	int64		increment;
-	int64		next;
-	bool		isnull;
-
-	if (!shard_get_sequence(sequence, &form))
-		elog(ERROR, "cache lookup failed for sequence %u", sequence);
-	increment = form.seqincrement;
-	next = query_int64(psprintf("SELECT CASE WHEN is_called THEN last_value + (" INT64_FORMAT ") ELSE last_value END FROM %s",
-								increment, name), &isnull);
-	if (increment > 0 && next <= floor)
-	{
-		int64		ahead;
-
-		if (floor > PG_INT64_MAX - increment)
-			ereport(ERROR,
-					(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
-					 errmsg("sequence %s cannot go past " INT64_FORMAT, name,
-							floor)));
-
-		/* As far from the start as before, in whole steps. */
-		ahead = (form.seqstart - floor - 1) % increment;
-		next = floor + 1 + (ahead < 0 ? ahead + increment : ahead);
-		(void) query_int64(psprintf("SELECT pg_catalog.setval(%u, " INT64_FORMAT ", false)",
-									sequence, next), &isnull);
-	}
-	return next;
 }
 
 static void
@@ -118,28 +66,82 @@ find_member(Oid logical, Oid shard)
 	return ordinal < 0 ? NULL : &table->members[ordinal];
 }
 
+/* The ids that a shard has. */
+typedef struct ShardIds
+{
+	ShardMember member;
+	int64		maximum;		/* PG_INT64_MIN: none */
+} ShardIds;
+
+/*
+ * Find out which ids the shards have.  Those that are no longer shards are
+ * left out.  Returns how many are left.
+ */
+static int
+read_ids(Oid logical, const char *column, List *shards, ShardIds *ids)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, shards)
+	{
+		const ShardMember *member;
+		bool		isnull;
+		int64		value = maximum(lfirst_oid(lc), column, true, &isnull);
+
+		member = find_member(logical, lfirst_oid(lc));
+		if (member == NULL)
+			continue;
+		ids[n].member = *member;
+		ids[n++].maximum = isnull ? PG_INT64_MIN : value;
+	}
+	return n;
+}
+
+/*
+ * The greatest id that a sequence must not give again.
+ */
+static int64
+sequence_floor(Oid sequence, const ShardIds *ids, int n)
+{
+	int64		result = PG_INT64_MIN;
+
+	for (int i = 0; i < n; i++)
+	{
+		const ShardMember *member = &ids[i].member;
+
+		/* An id that may be of any slot must be behind all sequences. */
+		if (member->sequence == sequence || !member->is_slot_valid ||
+			shard_sequence_slot(sequence, member->stride) == member->slot)
+			result = Max(result, ids[i].maximum);
+	}
+	return result;
+}
+
 /*
  * shard_reset_shards
- *		Move the sequences of a logical table's shards past the ids that are
- *		there, and give one to shards that have none.
+ *		Move the sequences of a logical table's shards, and of slots that no
+ *		shard has now, past the ids that are there, and give one to shards
+ *		that have none.
  *
- * The shards are locked, SPI is connected.  "rsinfo" gets a row for each, if
- * given.
+ * The shards are locked, SPI is connected.  "rsinfo" gets a row for each
+ * sequence that a shard draws from, if given.
  */
 void
 shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 {
 	Oid			relid = RelationGetRelid(logical);
 	ShardTable *table = shard_table_get(relid);
-	const char *column;
-	int64		floor = PG_INT64_MIN;
-	int64	   *maxima;
+	AttrNumber	attno = table->seq_attno;
+	ShardIds   *ids;
+	int			n;
 	List	   *shards = NIL;
+	List	   *sequences = NIL;
+	List	   *idle;
 	ListCell   *lc;
 
-	if (table->seq_attno == 0)
+	if (attno == 0)
 		return;
-	column = get_attname(relid, table->seq_attno, false);
 	for (int i = 0; i < table->nmembers; i++)
 		if (table->members[i].is_local)
 			shards = lappend_oid(shards, table->members[i].relid);
@@ -151,38 +153,30 @@ shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 		{
 			bool		is_empty;
 
-			(void) query_int64(psprintf("SELECT 1::pg_catalog.int8 FROM ONLY %s",
-										shard_qualified_name(lfirst_oid(lc))),
-							   &is_empty);
+			(void) shard_query_int64(psprintf("SELECT 1::pg_catalog.int8 FROM ONLY %s",
+											  shard_qualified_name(lfirst_oid(lc))),
+									 &is_empty);
 			shard_add_sequence(logical, lfirst_oid(lc), is_empty);
 		}
 	}
 
-	/* An id that may be in any slot must be behind all sequences. */
-	maxima = palloc_array(int64, list_length(shards));
-	foreach(lc, shards)
-	{
-		int64	   *value = &maxima[foreach_current_index(lc)];
-		const ShardMember *member;
-		bool		isnull;
+	ids = palloc_array(ShardIds, list_length(shards));
+	n = read_ids(relid, get_attname(relid, attno, false), shards, ids);
+	for (int i = 0; i < n; i++)
+		if (OidIsValid(ids[i].member.sequence))
+			sequences = list_append_unique_oid(sequences,
+											   ids[i].member.sequence);
+	foreach(lc, sequences)
+		return_sequence(rsinfo, lfirst_oid(lc),
+						shard_advance_sequence(lfirst_oid(lc),
+											   sequence_floor(lfirst_oid(lc),
+															  ids, n)));
 
-		*value = maximum(lfirst_oid(lc), column, true, &isnull);
-		if (isnull)
-			*value = PG_INT64_MIN;
-		member = find_member(relid, lfirst_oid(lc));
-		if (member == NULL || !member->is_slot_valid)
-			floor = Max(floor, *value);
-	}
-	foreach(lc, shards)
-	{
-		const ShardMember *member = find_member(relid, lfirst_oid(lc));
-		Oid			sequence = member == NULL ? InvalidOid : member->sequence;
-
-		if (OidIsValid(sequence))
-			return_sequence(rsinfo, sequence,
-							advance(sequence,
-									Max(floor, maxima[foreach_current_index(lc)])));
-	}
+	/* Shards that come later go on with these. */
+	idle = list_difference_oid(shard_slot_sequences(relid, attno), sequences);
+	foreach(lc, idle)
+		(void) shard_advance_sequence(lfirst_oid(lc),
+									  sequence_floor(lfirst_oid(lc), ids, n));
 }
 
 /*
@@ -200,7 +194,7 @@ column_sequence(Oid relid, Form_pg_attribute att)
 		return InvalidOid;
 	result = shard_default_sequence(relid, NameStr(att->attname));
 	if (!OidIsValid(result) && att->attidentity)
-		result = (Oid) query_int64(psprintf("SELECT pg_catalog.pg_get_serial_sequence(%s, %s)::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8",
+		result = (Oid) shard_query_int64(psprintf("SELECT pg_catalog.pg_get_serial_sequence(%s, %s)::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8",
 											quote_literal_cstr(shard_qualified_name(relid)),
 											quote_literal_cstr(NameStr(att->attname))),
 								   &isnull);
@@ -267,7 +261,7 @@ shard_reset_sequences(PG_FUNCTION_ARGS)
 		value = maximum(RelationGetRelid(rel), NameStr(att->attname), false,
 						&isnull);
 		return_sequence(rsinfo, sequence,
-						advance(sequence, isnull ? PG_INT64_MIN : value));
+						shard_advance_sequence(sequence, isnull ? PG_INT64_MIN : value));
 	}
 	if (shard_is_logical(RelationGetRelid(rel)))
 		shard_reset_shards(rel, rsinfo);
@@ -275,6 +269,25 @@ shard_reset_sequences(PG_FUNCTION_ARGS)
 	SPI_finish();
 	table_close(rel, NoLock);
 	return (Datum) 0;
+}
+
+/*
+ * The table that a sequence is to belong to that the default of a column of
+ * the table "relid" draws from: the table, or if that is a shard the logical
+ * table, for ids of a slot must not be given again once the shard is dropped.
+ */
+static Oid
+future_owner(Oid logical, Oid relid, Oid sequence, const char *column)
+{
+	ShardTable *table = relid != logical && shard_is_logical(logical) ?
+		shard_table_get(logical) : NULL;
+
+	if (table != NULL && table->seq_attno != 0 &&
+		shard_table_find(table, relid) >= 0 &&
+		table->seq_attno == get_attnum(logical, column) &&
+		get_rel_namespace(sequence) == get_rel_namespace(logical))
+		return logical;
+	return relid;
 }
 
 /*
@@ -292,7 +305,8 @@ shard_own_sequences(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Relation	rel = open_owned(fcinfo, "own_sequences()",
 								 ShareUpdateExclusiveLock);
-	List	   *relids = find_all_inheritors(RelationGetRelid(rel), NoLock, NULL);
+	Oid			top = RelationGetRelid(rel);
+	List	   *relids = find_all_inheritors(top, NoLock, NULL);
 	ShardIdentity identity;
 	ListCell   *lc;
 
@@ -320,7 +334,7 @@ shard_own_sequences(PG_FUNCTION_ARGS)
 			sequence = shard_default_sequence(relid, NameStr(att->attname));
 			if (!OidIsValid(sequence))
 				continue;
-			(void) query_int64(psprintf("SELECT 1::pg_catalog.int8 FROM pg_catalog.pg_depend"
+			(void) shard_query_int64(psprintf("SELECT 1::pg_catalog.int8 FROM pg_catalog.pg_depend"
 										" WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
 										" AND objid = %u AND refobjsubid > 0 AND deptype IN ('a', 'i')",
 										sequence), &isnull);
@@ -328,7 +342,8 @@ shard_own_sequences(PG_FUNCTION_ARGS)
 				continue;
 			shard_execute("ALTER SEQUENCE %s OWNED BY %s.%s",
 						  shard_qualified_name(sequence),
-						  shard_qualified_name(relid),
+						  shard_qualified_name(future_owner(top, relid, sequence,
+															NameStr(att->attname))),
 						  quote_identifier(NameStr(att->attname)));
 			value = ObjectIdGetDatum(sequence);
 			isnull = false;

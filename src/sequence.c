@@ -1,18 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * sequence.c
- *	  Ids from a sequence of each shard's own: column option "sequence".
+ *	  Ids from a sequence for each shard: column option "sequence".
  *
- * The sequence of a shard starts at the shard's slot, a number from 1 to
- * max_shards that no other shard of the table has, and goes on in steps of
- * max_shards, the stride.  So ids are unique over all shards, nobody waits
- * for anybody to get one, they ascend within a shard, and tell its slot.
+ * Each shard has a slot, a number from 1 to max_shards.  The sequence of a
+ * slot starts at its number and goes on in steps of max_shards, the stride.
+ * So ids are unique over all shards, sessions that use different shards do
+ * not wait for each other to get one, ids ascend within a shard, and they
+ * tell the slot.
+ *
+ * The sequence belongs to the logical table's column, not to the shard.  It
+ * outlives the shard, and another shard that takes the slot goes on with it:
+ * an id that was given is never given again.  Several shards can draw from
+ * the sequence of one slot.
  *
  * With 'always', a CHECK constraint that calls in_slot() says which ids a
  * shard holds.  With 'by_default', any id may be anywhere.
  *
- * The sequence is found by the default of the shard's column; who inserts
- * through the logical table needs no privilege on it if it is the shard's.
+ * The sequence is found by the default of the shard's column.  An insert
+ * through the logical table requires no privilege on a sequence that belongs
+ * to the logical table or to the shard.  sequence_ddl.c creates sequences.
  *
  *-------------------------------------------------------------------------
  */
@@ -261,29 +268,6 @@ shard_sequence_column(Oid relid, bool missing_ok, bool *always)
 }
 
 /*
- * shard_check_sequence
- *		Raise ERRCODE_INVALID_OBJECT_DEFINITION if a column of the logical
- *		table has option "sequence" and cannot have it.
- *
- * "key" is the table's hash key, or NULL.
- */
-void
-shard_check_sequence(Oid relid, PartitionKey key)
-{
-	bool		always;
-	AttrNumber	attno = shard_sequence_column(relid, false, &always);
-
-	for (int i = 0; key != NULL && i < key->partnatts; i++)
-		if (key->partattrs[i] == attno)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-					 errmsg("column \"%s\" of foreign table \"%s\" cannot have option \"sequence\"",
-							get_attname(relid, attno, false),
-							get_rel_name(relid)),
-					 errdetail("It belongs to the key, which decides the shard, whose sequence it would be.")));
-}
-
-/*
  * shard_default_sequence
  *		The sequence that the default of a column draws from, or InvalidOid.
  */
@@ -331,24 +315,27 @@ shard_default_sequence(Oid relid, const char *column)
 
 /*
  * shard_owns_sequence
- *		Does the sequence belong to a column of the shard?
+ *		Does the sequence belong to the logical table's column "attno", as
+ *		those of its slots do, or to a column of the shard?
  */
 bool
-shard_owns_sequence(Oid shard, Oid sequence)
+shard_owns_sequence(Oid logical, AttrNumber attno, Oid shard, Oid sequence)
 {
 	Oid			owner;
 	int32		column;
 
 	return OidIsValid(sequence) &&
 		sequenceIsOwned(sequence, DEPENDENCY_AUTO, &owner, &column) &&
-		owner == shard;
+		(owner == shard || (owner == logical && column == attno));
 }
 
 /*
- * The slot that a sequence with this stride is for, or 0.
+ * shard_sequence_slot
+ *		The slot whose ids a sequence gives if it goes in steps of the stride,
+ *		or 0.
  */
-static int
-sequence_slot(Oid sequence, int stride)
+int
+shard_sequence_slot(Oid sequence, int stride)
 {
 	FormData_pg_sequence form;
 	int			slot;
@@ -357,135 +344,6 @@ sequence_slot(Oid sequence, int stride)
 		return 0;
 	slot = slot_of(form.seqstart, stride);
 	return slot == 0 ? stride : slot;
-}
-
-/*
- * The stride of the sequences that the shards have, for ids of two strides
- * would be the same sooner or later; or else the one given.
- */
-static int
-common_stride(const ShardTable *table, int stride)
-{
-	for (int i = 0; i < table->nmembers; i++)
-	{
-		FormData_pg_sequence form;
-
-		if (table->members[i].stride > 0)
-			return table->members[i].stride;
-		if (shard_get_sequence(table->members[i].sequence, &form) &&
-			form.seqincrement > 1 && form.seqincrement <= SHARD_MAX_SHARDS)
-			return (int) form.seqincrement;
-	}
-	return stride;
-}
-
-/*
- * A slot that no shard of the table has, preferably one that none has had: the
- * next after the greatest.
- *
- * Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED if there is none.
- */
-static int
-free_slot(const ShardTable *table, int stride)
-{
-	bool	   *taken = palloc0(sizeof(bool) * (stride + 1));
-	int			result = 0;
-
-	for (int i = 0; i < table->nmembers; i++)
-	{
-		int			slot = sequence_slot(table->members[i].sequence, stride);
-
-		if (table->members[i].stride == stride)
-			taken[table->members[i].slot] = true;
-		taken[slot] = true;
-	}
-	for (int slot = stride; slot > 0 && !taken[slot]; slot--)
-		result = slot;
-	for (int slot = stride; slot > 0 && result == 0; slot--)
-		if (!taken[slot])
-			result = slot;
-	pfree(taken);
-	if (result == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("all %d slots of foreign table \"%s\" are taken", stride,
-						get_rel_name(table->relid)),
-				 errdetail("The sequences of its shards go in steps of %d.",
-						   stride)));
-	return result;
-}
-
-/*
- * shard_add_sequence
- *		Give a shard a sequence of its own for the column of the logical table
- *		that has option "sequence", if there is one.  SPI is connected.
- *
- * A shard that is not empty may have any ids, and gets no constraint.  Raises what the DDL commands raise.
- */
-void
-shard_add_sequence(Relation logical, Oid shard, bool is_empty)
-{
-	bool		always;
-	ShardOptions options;
-	AttrNumber	attno = shard_sequence_column(RelationGetRelid(logical),
-											  false, &always);
-	Form_pg_attribute att;
-	HeapTuple	tuple;
-	const char *column;
-	char	   *shard_name;
-	char	   *sequence;
-	char		identity = '\0';
-	ShardTable *table;
-	int			ordinal;
-	int			stride;
-	int			slot;
-	bool		has_slot;
-
-	if (attno == 0)
-		return;
-	shard_get_options(RelationGetRelid(logical), &options);
-	table = shard_table_get(RelationGetRelid(logical));
-	ordinal = shard_table_find(table, shard);
-	has_slot = ordinal >= 0 && table->members[ordinal].stride > 0;
-	if (has_slot)
-	{
-		/* It has lost its sequence only. */
-		stride = table->members[ordinal].stride;
-		slot = table->members[ordinal].slot;
-	}
-	else
-	{
-		stride = common_stride(table, options.max_shards);
-		slot = free_slot(table, stride);
-	}
-	att = TupleDescAttr(RelationGetDescr(logical), attno - 1);
-	column = quote_identifier(NameStr(att->attname));
-	shard_name = shard_qualified_name(shard);
-
-	tuple = SearchSysCacheAttName(shard, NameStr(att->attname));
-	if (HeapTupleIsValid(tuple))
-	{
-		identity = ((Form_pg_attribute) GETSTRUCT(tuple))->attidentity;
-		ReleaseSysCache(tuple);
-	}
-	if (identity != '\0')
-		shard_execute("ALTER TABLE %s ALTER %s DROP IDENTITY", shard_name,
-					  column);
-
-	sequence = quote_qualified_identifier(get_namespace_name(get_rel_namespace(shard)),
-										  ChooseRelationName(get_rel_name(shard),
-															 NameStr(att->attname),
-															 "seq",
-															 get_rel_namespace(shard),
-															 false));
-	shard_execute("CREATE SEQUENCE %s AS %s START %d INCREMENT %d OWNED BY %s.%s",
-				  sequence, format_type_be(att->atttypid), slot, stride,
-				  shard_name, column);
-	shard_execute("ALTER TABLE %s ALTER %s SET DEFAULT nextval(%s), ALTER %s SET NOT NULL",
-				  shard_name, column, quote_literal_cstr(sequence), column);
-	if (always && is_empty && !has_slot)
-		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_slot CHECK (shard_fdw.in_slot(%d, %d, %s))",
-					  shard_name, stride, slot, column);
 }
 
 /*

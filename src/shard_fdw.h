@@ -83,7 +83,7 @@ typedef struct ShardMember
 
 	/* Column option "sequence"; see sequence.c. */
 	Oid			sequence;		/* what its ids come from, or InvalidOid */
-	bool		owns_sequence;
+	bool		owns_sequence;	/* it is the shard's or the logical table's */
 	int			stride;			/* which ids it holds; 0: unknown */
 	int			slot;
 	bool		is_slot_valid;	/* ... and that its rows have been checked */
@@ -185,7 +185,7 @@ typedef struct ShardTarget
 	int			stride;			/* which ids the shard holds; 0: unknown */
 	int			slot_number;
 	Oid			sequence;		/* of the shard, or InvalidOid */
-	bool		owns_sequence;	/* nobody else draws from it */
+	bool		owns_sequence;	/* as in ShardMember */
 	bool		is_logical;		/* the shard is a logical table itself */
 	uint64		nrows;			/* rows written by this statement */
 
@@ -284,12 +284,21 @@ extern bool shard_read_slot(Node *expr, Oid shard, Oid logical,
 							AttrNumber attno, int *stride, int *slot);
 extern AttrNumber shard_sequence_column(Oid relid, bool missing_ok,
 										bool *always);
-extern void shard_check_sequence(Oid relid, PartitionKey key);
 extern Oid	shard_default_sequence(Oid relid, const char *column);
-extern bool shard_owns_sequence(Oid shard, Oid sequence);
-extern void shard_add_sequence(Relation logical, Oid shard, bool is_empty);
+extern bool shard_owns_sequence(Oid logical, AttrNumber attno, Oid shard,
+								Oid sequence);
+extern int	shard_sequence_slot(Oid sequence, int stride);
 extern void shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 								TupleTableSlot *row);
+
+/* in sequence_ddl.c */
+extern int64 shard_query_int64(const char *sql, bool *isnull);
+extern int64 shard_advance_sequence(Oid sequence, int64 floor);
+extern List *shard_slot_sequences(Oid logical, AttrNumber attno);
+extern void shard_add_sequence(Relation logical, Oid shard, bool is_empty);
+extern void shard_check_sequence(Oid relid, PartitionKey key);
+extern void shard_check_attached_ids(Oid shard);
+extern void shard_check_ids(Oid relid, const AlterTableStmt *stmt);
 
 /* in seqcare.c */
 extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);

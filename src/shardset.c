@@ -381,7 +381,9 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 		member->sequence =
 			shard_default_sequence(relid, get_attname(table->relid,
 													  table->seq_attno, false));
-		member->owns_sequence = shard_owns_sequence(relid, member->sequence);
+		member->owns_sequence = shard_owns_sequence(table->relid,
+													table->seq_attno, relid,
+													member->sequence);
 	}
 
 	/* Rows of a table that is to last must not go where they will not. */

@@ -188,15 +188,30 @@ SELECT is(pg_get_serial_sequence('serial_0', 'id'), 'reshard_test.serial_0_id_se
 SELECT is((SELECT array_agg(conname::text) FROM pg_constraint WHERE conrelid = 'serial_2'::regclass AND contype = 'f'), '{serial_2_n_fkey}', '... the foreign keys have the usual names');
 
 -- Ids of the shards' own sequences.
-CREATE FOREIGN TABLE ids (id int OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k');
+CREATE FOREIGN TABLE ids (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k');
 INSERT INTO ids (k) SELECT generate_series(1, 50);
 CREATE TEMP TABLE ids_before AS SELECT * FROM ids;
 SELECT is(shard_fdw.reshard('ids', 3), 50::bigint, 'shards with sequences');
 SELECT set_eq('SELECT * FROM ids', 'SELECT * FROM ids_before', '... the rows keep their ids');
 INSERT INTO ids (k) SELECT generate_series(51, 100);
 SELECT is((SELECT count(DISTINCT id) FROM ids), 100::bigint, '... and new ones are different');
-SELECT is((SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relname ~ '^ids_._id_seq'), '{ids_0_id_seq,ids_1_id_seq,ids_2_id_seq}',
-  '... the sequences have the usual names');
+SELECT is((SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relname ~ '^ids_id_._seq'),
+  '{ids_id_1_seq,ids_id_2_seq,ids_id_3_seq,ids_id_4_seq,ids_id_5_seq}', '... the sequences have the usual names, those of the old shards are kept');
+DELETE FROM ids;
+CREATE TEMP TABLE ids_given AS SELECT id FROM ids_before;
+SELECT is(shard_fdw.reshard('ids', n), 0::bigint, format('no rows, to %s shards', n)) FROM unnest('{2,4,1,3}'::int[]) n;
+WITH i AS (INSERT INTO ids (k) SELECT generate_series(1, 200) RETURNING id) INSERT INTO ids_given SELECT id FROM i;
+SELECT is((SELECT count(*) - count(DISTINCT id) FROM ids_given), 0::bigint, '... no id is given twice after rows have been deleted');
+CREATE FOREIGN TABLE ids_few (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2', max_shards '3', route 'hash', key 'k');
+CREATE TEMP TABLE few_given (id bigint);
+DO $$ BEGIN
+  FOR i IN 1 .. 12 LOOP
+    WITH i AS (INSERT INTO ids_few (k) SELECT generate_series(1, 10) RETURNING id) INSERT INTO few_given SELECT id FROM i;
+    IF i % 4 = 0 THEN DELETE FROM ids_few; END IF;
+    PERFORM shard_fdw.reshard('ids_few', 1 + i % 3);
+  END LOOP;
+END $$;
+SELECT is((SELECT count(DISTINCT id) FROM few_given), 120::bigint, '... when slots have to be used again, too');
 
 SELECT * FROM finish();
 ROLLBACK;

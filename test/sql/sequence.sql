@@ -23,16 +23,21 @@ END $$;
 CREATE TABLE model (id bigint PRIMARY KEY, v text, at timestamptz DEFAULT now());
 CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), v text, at timestamptz DEFAULT now())
   SERVER shards OPTIONS (shards '3', template 'sequence_test.model');
-SELECT is((SELECT string_agg(concat_ws(' ', s.seqrelid::regclass, s.seqstart, s.seqincrement, pg_get_serial_sequence('log_' || i, 'id')), ', ' ORDER BY i)
-             FROM generate_series(0, 2) i JOIN pg_sequence s ON s.seqrelid = ('log_' || i || '_id_seq')::regclass),
-  'log_0_id_seq 1 1024 sequence_test.log_0_id_seq, log_1_id_seq 2 1024 sequence_test.log_1_id_seq, log_2_id_seq 3 1024 sequence_test.log_2_id_seq',
-  'every shard has a sequence of its own');
+-- The sequence that a table's column "id" draws from.
+CREATE FUNCTION drawn(tbl text) RETURNS regclass LANGUAGE sql AS $$
+  SELECT refobjid::regclass FROM pg_attrdef d JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid
+    JOIN pg_sequence ON seqrelid = refobjid WHERE adrelid = tbl::regclass $$;
+SELECT is((SELECT string_agg(concat_ws(' ', s.seqrelid::regclass, s.seqstart, s.seqincrement), ', ' ORDER BY i)
+             FROM generate_series(0, 2) i JOIN pg_sequence s ON s.seqrelid = drawn('log_' || i)),
+  'log_id_1_seq 1 1024, log_id_2_seq 2 1024, log_id_3_seq 3 1024', 'every shard has a sequence of its own');
+SELECT is((SELECT array_agg(DISTINCT refobjid::regclass || ' ' || refobjsubid) FROM pg_depend WHERE classid = 'pg_class'::regclass AND deptype = 'a'
+            AND objid IN (SELECT drawn('log_' || i) FROM generate_series(0, 2) i)), '{"log 1"}', '... which belongs to the column of the logical table');
 SELECT is((SELECT array_agg(pg_get_constraintdef(oid) ORDER BY conrelid::regclass::text) FROM pg_constraint WHERE conname = 'shard_slot'),
   '{"CHECK (shard_fdw.in_slot(1024, 1, id))","CHECK (shard_fdw.in_slot(1024, 2, id))","CHECK (shard_fdw.in_slot(1024, 3, id))"}', '... and a constraint that says so');
 
 SET LOCAL shard_fdw.shard = 1;
 INSERT INTO log (v) VALUES ('a') RETURNING id \gset
-SELECT lastval(), currval('log_1_id_seq') \gset
+SELECT lastval(), currval('log_id_2_seq') \gset
 SELECT is(:id, 2, 'RETURNING gives the id');
 SELECT is(:lastval, 2, '... lastval() as well');
 SELECT is(:currval, 2, '... and currval() of the shard''s sequence');
@@ -153,17 +158,21 @@ ROLLBACK TO s;
 --
 
 SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('log', 2) s), '{log_3,log_4}', 'more shards');
-SELECT is((SELECT array_agg(seqstart ORDER BY seqstart) FROM pg_sequence WHERE seqrelid::regclass::text ~ '^log_._id_seq'), '{1,2,3,4,5}', '... have the next slots');
+SELECT is((SELECT array_agg(seqstart ORDER BY seqstart) FROM pg_sequence WHERE seqrelid::regclass::text ~ '^log_id_._seq'), '{1,2,3,4,5}', '... have the next slots');
 DROP TABLE log_1;
 SELECT shard_fdw.create_shards('log', 1) AS shard \gset
-SELECT is(seqstart, 6::bigint, '... not one that another has had') FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence(:'shard', 'id')::regclass;
+SELECT is(seqstart, 6::bigint, '... not one that another has had') FROM pg_sequence WHERE seqrelid = drawn(:'shard');
 SET LOCAL shard_fdw.shard = 3;
 INSERT INTO log (v) VALUES ('five') RETURNING id \gset
 SELECT is(:id % 1024, 5, '... and ids of their own');
 TRUNCATE log RESTART IDENTITY;
 SELECT results_eq('INSERT INTO log (v) VALUES (''again'') RETURNING id', 'SELECT 5::bigint', 'TRUNCATE RESTART IDENTITY');
+TRUNCATE log_4 RESTART IDENTITY;
+SELECT results_eq('INSERT INTO log (v) VALUES (''next'') RETURNING id', 'SELECT 1029::bigint', '... of the shard alone restarts nothing');
 RESET shard_fdw.shard;
+SET LOCAL client_min_messages = error;
 CREATE FOREIGN TABLE few (id smallint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '2', max_shards '2');
+SET LOCAL client_min_messages = warning;
 SELECT is((error_of('SELECT shard_fdw.create_shards(''few'', 1)')).state, '54000', 'no more shards than slots');
 INSERT INTO few (v) SELECT g FROM generate_series(1, 10) g;
 SELECT is((SELECT array_agg(DISTINCT id % 2 = (tableoid = 'few_0'::regclass)::int) FROM few), '{t}', 'smallint, stride 2');
@@ -171,7 +180,7 @@ SET LOCAL shard_fdw.shard = 0;
 SELECT is((error_of('INSERT INTO few (v) SELECT g FROM generate_series(1, 20000) g')).state, '2200H', '... until there are no more');
 RESET shard_fdw.shard;
 
-CREATE TABLE turned (v text, gone int, more int DEFAULT 7, at timestamptz DEFAULT now(), id bigint DEFAULT nextval('log_0_id_seq'));
+CREATE TABLE turned (v text, gone int, more int DEFAULT 7, at timestamptz DEFAULT now(), id bigint DEFAULT nextval('log_id_1_seq'));
 ALTER TABLE turned DROP gone;
 CREATE FOREIGN TABLE other (id bigint OPTIONS (sequence 'always'), v text, at timestamptz DEFAULT now()) SERVER shards;
 CREATE SEQUENCE turned_seq START 3 INCREMENT 1024;
@@ -183,23 +192,23 @@ SELECT results_eq('SELECT count(*), max(id) FROM turned WHERE more = 7', 'VALUES
 
 -- A sequence that somebody has set to ids of another shard.
 SAVEPOINT s;
-SELECT setval('few_0_id_seq', 6);
+SELECT setval('few_id_1_seq', 6);
 SET LOCAL shard_fdw.shard = 0;
 SELECT is(error_of('INSERT INTO few (v) VALUES (''x'')')::text,
-  '(23514,"sequence ""few_0_id_seq"" does not give ids of shard ""few_0""","It has given 8; the shard holds ids of slot 1 of 2.","Set the sequence to such an id, and its increment to the stride.")',
+  '(23514,"sequence ""few_id_1_seq"" does not give ids of shard ""few_0""","It has given 8; the shard holds ids of slot 1 of 2.","Set the sequence to such an id, and its increment to the stride.")',
   'a sequence out of its slot');
 ROLLBACK TO s;
 
 -- by_default
-CREATE FOREIGN TABLE loose (id int OPTIONS (sequence 'by_default'), v text) SERVER shards OPTIONS (shards '2');
+CREATE FOREIGN TABLE loose (id int OPTIONS (sequence 'by_default'), v text) SERVER shards OPTIONS (shards '2', max_shards '100');
 SET LOCAL shard_fdw.shard = 1;
-SELECT results_eq('INSERT INTO loose VALUES (DEFAULT, ''a''), (77, ''b''), (NULL, ''c'') RETURNING *', $$ VALUES (2, 'a'), (77, 'b'), (1026, 'c') $$, 'by_default keeps what is there');
+SELECT results_eq('INSERT INTO loose VALUES (DEFAULT, ''a''), (77, ''b''), (NULL, ''c'') RETURNING *', $$ VALUES (2, 'a'), (77, 'b'), (102, 'c') $$, 'by_default keeps what is there');
 SELECT is(scanned('SELECT * FROM loose WHERE id = 77'), 'loose_0 loose_1', '... and any shard may have any id');
-SELECT results_eq('INSERT INTO loose OVERRIDING USER VALUE VALUES (5, ''d'') RETURNING id', 'SELECT 2050', '... unless overridden');
+SELECT results_eq('INSERT INTO loose OVERRIDING USER VALUE VALUES (5, ''d'') RETURNING id', 'SELECT 202', '... unless overridden');
 RESET shard_fdw.shard;
 
 -- Hash tables.
-CREATE FOREIGN TABLE hashed (id int OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '3', route 'hash', key 'k');
+CREATE FOREIGN TABLE hashed (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '3', route 'hash', key 'k');
 INSERT INTO hashed (k) SELECT g % 50 FROM generate_series(1, 300) g;
 SELECT is((SELECT count(DISTINCT id) FROM hashed), 300::bigint, 'a hash table');
 SELECT is((SELECT count(*) FROM hashed h WHERE scanned('SELECT * FROM hashed WHERE id = ' || id) <> tableoid::regclass::text), 0::bigint, '... is read by id in one shard');
@@ -240,13 +249,15 @@ CREATE TABLE old (id bigint PRIMARY KEY, v text);
 INSERT INTO old SELECT g, 'old' FROM generate_series(1, 100000) g;
 CREATE FOREIGN TABLE joined (id bigint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '2', template 'sequence_test.old');
 INSERT INTO joined (v) SELECT 'new' FROM generate_series(1, 5);
+SET LOCAL client_min_messages = error;
 ALTER TABLE old INHERIT joined;
+SET LOCAL client_min_messages = warning;
 SET LOCAL shard_fdw.shard = 2;
 SELECT is(error_of('INSERT INTO joined (v) VALUES (''x'')')::text,
   '(55000,"shard ""old"" of foreign table ""joined"" has no sequence for column ""id""","The default of the shard''s column is not a call of nextval().","Give it one with SELECT shard_fdw.reset_sequences().")',
   'a shard without a sequence');
 SELECT is((SELECT array_agg(sequence::text || ' ' || next_value ORDER BY sequence::text) FROM shard_fdw.reset_sequences('joined')),
-  '{"joined_0_id_seq 100353","joined_1_id_seq 100354","old_id_seq 100355"}', 'reset_sequences gives it one, and gets all past the old ids');
+  '{"joined_id_1_seq 100353","joined_id_2_seq 100354","joined_id_3_seq 100355"}', 'reset_sequences gives it one, and gets all past the old ids');
 SELECT results_eq('INSERT INTO joined (v) VALUES (''x'') RETURNING id', 'SELECT 100355::bigint', '... which works');
 RESET shard_fdw.shard;
 INSERT INTO joined (v) SELECT 'more' FROM generate_series(1, 100);
@@ -308,10 +319,15 @@ SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'policed'::regcla
 RESET ROLE;
 
 -- The stride stays what it is.
-CREATE FOREIGN TABLE stride (id int OPTIONS (sequence 'always'), v int) SERVER shards OPTIONS (shards '2', max_shards '4');
-ALTER FOREIGN TABLE stride OPTIONS (SET max_shards '6');
+CREATE FOREIGN TABLE stride (id bigint OPTIONS (sequence 'always'), v int) SERVER shards OPTIONS (shards '2', max_shards '4');
+SELECT is(error_of('ALTER FOREIGN TABLE stride OPTIONS (SET max_shards ''6'')')::text,
+  '(55000,"option ""max_shards"" of foreign table ""stride"" cannot be greater than 4","The sequences of column ""id"" go in steps of 4, so there are ids for 4 shards.","Create another foreign table with more ""max_shards"", and insert the rows there.")',
+  'more shards than the stride');
+SELECT is((error_of('ALTER FOREIGN TABLE stride OPTIONS (DROP max_shards)')).state, '55000', '... by the default');
+ALTER FOREIGN TABLE stride OPTIONS (SET max_shards '2');
+SELECT is((error_of('SELECT shard_fdw.create_shards(''stride'', 1)')).state, '54000', 'fewer shards than the stride');
+ALTER FOREIGN TABLE stride OPTIONS (SET max_shards '4');
 SELECT shard_fdw.create_shards('stride', 2);
-SELECT is((error_of('SELECT shard_fdw.create_shards(''stride'', 1)'))::text, '(54000,"all 4 slots of foreign table ""stride"" are taken","The sequences of its shards go in steps of 4.","")', 'more slots than the stride');
 DO $$ BEGIN
   FOR i IN 0 .. 3 LOOP
     PERFORM set_config('shard_fdw.shard', i::text, true);
@@ -319,15 +335,160 @@ DO $$ BEGIN
   END LOOP;
   PERFORM set_config('shard_fdw.shard', '-1', true);
 END $$;
-SELECT is((SELECT count(DISTINCT id) FROM stride), 80::bigint, 'ids are different when max_shards has changed');
+SELECT is((SELECT count(DISTINCT id) FROM stride), 80::bigint, 'ids are different when max_shards has changed and come back');
 
 -- A sequence that has been dropped.
-DROP SEQUENCE stride_1_id_seq CASCADE;
+DROP SEQUENCE stride_id_2_seq CASCADE;
 DO $$ BEGIN PERFORM shard_fdw.reset_sequences('stride'); END $$;
 SET LOCAL shard_fdw.shard = 1;
 INSERT INTO stride (v) VALUES (21) RETURNING id \gset
 SELECT is(:id, 82, 'a sequence that was dropped is made anew, for the same slot');
 RESET shard_fdw.shard;
+
+--
+-- An id is never given twice
+--
+
+CREATE FOREIGN TABLE once (id bigint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '2', max_shards '3');
+CREATE TABLE given (id bigint);
+CREATE FUNCTION fill(ordinal int DEFAULT -1, n int DEFAULT 1) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  first bigint;
+BEGIN
+  PERFORM set_config('shard_fdw.shard', ordinal::text, true);
+  WITH i AS (INSERT INTO once (v) SELECT 'x' FROM generate_series(1, n) RETURNING id),
+       g AS (INSERT INTO given SELECT id FROM i) SELECT min(id) INTO first FROM i;
+  PERFORM set_config('shard_fdw.shard', '-1', true);
+  RETURN first;
+END $$;
+SELECT is(fill(1), 2::bigint, 'the second shard''s first id');
+DROP TABLE once_1;
+SELECT shard_fdw.create_shards('once', 1);
+SELECT is(fill(1), 3::bigint, 'a new shard takes a slot that none has had');
+DROP TABLE once_1;
+SELECT shard_fdw.create_shards('once', 1);
+SELECT is(drawn('once_1')::text, 'once_id_2_seq', '... or else continues that of another');
+SELECT is(fill(1), 5::bigint, '... with its next id');
+SELECT is(scanned('SELECT * FROM once WHERE id = 8'), 'once_1', '... and is found by its ids');
+SAVEPOINT s;
+SELECT shard_fdw.create_shards('once', 1);
+SELECT is(fill(2), 6::bigint, 'a shard whose creation is rolled back');
+ROLLBACK TO s;
+SELECT is(last_value, 6::bigint, '... leaves the sequence where it is') FROM once_id_3_seq;
+DROP TABLE once_0, once_1;
+SELECT shard_fdw.create_shards('once', 3);
+SELECT is((SELECT array_agg(drawn('once_' || i)::text ORDER BY i) FROM generate_series(0, 2) i), '{once_id_1_seq,once_id_2_seq,once_id_3_seq}', 'all slots again');
+SELECT fill(i, 5) FROM generate_series(0, 2) i;
+ALTER TABLE once_0 NO INHERIT once;
+ALTER TABLE once_0 RENAME TO away;
+SELECT shard_fdw.create_shards('once', 1);
+SELECT is(drawn('once_3'), drawn('away'), 'a detached shard and one that has taken its slot draw from one sequence');
+SELECT fill(2, 5);
+WITH i AS (INSERT INTO away (v) VALUES ('own') RETURNING id) INSERT INTO given SELECT id FROM i;
+ALTER TABLE away INHERIT once;
+SELECT fill(0, 5), fill(3, 5);
+SELECT is((error_of('SELECT shard_fdw.create_shards(''once'', 1)')).state, '54000', '... and count as two shards');
+SELECT is((SELECT count(*) - count(DISTINCT id) FROM given), 0::bigint, 'no id has been given twice');
+SELECT is((SELECT count(*) - count(DISTINCT id) FROM once), 0::bigint, '... and none is there twice');
+SELECT is(scanned('SELECT * FROM once WHERE id = 1'), 'away once_3', 'both are read for an id of the slot');
+
+-- A lost default, an own default, renaming, moving, a wider type.
+SET LOCAL client_min_messages = error;
+SELECT lives_ok('ALTER TABLE once_3 ALTER id DROP DEFAULT', 'a shard that loses its default');
+SET LOCAL client_min_messages = warning;
+SELECT is((error_of('INSERT INTO once_3 (v) VALUES (1)')).state, '23502', '... gets no ids');
+SELECT is((SELECT count(*) FROM shard_fdw.reset_sequences('once')), 3::bigint, '... until reset_sequences()');
+SELECT is(drawn('once_3')::text, 'once_id_1_seq', '... gives it back the sequence of its slot');
+SELECT fill(i, 5) FROM generate_series(0, 3) i;
+SELECT setval('once_id_1_seq', 3000001);
+SELECT is((SELECT next_value FROM shard_fdw.reset_sequences('once') WHERE sequence::text = 'once_id_1_seq'), 3000004::bigint, '... which does not go backwards');
+SELECT is((error_of('DROP SEQUENCE once_id_1_seq')).state, '2BP01', 'a sequence in use is not dropped');
+SELECT is((error_of('ALTER SEQUENCE once_id_1_seq SET SCHEMA public')).state, '0A000', '... nor moved');
+CREATE SCHEMA elsewhere;
+CREATE SCHEMA shards_only;
+ALTER TABLE once_1 SET SCHEMA shards_only;
+ALTER FOREIGN TABLE once SET SCHEMA elsewhere;
+SELECT is((SELECT array_agg(DISTINCT relnamespace::regnamespace::text) FROM pg_class WHERE relname ~ '^once_id_._seq$'), '{elsewhere}', 'sequences follow the logical table');
+ALTER FOREIGN TABLE elsewhere.once RENAME COLUMN id TO nr;
+ALTER FOREIGN TABLE elsewhere.once OWNER TO shard_user;
+SELECT is((SELECT array_agg(DISTINCT relowner::regrole::text) FROM pg_class WHERE relname ~ '^once_id_._seq$'), '{shard_user}', '... to its owner, too');
+GRANT USAGE ON SCHEMA elsewhere TO shard_reader;
+GRANT INSERT, SELECT ON elsewhere.once TO shard_reader;
+SET LOCAL ROLE shard_reader;
+INSERT INTO elsewhere.once (v) VALUES ('moved');
+INSERT INTO elsewhere.once (v) VALUES ('moved');
+RESET ROLE;
+SELECT is((SELECT count(*) - count(DISTINCT nr) FROM elsewhere.once), 0::bigint, '... and give ids as before');
+ALTER FOREIGN TABLE elsewhere.once OWNER TO CURRENT_USER;
+DROP TABLE once_2, shards_only.once_1, away, once_3;
+SELECT lives_ok('SELECT shard_fdw.create_shards(''elsewhere.once'', 2)', 'shards of a table that was moved');
+SELECT is((SELECT array_agg(DISTINCT refobjid::regclass::text) FROM pg_attrdef d JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid
+    JOIN pg_sequence ON seqrelid = refobjid JOIN pg_inherits ON inhrelid = adrelid WHERE inhparent = 'elsewhere.once'::regclass),
+  '{elsewhere.once_id_1_seq,elsewhere.once_id_2_seq}', '... go on with its sequences');
+ALTER FOREIGN TABLE elsewhere.once RENAME TO twice;
+DROP TABLE elsewhere.once_0;
+SELECT lives_ok('SELECT shard_fdw.create_shards(''elsewhere.twice'', 1)', '... and of one that was renamed');
+SELECT is((SELECT count(*) FROM pg_sequences WHERE schemaname = 'elsewhere'), 3::bigint, '... with no other');
+SELECT lives_ok('ALTER FOREIGN TABLE elsewhere.twice DROP COLUMN nr', 'the column can be dropped');
+SELECT is((SELECT count(*) FROM pg_sequences WHERE schemaname = 'elsewhere'), 0::bigint, '... with its sequences');
+
+CREATE FOREIGN TABLE gone (id bigint OPTIONS (sequence 'by_default'), v text) SERVER shards OPTIONS (shards '2');
+ALTER TABLE gone_1 NO INHERIT gone;
+SELECT is((error_of('DROP FOREIGN TABLE gone')).state, '2BP01', 'a logical table with shards');
+SET LOCAL client_min_messages = error;
+DROP FOREIGN TABLE gone CASCADE;
+SET LOCAL client_min_messages = warning;
+SELECT is((SELECT count(*) FROM pg_class WHERE relname ~ '^gone_id'), 0::bigint, '... takes the sequences with it');
+SELECT is(drawn('gone_1'), NULL, '... and the default of a table that was a shard');
+
+SET LOCAL client_min_messages = error;
+CREATE FOREIGN TABLE wider (id smallint OPTIONS (sequence 'by_default'), v text) SERVER shards OPTIONS (shards '1', max_shards '5');
+INSERT INTO wider VALUES (32767);
+SELECT is((SELECT next_value > 32767 FROM shard_fdw.reset_sequences('wider')), true, 'a sequence that has no value left');
+SELECT is((error_of('INSERT INTO wider (v) VALUES (1)')).state, '2200H', '... gives none');
+ALTER FOREIGN TABLE wider ALTER id TYPE bigint;
+SELECT lives_ok('INSERT INTO wider (v) VALUES (1)', '... until the column gets wider');
+SET LOCAL client_min_messages = warning;
+
+-- From one sequence for all to one for each shard.
+CREATE FOREIGN TABLE converted (id bigserial, v text) SERVER shards OPTIONS (shards '2', max_shards '4');
+INSERT INTO converted (v) SELECT 'old' FROM generate_series(1, 101);
+DELETE FROM converted WHERE id > 90;
+SET LOCAL client_min_messages = error;
+ALTER FOREIGN TABLE converted ALTER id DROP DEFAULT, ALTER id OPTIONS (ADD sequence 'always');
+SET LOCAL client_min_messages = warning;
+SELECT is((SELECT array_agg(next_value ORDER BY next_value) FROM shard_fdw.reset_sequences('converted')), '{105,106}', 'ids go on behind those of a serial column');
+SELECT shard_fdw.create_shards('converted', 1);
+SET LOCAL shard_fdw.shard = 2;
+SELECT results_eq('INSERT INTO converted (v) VALUES (1) RETURNING id', 'SELECT 107::bigint', '... those of shards that come later, too');
+RESET shard_fdw.shard;
+
+-- Ids that came with a table are behind those of shards to come.
+CREATE TABLE came AS SELECT g::bigint AS id, 'came'::text AS v FROM generate_series(1, 1000) g;
+CREATE FOREIGN TABLE joint (id bigint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '1', max_shards '4');
+SET LOCAL client_min_messages = error;
+ALTER TABLE came INHERIT joint;
+SET LOCAL client_min_messages = warning;
+SELECT shard_fdw.reset_sequences('joint') \g /dev/null
+DROP TABLE joint_0;
+SELECT shard_fdw.create_shards('joint', 3);
+SELECT is((SELECT count(*) FROM joint), 1000::bigint, 'a table that came with ids');
+INSERT INTO joint (v) SELECT 'new' FROM generate_series(1, 100);
+SELECT shard_fdw.seal('came');
+DO $$ BEGIN
+  FOR i IN 1 .. 3 LOOP
+    PERFORM set_config('shard_fdw.shard', i::text, true);
+    INSERT INTO joint (v) SELECT 'new' FROM generate_series(1, 400);
+  END LOOP;
+  PERFORM set_config('shard_fdw.shard', '-1', true);
+END $$;
+SELECT is((SELECT count(*) - count(DISTINCT id) FROM joint), 0::bigint, '... no other shard gives one of them');
+
+-- Long names are cut, but not their numbers.
+CREATE FOREIGN TABLE ttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt (
+  ccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc bigint OPTIONS (sequence 'always')) SERVER shards OPTIONS (shards '12');
+SELECT is((SELECT array_agg(substring(relname, '_\d+_seq$') ORDER BY c.oid) FROM pg_class c WHERE relname ~ '^ttttt.*seq$'),
+  (SELECT array_agg(format('_%s_seq', i) ORDER BY i) FROM generate_series(1, 12) i), 'long names');
 
 -- Another's sequence as a shard's default.
 GRANT CREATE ON SCHEMA sequence_test TO shard_user;
@@ -391,41 +552,41 @@ SET LOCAL shard_fdw.shard = 0;
 INSERT INTO ahead (v) SELECT g FROM generate_series(1, 1000) g;
 SELECT lastval() \gset
 SELECT is((SELECT count(*) FROM ahead WHERE id = 1 + (v - 1) * 10), 1000::bigint, 'the ids of a batch are in the order of its rows, without a gap');
-SELECT is(currval('ahead_0_id_seq'), 9991::bigint, '... currval() is the last one');
+SELECT is(currval('ahead_id_1_seq'), 9991::bigint, '... currval() is the last one');
 SELECT is(:lastval, 9991, '... and lastval()');
-SELECT is((SELECT last_value FROM ahead_0_id_seq), 9991::bigint, '... and none more has been taken');
-SELECT is((SELECT count(*) FROM pg_locks WHERE relation = 'ahead_0_id_seq'::regclass AND mode = 'ShareRowExclusiveLock'), 0::bigint,
+SELECT is((SELECT last_value FROM ahead_id_1_seq), 9991::bigint, '... and none more has been taken');
+SELECT is((SELECT count(*) FROM pg_locks WHERE relation = 'ahead_id_1_seq'::regclass AND mode = 'ShareRowExclusiveLock'), 0::bigint,
   '... and no lock is left that would keep others from the sequence');
 SELECT results_eq('INSERT INTO ahead (v) VALUES (1001) RETURNING id', 'SELECT 10001::bigint', '... the next row has the next id');
 COPY ahead (v) FROM PROGRAM 'seq 1002 3000';
 SELECT is((SELECT count(*) FROM ahead WHERE id = 1 + (v - 1) * 10), 3000::bigint, 'COPY does the same');
-SELECT is(currval('ahead_0_id_seq'), 29991::bigint, '... with the same currval()');
+SELECT is(currval('ahead_id_1_seq'), 29991::bigint, '... with the same currval()');
 INSERT INTO ahead (v) SELECT g FROM generate_series(3001, 53000) g;
 SELECT is((SELECT count(*) FROM ahead WHERE id = 1 + (v - 1) * 10), 53000::bigint, '... as do many batches');
 SELECT is((error_of('INSERT INTO ahead (v) SELECT 1 / (900 - g) FROM generate_series(1, 1000) g')).state, '22012', 'a statement that fails');
 INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
 SELECT is((SELECT count(DISTINCT id) FROM ahead), 53100::bigint, '... leaves ids that nobody has');
-ALTER SEQUENCE ahead_0_id_seq INCREMENT 30;
+ALTER SEQUENCE ahead_id_1_seq INCREMENT 30;
 INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
 SELECT is((SELECT count(*) FROM (SELECT id - lag(id) OVER (ORDER BY id) AS step FROM ahead ORDER BY id DESC LIMIT 100) d WHERE step = 30), 100::bigint,
   'the sequence''s own increment counts');
-ALTER SEQUENCE ahead_0_id_seq INCREMENT 5;
+ALTER SEQUENCE ahead_id_1_seq INCREMENT 5;
 SELECT is((error_of('INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g')).state, '23514', '... and does not lead to another shard''s ids');
 SET LOCAL shard_fdw.shard = 1;
-ALTER SEQUENCE ahead_1_id_seq MAXVALUE 312;
+ALTER SEQUENCE ahead_id_2_seq MAXVALUE 312;
 SELECT is((error_of('INSERT INTO ahead (v) SELECT g FROM generate_series(1, 40) g')).state, '2200H', 'a batch that reaches the end of the sequence is refused');
-ALTER SEQUENCE ahead_1_id_seq RESTART;
+ALTER SEQUENCE ahead_id_2_seq RESTART;
 INSERT INTO ahead (v) SELECT g FROM generate_series(1, 32) g;
 SELECT is((SELECT array_agg(id ORDER BY id) FROM ahead_1), ARRAY(SELECT generate_series(2::bigint, 312, 10)), '... one that just fits is not');
 SET LOCAL shard_fdw.shard = 2;
-ALTER SEQUENCE ahead_2_id_seq CACHE 7;
+ALTER SEQUENCE ahead_id_3_seq CACHE 7;
 INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
 SELECT is((SELECT count(*) FROM ahead_2 WHERE id = 3 + (v - 1) * 10), 100::bigint, 'a sequence that caches goes on doing so');
 SET LOCAL shard_fdw.shard = 0;
-ALTER SEQUENCE ahead_0_id_seq INCREMENT 10;
-SELECT setval('ahead_0_id_seq', (SELECT max(id) FROM ahead_0)) \g /dev/null
+ALTER SEQUENCE ahead_id_1_seq INCREMENT 10;
+SELECT setval('ahead_id_1_seq', (SELECT max(id) FROM ahead_0)) \g /dev/null
 WITH a AS (INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g RETURNING v) INSERT INTO ahead (v) SELECT v FROM a;
-INSERT INTO ahead (v) SELECT nextval('ahead_0_id_seq') FROM generate_series(1, 100) RETURNING v \g /dev/null
+INSERT INTO ahead (v) SELECT nextval('ahead_id_1_seq') FROM generate_series(1, 100) RETURNING v \g /dev/null
 WITH a AS (INSERT INTO ahead_0 (v) SELECT g FROM generate_series(1, 100) g RETURNING v) INSERT INTO ahead (v) SELECT v FROM a;
 INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
 SELECT is((SELECT count(*) - count(DISTINCT id) FROM ahead), 0::bigint, 'ids that others draw while a statement runs are theirs');
@@ -446,7 +607,7 @@ GRANT INSERT ON ahead_of_key TO shard_user;
 SET LOCAL ROLE shard_user;
 INSERT INTO ahead_of_key (k) SELECT g FROM generate_series(5001, 6000) g;
 SELECT is(current_user::text, 'shard_user', 'who inserts stays who he is');
-SELECT is((error_of('SELECT nextval(''ahead_of_key_0_id_seq'')')).state, '42501', '... and may not use the sequences');
+SELECT is((error_of('SELECT nextval(''ahead_of_key_id_1_seq'')')).state, '42501', '... and may not use the sequences');
 RESET ROLE;
 SELECT is((SELECT count(DISTINCT id) FROM ahead_of_key), 6000::bigint, '... but his rows have their ids');
 

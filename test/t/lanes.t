@@ -25,7 +25,7 @@ $node->safe_psql('postgres', q{
 	ALTER SEQUENCE plain_id_seq CACHE 20;
 });
 # Some lanes keep numbers for their sessions, too.
-$node->safe_psql('postgres', "ALTER SEQUENCE log_${_}_id_seq CACHE 10") for 0 .. 3;
+$node->safe_psql('postgres', "ALTER SEQUENCE log_id_${_}_seq CACHE 10") for 1 .. 4;
 
 my $write = q{
 \set pause random(0, 20)

@@ -21,7 +21,7 @@ $primary->safe_psql('postgres', q{
 	CREATE FOREIGN TABLE keyed (k int, n int)
 	  SERVER shards OPTIONS (shards '3', template 'keyed_model', route 'hash', key 'k');
 	CREATE FOREIGN TABLE serial (id bigserial, v text) SERVER shards OPTIONS (shards '2', route 'round_robin');
-	ALTER SEQUENCE lanes_0_id_seq CACHE 10;
+	ALTER SEQUENCE lanes_id_1_seq CACHE 10;
 	SELECT shard_fdw.register_consumer('lanes', 'c', 'id');
 	CREATE TABLE have_read (id bigint PRIMARY KEY, v text)});
 $primary->backup('base');
