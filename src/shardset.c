@@ -669,6 +669,10 @@ shard_map_by_name(Relation logical, Relation shard)
  *		every column of the shard the column of the logical table, or 0 if
  *		there is none.  NULL if rows fit as they are.
  *
+ * For that, dropped columns must have the same width and alignment, too.  New
+ * rows have nulls there, but rows from before the column was dropped do not,
+ * and core looks for the columns behind it by the descriptor of either table.
+ *
  * Both relations are open and locked.  The result belongs to the cache and
  * is gone when the table's entry is rebuilt; the caller copies it.
  */
@@ -688,11 +692,11 @@ shard_member_map(ShardMember *member, ShardTable *table,
 		Form_pg_attribute a = TupleDescAttr(from, i);
 		Form_pg_attribute b = TupleDescAttr(to, i);
 
-		/* A dropped column is stored as null: its type does not matter. */
-		if (a->attisdropped || b->attisdropped)
-			same = a->attisdropped && b->attisdropped;
-		else
-			same = strcmp(NameStr(a->attname), NameStr(b->attname)) == 0;
+		same = a->attisdropped == b->attisdropped &&
+			(a->attisdropped || strcmp(NameStr(a->attname),
+									   NameStr(b->attname)) == 0) &&
+			a->attlen == b->attlen && a->attbyval == b->attbyval &&
+			a->attalign == b->attalign;
 	}
 
 	if (!same)
