@@ -38,6 +38,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/partcache.h"
 #include "utils/syscache.h"
 
 /*
@@ -310,15 +311,18 @@ check_route(const ShardInsert *insert)
  * Lock the shard that a row goes to.  Returns its ordinal.
  *
  * Until the lock is held, others may detach, seal or drop the shard that was
- * chosen.  All that changes a shard in those ways takes an exclusive lock on
- * it and sends an invalidation before letting go.  So if none has arrived
- * since the cache was looked at, the shard is good, and stays so until the
- * end of the transaction.  Else it is if it is still open.
+ * chosen, or give it another place.  All that changes a shard in those ways
+ * takes an exclusive lock on it and sends an invalidation before letting go.
+ * So if none has arrived since the cache was looked at, the shard is good, and
+ * stays so until the end of the transaction.  Else it is if it is still open
+ * and, where the row decides, still the one for the row.
  */
 static int
 lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 {
 	ShardTable *table = insert->table;
+	bool		by_hash = insert->route == SHARD_ROUTE_HASH &&
+		insert->pinned < 0;
 
 	for (;;)
 	{
@@ -345,7 +349,9 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 		shard_table_get(table->relid);
 		check_route(insert);
 		ordinal = shard_table_find(table, shard);
-		if (ordinal >= 0 && table->members[ordinal].is_open)
+		if (ordinal >= 0 && table->members[ordinal].is_open &&
+			(!by_id || shard_route_by_id(table, row) == ordinal) &&
+			(by_id || !by_hash || shard_route(table, row, -1) == ordinal))
 			return ordinal;
 		UnlockRelationOid(shard, RowExclusiveLock);
 	}
@@ -390,6 +396,47 @@ init_defaults(ShardTarget *target, Relation shard)
 }
 
 /*
+ * Skip the shard's CHECK constraints if the rows are sure to meet all of them.
+ *
+ * "nplace" of them say just what the cache knows of the shard's place, and
+ * "nslot" what it knows of its ids; if it has others, they are all checked.
+ * Rows of the hash route have the hash that the shard holds: the route has
+ * computed it from the columns that the constraint names, and DO UPDATE leaves
+ * it as it is.  shard_fill_sequence() compares the ids that it draws with the
+ * slot.  That is good as long as nothing changes a row after it has been
+ * routed: no trigger of the shard, no id that is part of the key, and no
+ * generated column, which on PostgreSQL 15 the shard may have in place of an
+ * ordinary one of the logical table.
+ */
+static void
+skip_ensured_checks(ShardInsert *insert, ShardTarget *target, int nplace,
+					int nslot)
+{
+	ShardTable *table = insert->table;
+	ResultRelInfo *rri = target->rri;
+	TriggerDesc *triggers = rri->ri_TrigDesc;
+	TupleConstr *constr = RelationGetDescr(rri->ri_RelationDesc)->constr;
+	bool		by_hash = insert->route == SHARD_ROUTE_HASH &&
+		insert->pinned < 0 && table->key != NULL;
+	int			nensured = 0;
+
+	if (constr == NULL || constr->has_generated_stored ||
+		(triggers != NULL && (triggers->trig_insert_before_row ||
+							  triggers->trig_update_before_row)))
+		return;
+
+	for (int i = 0; by_hash && i < table->key->partnatts; i++)
+		by_hash = table->key->partattrs[i] != table->seq_attno;
+	if (by_hash)
+		nensured += nplace;
+	if (table->seq_always && !insert->takes_ids &&
+		insert->on_conflict != ONCONFLICT_UPDATE)
+		nensured += nslot;
+	if (nensured > 0 && nensured == constr->num_check)
+		rri->shard_check_exprs = palloc0(sizeof(ExprState *) * nensured);
+}
+
+/*
  * Note what shard_check_row() has to do.
  *
  * To look for nulls itself is for the sake of rows that go to many shards in
@@ -405,8 +452,8 @@ note_constraints(ShardTarget *target)
 	if (desc->constr == NULL)
 		return;
 	target->is_computed = desc->constr->has_generated_stored;
-	/* Another server sees to its own. */
-	if (rri->ri_FdwRoutine != NULL)
+	/* Its own shards inherit them. */
+	if (target->is_logical)
 		return;
 	/* As ExecConstraints() does, which complains if constraints are missing. */
 	target->is_checked =
@@ -437,8 +484,8 @@ open_target(ShardInsert *insert, int ordinal)
 	ShardMember *member = &table->members[ordinal];
 	bool		is_local = member->is_local;
 	bool		sees_rows = member->sees_rows;
-	bool		has_place = member->modulus > 0;
-	int			nchecked = 0;
+	int			nplace_checks = member->nplace_checks;
+	int			nslot_checks = member->nslot_checks;
 	ShardTarget *target;
 	ResultRelInfo *rri;
 	ResultRelInfo *top;
@@ -527,25 +574,9 @@ open_target(ShardInsert *insert, int ordinal)
 	}
 	rri->ri_BatchSize = Max(rri->ri_BatchSize, 1);
 
-	/*
-	 * If the placement is all there is to check, there is nothing to check:
-	 * the route has just seen to the hash, and shard_fill_sequence() to the
-	 * id, and nobody changes the row any more.
-	 */
-	if (has_place && insert->route == SHARD_ROUTE_HASH && insert->pinned < 0)
-		nchecked++;
-	if (target->stride > 0 && table->seq_always && !insert->takes_ids &&
-		insert->on_conflict != ONCONFLICT_UPDATE)
-		nchecked++;
-	if (nchecked > 0 && RelationGetDescr(rel)->constr != NULL &&
-		RelationGetDescr(rel)->constr->num_check == nchecked &&
-		!(rri->ri_TrigDesc != NULL &&
-		  (rri->ri_TrigDesc->trig_insert_before_row ||
-		   rri->ri_TrigDesc->trig_update_before_row)))
-		rri->shard_check_exprs = palloc0(sizeof(ExprState *) * nchecked);
-	note_constraints(target);
-
+	skip_ensured_checks(insert, target, nplace_checks, nslot_checks);
 	target->is_logical = shard_is_our_routine(rri->ri_FdwRoutine);
+	note_constraints(target);
 
 	/* See batch.c about AFTER triggers and COPY. */
 	target->can_batch = !target->is_logical &&

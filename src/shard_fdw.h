@@ -80,6 +80,7 @@ typedef struct ShardMember
 	int			modulus;
 	int			remainder;
 	bool		is_place_valid; /* ... and that its rows have been checked */
+	int			nplace_checks;	/* its own CHECK constraints that say just that */
 
 	/* Column option "sequence"; see sequence.c. */
 	Oid			sequence;		/* what its ids come from, or InvalidOid */
@@ -87,6 +88,7 @@ typedef struct ShardMember
 	int			stride;			/* which ids it holds; 0: unknown */
 	int			slot;
 	bool		is_slot_valid;	/* ... and that its rows have been checked */
+	int			nslot_checks;	/* its own CHECK constraints that say just that */
 
 	/*
 	 * How columns of the logical table map to columns of the shard.  Found

@@ -214,6 +214,31 @@ typedef struct ShardChecks
 } ShardChecks;
 
 /*
+ * Note that a CHECK constraint gives a shard this remainder of this modulus,
+ * of the hashes of the key or of ids.
+ *
+ * One constraint tells where the shard's rows are; one whose rows have been
+ * checked is worth more.  *nchecks counts those that say the same.
+ */
+static void
+note_placement(int *modulus, int *remainder, bool *is_valid, int *nchecks,
+			   int new_modulus, int new_remainder, bool new_is_valid)
+{
+	if (*modulus == new_modulus && *remainder == new_remainder)
+	{
+		*is_valid |= new_is_valid;
+		(*nchecks)++;
+	}
+	else if (*modulus == 0 || (new_is_valid && !*is_valid))
+	{
+		*modulus = new_modulus;
+		*remainder = new_remainder;
+		*is_valid = new_is_valid;
+		*nchecks = 1;
+	}
+}
+
+/*
  * Read the CHECK constraints of a relation.  If "table" is given, "member"
  * learns which of its hashes and ids the relation holds.
  */
@@ -239,6 +264,8 @@ read_checks(Oid relid, ShardChecks *checks, ShardMember *member,
 		Datum		bin;
 		bool		isnull;
 		Node	   *expr;
+		int			modulus;
+		int			remainder;
 
 		if (con->contype != CONSTRAINT_CHECK ||
 			!shard_constraint_enforced(con))
@@ -257,19 +284,20 @@ read_checks(Oid relid, ShardChecks *checks, ShardMember *member,
 			continue;
 		if (checks->placement == NULL)
 			checks->placement = pstrdup(NameStr(con->conname));
-		/* One whose rows have been checked is worth more. */
-		if (table != NULL && table->key != NULL && !member->is_place_valid &&
-			(con->convalidated || member->modulus == 0))
-			member->is_place_valid =
-				shard_read_placement(expr, relid, table->key, table->relid,
-									 &member->modulus, &member->remainder) &&
-				con->convalidated;
-		if (table != NULL && table->seq_attno != 0 && !member->is_slot_valid &&
-			(con->convalidated || member->stride == 0))
-			member->is_slot_valid =
-				shard_read_slot(expr, relid, table->relid, table->seq_attno,
-								&member->stride, &member->slot) &&
-				con->convalidated;
+		if (table == NULL)
+			continue;
+		if (table->key != NULL &&
+			shard_read_placement(expr, relid, table->key, table->relid,
+								 &modulus, &remainder))
+			note_placement(&member->modulus, &member->remainder,
+						   &member->is_place_valid, &member->nplace_checks,
+						   modulus, remainder, con->convalidated);
+		if (table->seq_attno != 0 &&
+			shard_read_slot(expr, relid, table->relid, table->seq_attno,
+							&modulus, &remainder))
+			note_placement(&member->stride, &member->slot,
+						   &member->is_slot_valid, &member->nslot_checks,
+						   modulus, remainder, con->convalidated);
 	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);

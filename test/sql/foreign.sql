@@ -516,6 +516,31 @@ SELECT results_eq('SELECT logical, shard = ''inner_log''::regclass FROM shard_fd
 SELECT is((SELECT max(c) FROM (SELECT count(*) AS c FROM outer_log GROUP BY tableoid) x),
   1500::bigint, '... and all rows are in one shard');
 
+-- What a foreign shard may hold is checked here: the planner relies on it.
+CREATE FOREIGN TABLE placed (k int, v int NOT NULL) SERVER shards OPTIONS (route 'hash', key 'k');
+CREATE TABLE far_placed_0 (k int, v int);
+CREATE TABLE far_placed_1 (k int, v int);
+CREATE FOREIGN TABLE placed_0 (CONSTRAINT place CHECK (shard_fdw.in_hash(2, 0, k)), CONSTRAINT small CHECK (v < 100)) INHERITS (placed)
+  SERVER loopback OPTIONS (schema_name 'foreign_test', table_name 'far_placed_0');
+CREATE FOREIGN TABLE placed_1 (CONSTRAINT place CHECK (shard_fdw.in_hash(2, 1, k))) INHERITS (placed)
+  SERVER loopback OPTIONS (schema_name 'foreign_test', table_name 'far_placed_1');
+INSERT INTO placed SELECT g, g FROM generate_series(1, 50) g;
+SELECT results_eq('SELECT tableoid::regclass, count(*) = count(*) FILTER (WHERE shard_fdw.in_hash(2, CASE tableoid WHEN ''placed_0''::regclass THEN 0 ELSE 1 END, k))
+                     FROM placed GROUP BY 1 ORDER BY 1', $$ VALUES ('placed_0'::regclass, true), ('placed_1', true) $$, 'a hash table of foreign shards');
+SELECT g AS k0 FROM generate_series(1, 50) g WHERE shard_fdw.in_hash(2, 0, g) LIMIT 1 \gset
+SELECT g AS k1 FROM generate_series(1, 50) g WHERE shard_fdw.in_hash(2, 1, g) LIMIT 1 \gset
+SET shard_fdw.shard = 0;
+SELECT throws_ok(format('INSERT INTO placed VALUES (%s, 1)', :k1), '23514', 'new row for relation "placed_0" violates check constraint "place"', 'a pin on a shard that must not hold the row');
+SELECT throws_ok(format('INSERT INTO placed VALUES (%s, 1), (%s, 1)', :k0, :k1), '23514', NULL, '... in a batch');
+RESET shard_fdw.shard;
+SELECT throws_ok(format('INSERT INTO placed VALUES (%s, 100)', :k0), '23514', 'new row for relation "placed_0" violates check constraint "small"', 'another constraint');
+SELECT throws_ok(format('INSERT INTO placed VALUES (%s, NULL)', :k1), '23502', NULL, 'NOT NULL');
+CREATE FUNCTION other_key() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.k := NEW.v; RETURN NEW; END';
+CREATE TRIGGER other_key BEFORE INSERT ON placed_1 FOR EACH ROW EXECUTE FUNCTION other_key();
+SELECT throws_ok(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k0), '23514', NULL, 'a trigger that changes the key');
+SELECT lives_ok(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k1), '... or does not');
+SELECT is((SELECT count(*) FROM placed), 51::bigint, '... and that is all');
+
 SET search_path = public;
 DROP SCHEMA foreign_test CASCADE;
 SELECT * FROM finish();
