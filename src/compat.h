@@ -76,6 +76,13 @@ shard_may_use_schema(Oid schema)
 #define shard_rel_new_storage_subid(rel) ((rel)->rd_firstRelfilelocatorSubid)
 #endif
 
+/* 16 has memory of its own for what hooks of settings remember. */
+#if PG_VERSION_NUM < 160000
+#define shard_guc_malloc(size) malloc(size)
+#else
+#define shard_guc_malloc(size) guc_malloc(LOG, size)
+#endif
+
 /* 17 has a process's two parts of a virtual transaction id together. */
 static inline LocalTransactionId
 shard_my_lxid(void)

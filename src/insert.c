@@ -192,7 +192,6 @@ shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	insert->mtstate = mtstate;
 	/* For the whole statement: what it may rely on depends on it. */
 	insert->route = insert->table->route;
-	insert->pinned = shard_pinned;
 	insert->lane = -1;
 	insert->on_conflict = mtstate->ps.plan == NULL ? ONCONFLICT_NONE :
 		((ModifyTable *) mtstate->ps.plan)->onConflictAction;
@@ -204,18 +203,19 @@ shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 }
 
 /*
- * Where the session decides, take the lane before the query, or COPY, comes
- * to evaluate any default.
+ * Find out what the session decides for all rows.  That includes the lane,
+ * which is taken before the query, or COPY, comes to evaluate any default.
  */
 static void
-take_lane_at_once(ShardInsert *insert)
+begin_routing(ShardInsert *insert)
 {
 	ShardTable *table = insert->table;
 
+	insert->pinned = shard_pin(table);
 	if (table->commit_order && table->nopen > 0 &&
-		insert->route == SHARD_ROUTE_SESSION && insert->pinned < 0)
+		insert->route == SHARD_ROUTE_SESSION && !OidIsValid(insert->pinned))
 	{
-		insert->lane = shard_route(table, NULL, -1);
+		insert->lane = shard_route(table, NULL, InvalidOid);
 		insert->generation = table->generation;
 	}
 }
@@ -263,7 +263,7 @@ shardBeginForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
 	if (boolVal(lfourth(fdw_private)))
 		take_rows_as_they_are(mtstate, rri);
 	if (!(eflags & EXEC_FLAG_EXPLAIN_ONLY))
-		take_lane_at_once(insert);
+		begin_routing(insert);
 }
 
 /*
@@ -282,7 +282,7 @@ shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
 	insert->is_copy = mtstate->ps.plan == NULL;
 	insert->cid = insert->is_copy ? GetCurrentCommandId(true) :
 		mtstate->ps.state->es_output_cid;
-	take_lane_at_once(insert);
+	begin_routing(insert);
 }
 
 /*
@@ -322,7 +322,7 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 {
 	ShardTable *table = insert->table;
 	bool		by_hash = insert->route == SHARD_ROUTE_HASH &&
-		insert->pinned < 0;
+		!OidIsValid(insert->pinned);
 
 	for (;;)
 	{
@@ -417,7 +417,7 @@ skip_ensured_checks(ShardInsert *insert, ShardTarget *target, int nplace,
 	TriggerDesc *triggers = rri->ri_TrigDesc;
 	TupleConstr *constr = RelationGetDescr(rri->ri_RelationDesc)->constr;
 	bool		by_hash = insert->route == SHARD_ROUTE_HASH &&
-		insert->pinned < 0 && table->key != NULL;
+		!OidIsValid(insert->pinned) && table->key != NULL;
 	int			nensured = 0;
 
 	if (constr == NULL || constr->has_generated_stored ||
@@ -625,7 +625,7 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 	/* A row that brings its id has to go where such ids are. */
 	if (unlikely(table->seq_always) && insert->takes_ids &&
 		insert->override != OVERRIDING_USER_VALUE &&
-		insert->route != SHARD_ROUTE_HASH && insert->pinned < 0 &&
+		insert->route != SHARD_ROUTE_HASH && !OidIsValid(insert->pinned) &&
 		!slot_attisnull(row, table->seq_attno))
 		return find_target(insert, lock_shard(insert, row, true));
 
@@ -633,7 +633,7 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 	if (likely(insert->current != NULL))
 		return insert->current;
 
-	if (insert->route == SHARD_ROUTE_SESSION || insert->pinned >= 0)
+	if (insert->route == SHARD_ROUTE_SESSION || OidIsValid(insert->pinned))
 	{
 		insert->current = find_target(insert,
 									  lock_shard(insert, row, false));

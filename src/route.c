@@ -28,10 +28,27 @@
 #include "catalog/pg_class.h"
 #include "commands/sequence.h"
 #include "storage/lmgr.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 
 int			shard_pinned = -1;
 Oid			shard_last = InvalidOid;
+
+/* Which shard of a table a setting of shard_fdw.shard means. */
+typedef struct ShardPin
+{
+	uint64		setting;		/* see check_shard_setting() */
+	Oid			logical;
+	Oid			shard;
+	SubTransactionId made_in;	/* if the transaction is still running */
+} ShardPin;
+
+static ShardPin *pins = NULL;
+static int	npins = 0;
+static int	max_pins = 0;
+static bool has_new_pins = false;	/* some have made_in */
+static uint64 present_setting = 0;
 
 /*
  * shard_lock_tag
@@ -255,31 +272,208 @@ route_by_lane(ShardTable *table)
 	return leased;
 }
 
-static int
-route_pinned(ShardTable *table, int pinned)
+/*
+ * Forget the pins that this subtransaction or later ones have found out.
+ * They may come from what its own DDL had made of the tables.
+ */
+static void
+forget_pins(SubTransactionId since)
 {
-	if (pinned >= table->nmembers)
+	int			n = 0;
+
+	for (int i = 0; i < npins; i++)
+		if (pins[i].made_in < since)
+			pins[n++] = pins[i];
+	npins = n;
+}
+
+/*
+ * Number the settings of shard_fdw.shard.  With the value comes back, after a
+ * rollback or the end of a SET LOCAL, the number that it had.
+ */
+static bool
+check_shard_setting(int *value, void **extra, GucSource source)
+{
+	static uint64 last_setting = 0;
+	uint64	   *setting = shard_guc_malloc(sizeof(uint64));
+
+	if (setting == NULL)
+		return false;
+	*setting = ++last_setting;
+	*extra = setting;
+	return true;
+}
+
+static void
+assign_shard_setting(int value, void *extra)
+{
+	static LocalTransactionId assigned_in = InvalidLocalTransactionId;
+	uint64		setting = *(uint64 *) extra;
+
+	/*
+	 * If the transaction has made no other setting before, none but the one
+	 * that has been present can come back.  (RESET can bring back another,
+	 * too; the number is then read anew.)
+	 */
+	if (npins > 0)
+	{
+		LocalTransactionId lxid = shard_my_lxid();
+		int			n = 0;
+
+		if (lxid == InvalidLocalTransactionId || lxid != assigned_in)
+		{
+			for (int i = 0; i < npins; i++)
+				if (pins[i].setting == present_setting ||
+					pins[i].setting == setting)
+					pins[n++] = pins[i];
+			npins = n;
+		}
+		assigned_in = lxid;
+	}
+	present_setting = setting;
+}
+
+static void
+on_pin_subxact_end(SubXactEvent event, SubTransactionId subid,
+				   SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB && has_new_pins)
+		forget_pins(subid);
+}
+
+static void
+on_pin_xact_end(XactEvent event, void *arg)
+{
+	if (!has_new_pins)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			forget_pins(TopSubTransactionId);
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PREPARE:
+			break;
+		default:
+			return;
+	}
+	for (int i = 0; i < npins; i++)
+		pins[i].made_in = InvalidSubTransactionId;
+	has_new_pins = false;
+}
+
+/*
+ * shard_route_init
+ *		Define the setting shard_fdw.shard.  To be called once, when the
+ *		library is loaded.
+ */
+void
+shard_route_init(void)
+{
+	DefineCustomIntVariable("shard_fdw.shard",
+							"Sends this session's inserts to the shard with this number.",
+							"-1 lets the table's route decide.",
+							&shard_pinned,
+							-1, -1, INT_MAX,
+							PGC_USERSET, 0,
+							check_shard_setting, assign_shard_setting, NULL);
+	RegisterXactCallback(on_pin_xact_end, NULL);
+	RegisterSubXactCallback(on_pin_subxact_end, NULL);
+}
+
+static void
+report_no_shards(const ShardTable *table)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("foreign table \"%s\" has no shards",
+					get_rel_name(table->relid)),
+			 errhint("Create shards with SELECT shard_fdw.create_shards(), or attach an existing table with ALTER TABLE ... INHERIT.")));
+}
+
+/*
+ * shard_pin
+ *		The shard that shard_fdw.shard sends all rows for the table to, or
+ *		InvalidOid if the table's route decides.
+ *
+ * That is the one with this number when the session first inserts under the
+ * present setting, and stays the same shard whatever its number becomes.
+ * Raises ERRCODE_INVALID_PARAMETER_VALUE if there is none with the number,
+ * and ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if there are no shards.
+ */
+Oid
+shard_pin(const ShardTable *table)
+{
+	ShardPin   *pin;
+
+	if (likely(shard_pinned < 0))
+		return InvalidOid;
+	for (int i = 0; i < npins; i++)
+		if (pins[i].logical == table->relid &&
+			pins[i].setting == present_setting)
+			return pins[i].shard;
+
+	if (table->nmembers == 0)
+		report_no_shards(table);
+	if (shard_pinned >= table->nmembers)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("foreign table \"%s\" has no shard number %d",
-						get_rel_name(table->relid), pinned),
+						get_rel_name(table->relid), shard_pinned),
 				 errdetail_plural("The table has %d shard, numbered from 0.",
 								  "The table has %d shards, numbered from 0.",
 								  table->nmembers, table->nmembers),
 				 errhint("Set \"shard_fdw.shard\" to a number in that range, or to -1 to let the table's route decide.")));
-	if (!table->members[pinned].is_open)
+
+	if (npins == max_pins)
+	{
+		max_pins = Max(2 * max_pins, 8);
+		pins = pins == NULL ?
+			MemoryContextAlloc(TopMemoryContext, sizeof(ShardPin) * max_pins) :
+			repalloc(pins, sizeof(ShardPin) * max_pins);
+	}
+	pin = &pins[npins++];
+	pin->setting = present_setting;
+	pin->logical = table->relid;
+	pin->shard = table->members[shard_pinned].relid;
+	pin->made_in = GetCurrentSubTransactionId();
+	has_new_pins = true;
+	return pin->shard;
+}
+
+static int
+route_pinned(ShardTable *table, Oid shard)
+{
+	int			ordinal = shard_table_find(table, shard);
+
+	if (ordinal < 0)
+	{
+		char	   *name = get_rel_name(shard);
+
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 name != NULL ?
+				 errmsg("table \"%s\" is no longer a shard of foreign table \"%s\"",
+						name, get_rel_name(table->relid)) :
+				 errmsg("a shard of foreign table \"%s\" no longer exists",
+						get_rel_name(table->relid)),
+				 errdetail("\"shard_fdw.shard\" sends this session's inserts to it."),
+				 errhint("Set \"shard_fdw.shard\" anew, or to -1 to let the table's route decide.")));
+	}
+	if (!table->members[ordinal].is_open)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("shard \"%s\" of foreign table \"%s\" is %s",
-						get_rel_name(table->members[pinned].relid),
-						get_rel_name(table->relid),
-						shard_state_name(table->members[pinned].state)),
+						get_rel_name(shard), get_rel_name(table->relid),
+						shard_state_name(table->members[ordinal].state)),
 				 errdetail("\"shard_fdw.shard\" sends this session's inserts to shard number %d.",
-						   pinned),
-				 table->members[pinned].state == SHARD_CLOSED ?
+						   ordinal),
+				 table->members[ordinal].state == SHARD_CLOSED ?
 				 errhint("Open the shard with SELECT shard_fdw.open_shard(), or set \"shard_fdw.shard\" to another number, or to -1 to let the table's route decide.") :
 				 errhint("Set \"shard_fdw.shard\" to another number, or to -1 to let the table's route decide.")));
-	return pinned;
+	return ordinal;
 }
 
 /*
@@ -398,23 +592,19 @@ report_no_open(const ShardTable *table)
  *		The ordinal of the shard that a row goes to.
  *
  * "row" is in the logical table's layout; only the hash route looks at it.
- * "pinned" is the ordinal of the shard that all rows go to, or -1.
+ * "pinned" is the shard that all rows go to, or InvalidOid; see shard_pin().
  * Takes a lease if the route wants one and this backend has none, and a lane
  * if it is free to choose one; see shard_take_lane() for the others.  Raises
- * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if no shard takes inserts,
- * ERRCODE_CHECK_VIOLATION if none takes rows with such a key, and
- * ERRCODE_INVALID_PARAMETER_VALUE if shard_fdw.shard is out of range.
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if no shard takes inserts, or not
+ * the pinned one, and ERRCODE_CHECK_VIOLATION if none takes rows with such a
+ * key.
  */
 int
-shard_route(ShardTable *table, TupleTableSlot *row, int pinned)
+shard_route(ShardTable *table, TupleTableSlot *row, Oid pinned)
 {
 	if (unlikely(table->nmembers == 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("foreign table \"%s\" has no shards",
-						get_rel_name(table->relid)),
-				 errhint("Create shards with SELECT shard_fdw.create_shards(), or attach an existing table with ALTER TABLE ... INHERIT.")));
-	if (unlikely(pinned >= 0))
+		report_no_shards(table);
+	if (unlikely(OidIsValid(pinned)))
 		return route_pinned(table, pinned);
 	if (unlikely(table->nopen == 0))
 		report_no_open(table);

@@ -26,13 +26,7 @@ void		_PG_init(void);
 void
 _PG_init(void)
 {
-	DefineCustomIntVariable("shard_fdw.shard",
-							"Sends this session's inserts to the shard with this number.",
-							"-1 lets the table's route decide.",
-							&shard_pinned,
-							-1, -1, INT_MAX,
-							PGC_USERSET, 0,
-							NULL, NULL, NULL);
+	shard_route_init();
 	MarkGUCPrefixReserved("shard_fdw");
 
 	shard_table_init();

@@ -215,7 +215,8 @@ typedef struct ShardInsert
 	bool		has_after_trigger;	/* AFTER ROW, on the logical table */
 	bool		takes_ids;		/* the sequence column may have a value */
 	ShardRoute	route;			/* the table's as the statement began */
-	int			pinned;			/* shard_fdw.shard, likewise */
+	Oid			pinned;			/* where shard_fdw.shard sends all rows, as the
+								 * statement began, or InvalidOid */
 	OverridingKind override;
 
 	/* ON CONFLICT; owned by conflict.c. */
@@ -326,9 +327,11 @@ extern void shard_check_to_alter(Oid shard);
 /* in route.c */
 extern int	shard_pinned;		/* GUC shard_fdw.shard */
 extern Oid	shard_last;			/* where this session's last row went */
+extern void shard_route_init(void);
+extern Oid	shard_pin(const ShardTable *table);
 extern void shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number,
 						   uint16 kind);
-extern int	shard_route(ShardTable *table, TupleTableSlot *row, int pinned);
+extern int	shard_route(ShardTable *table, TupleTableSlot *row, Oid pinned);
 extern int	shard_route_by_id(ShardTable *table, TupleTableSlot *row);
 extern void shard_take_lane(ShardTable *table, int ordinal);
 extern void shard_await_lane(Oid shard);

@@ -286,6 +286,44 @@ SELECT is(run('b', 'SELECT count(*)::text FROM log WHERE id = 4711'), '10',
   '... whose rows come with its commit');
 \endif
 
+-- A pin keeps to its shard in later transactions, whatever others do.
+CALL go('admin', 'CREATE FOREIGN TABLE steady (id int) SERVER shards OPTIONS (shards ''8'')');
+CALL go('a', 'SET shard_fdw.shard = 4');
+SELECT is(ins('a', 'steady'), 'steady_4', 'a pinned session');
+CALL go('admin', 'DROP TABLE steady_1');
+SELECT is(ins('a', 'steady'), 'steady_4', '... keeps to its shard after another has been dropped');
+CALL go('a', 'BEGIN');
+CALL go('a', 'SET LOCAL shard_fdw.shard = 4');
+SELECT is(ins('a', 'steady'), 'steady_5', '... but for a transaction with a setting of its own');
+CALL go('a', 'SET LOCAL shard_fdw.shard = 0');
+SELECT is(ins('a', 'steady'), 'steady_0', '... or two');
+CALL go('a', 'COMMIT');
+SELECT is(ins('a', 'steady'), 'steady_4', '... and afterwards');
+CALL go('a', 'BEGIN');
+CALL go('a', 'SET shard_fdw.shard = 0');
+CALL go('a', 'ROLLBACK');
+SELECT is(ins('a', 'steady'), 'steady_4', '... or after a setting that is rolled back');
+CALL go('a', 'SET shard_fdw.shard = 4');
+SELECT is(ins('a', 'steady'), 'steady_5', 'setting it anew counts anew');
+CALL go('a', 'BEGIN');
+CALL go('a', 'DROP TABLE steady_0');
+CALL go('a', 'SET shard_fdw.shard = 4');
+SELECT is(ins('a', 'steady'), 'steady_6', '... in a transaction that has dropped another');
+CALL go('a', 'ROLLBACK');
+SELECT is(ins('a', 'steady'), 'steady_5', '... and keeps to what it was when that is rolled back');
+CALL go('a', 'SET shard_fdw.shard = 2');
+CALL go('a', 'BEGIN');
+CALL go('a', 'DROP TABLE steady_0');
+SELECT is(ins('a', 'steady'), 'steady_4', 'a first row in a transaction with DDL');
+CALL go('a', 'ROLLBACK');
+SELECT is(ins('a', 'steady'), 'steady_3', '... that is rolled back does not count');
+CALL go('admin', 'DROP TABLE steady_3');
+SELECT throws_ok($$ CALL put('a', 'steady') $$, '55000', 'a shard of foreign table "steady" no longer exists', 'without its shard a pinned session fails');
+SELECT throws_ok($$ CALL go('a', 'COPY steady FROM PROGRAM ''echo 1''') $$, '55000', 'a shard of foreign table "steady" no longer exists', '... with COPY, too');
+CALL go('a', 'SET shard_fdw.shard = 2');
+SELECT is(ins('a', 'steady'), 'steady_4', '... until it is set anew');
+CALL go('a', 'RESET shard_fdw.shard');
+
 CALL go('admin', 'DROP SCHEMA route_test CASCADE');
 CALL quit('a');
 CALL quit('b');
@@ -441,6 +479,56 @@ SELECT results_eq($$ SELECT state, message FROM error_of('INSERT INTO empty VALU
   $$ VALUES ('55000', 'foreign table "empty" has no shards') $$, 'a table without shards');
 RESET shard_fdw.shard;
 SELECT is(current_setting('shard_fdw.shard'), '-1', 'RESET');
+
+-- It means a shard, not whatever comes to have its number.
+CREATE FOREIGN TABLE pins (id int) SERVER shards OPTIONS (shards '4', route 'round_robin');
+SAVEPOINT s;
+SET LOCAL shard_fdw.shard = 2;
+PREPARE to_pins AS INSERT INTO pins VALUES (1);
+EXECUTE to_pins;
+CREATE TABLE pins_00 (id int);
+ALTER TABLE pins_00 INHERIT pins;
+SELECT is((SELECT ordinal FROM shard_fdw.list_shards('pins') WHERE shard = 'pins_2'::regclass), 3, 'a shard gets another number');
+EXECUTE to_pins;
+INSERT INTO pins VALUES (1);
+COPY pins FROM PROGRAM 'seq 1 3';
+SELECT results_eq('SELECT DISTINCT tableoid::regclass::text FROM pins', $$ VALUES ('pins_2') $$, '... and is still the one that a pin means');
+SAVEPOINT t;
+SET LOCAL shard_fdw.shard = 2;
+EXECUTE to_pins;
+SELECT is(shard_fdw.last_shard()::text, 'pins_1', '... until it is set anew');
+ROLLBACK TO t;
+EXECUTE to_pins;
+SELECT is(shard_fdw.last_shard()::text, 'pins_2', '... unless that is rolled back');
+ALTER TABLE pins_2 NO INHERIT pins;
+SELECT results_eq('SELECT * FROM error_of(''EXECUTE to_pins'')',
+  $$ VALUES ('55000', 'table "pins_2" is no longer a shard of foreign table "pins"', '"shard_fdw.shard" sends this session''s inserts to it.',
+             'Set "shard_fdw.shard" anew, or to -1 to let the table''s route decide.') $$, 'a shard that has been detached is no longer meant by its number');
+ALTER TABLE pins_2 INHERIT pins;
+EXECUTE to_pins;
+SELECT is(shard_fdw.last_shard()::text, 'pins_2', '... and is again when it comes back');
+SELECT shard_fdw.seal('pins_2');
+SELECT is((error_of('EXECUTE to_pins')).message, 'shard "pins_2" of foreign table "pins" is sealed', '... sealed or not');
+ROLLBACK TO s;
+SET LOCAL shard_fdw.shard = 2;
+SAVEPOINT t;
+DROP TABLE pins_0;
+EXECUTE to_pins;
+SELECT is(shard_fdw.last_shard()::text, 'pins_3', 'a number with a savepoint''s DDL');
+ROLLBACK TO t;
+EXECUTE to_pins;
+SELECT is(shard_fdw.last_shard()::text, 'pins_2', '... does not outlive the savepoint');
+INSERT INTO pins SELECT CASE WHEN g = 3 THEN set_config('shard_fdw.shard', '0', true)::int ELSE g END FROM generate_series(1, 5) g;
+SELECT is(shard_fdw.last_shard()::text, 'pins_2', 'a statement under way keeps its pin');
+INSERT INTO pins VALUES (1);
+SELECT is(shard_fdw.last_shard()::text, 'pins_0', '... and the next one has the new one');
+CREATE FOREIGN TABLE pins_hash (id int) SERVER shards OPTIONS (shards '2', route 'hash', key 'id');
+INSERT INTO pins_hash SELECT g FROM generate_series(1, 100) g WHERE shard_fdw.in_hash(2, 0, g);
+SELECT shard_fdw.reshard('pins_hash', 4);
+SELECT is((error_of('INSERT INTO pins_hash SELECT g FROM generate_series(1, 100) g WHERE shard_fdw.in_hash(4, 0, g)')).message,
+  'a shard of foreign table "pins_hash" no longer exists', 'reshard() makes other shards');
+ROLLBACK TO s;
+RESET shard_fdw.shard;
 
 SELECT throws_ok('SET shard_fdw.shard = ''first''', '22023',
   'invalid value for parameter "shard_fdw.shard": "first"', 'a word is no number');
