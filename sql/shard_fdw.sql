@@ -500,7 +500,7 @@ RETURNS void
 AS 'MODULE_PATHNAME', 'shard_unseal'
 LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION shard_fdw.unseal(regclass)
-IS 'lets a sealed shard take inserts again';
+IS 'lets a sealed shard take inserts again, also after it has been detached';
 
 CREATE FUNCTION shard_fdw.run_command_on_shards(
   logical regclass, command text, on_error text DEFAULT 'stop',

@@ -137,12 +137,13 @@ shard_logical_parents(Oid relid)
 
 /*
  * shard_check_to_alter
- *		Raise an error unless the relation is a shard that the caller owns:
- *		ERRCODE_UNDEFINED_TABLE, ERRCODE_WRONG_OBJECT_TYPE or
+ *		Raise an error unless the relation is a shard that the caller owns, or,
+ *		if wanted, a table of the caller's that is still sealed, which has been
+ *		a shard: ERRCODE_UNDEFINED_TABLE, ERRCODE_WRONG_OBJECT_TYPE or
  *		ERRCODE_INSUFFICIENT_PRIVILEGE.
  */
 void
-shard_check_to_alter(Oid shard)
+shard_check_to_alter(Oid shard, bool or_sealed)
 {
 	char	   *name = get_rel_name(shard);
 
@@ -150,7 +151,8 @@ shard_check_to_alter(Oid shard)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", shard)));
-	if (shard_logical_parents(shard) == NIL)
+	if (shard_logical_parents(shard) == NIL &&
+		!(or_sealed && shard_seal_constraint(shard) != NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a shard", name),
@@ -164,12 +166,12 @@ shard_check_to_alter(Oid shard)
  * to find.
  */
 static void
-lock_shard_to_alter(Oid shard)
+lock_shard_to_alter(Oid shard, bool or_sealed)
 {
 	/* Before: not to lock what is not ours.  After: it may have changed. */
-	shard_check_to_alter(shard);
+	shard_check_to_alter(shard, or_sealed);
 	shard_lock_patiently(shard, AccessExclusiveLock);
-	shard_check_to_alter(shard);
+	shard_check_to_alter(shard, or_sealed);
 }
 
 /*
@@ -186,7 +188,7 @@ shard_seal(PG_FUNCTION_ARGS)
 	Oid			shard = PG_GETARG_OID(0);
 
 	PreventCommandIfReadOnly("seal()");
-	lock_shard_to_alter(shard);
+	lock_shard_to_alter(shard, false);
 	if (shard_seal_constraint(shard) != NULL)
 	{
 		ereport(NOTICE,
@@ -203,9 +205,11 @@ shard_seal(PG_FUNCTION_ARGS)
 
 /*
  * shard_unseal(shard regclass)
- *		SQL function unseal(): the shard takes inserts again.
+ *		SQL function unseal(): the shard takes inserts again.  So does a table
+ *		that was sealed as a shard and then detached.
  *
- * Raises what shard_seal() does.
+ * Raises what shard_seal() does; ERRCODE_WRONG_OBJECT_TYPE if the table is
+ * neither a shard nor sealed.
  */
 Datum
 shard_unseal(PG_FUNCTION_ARGS)
@@ -213,7 +217,7 @@ shard_unseal(PG_FUNCTION_ARGS)
 	Oid			shard = PG_GETARG_OID(0);
 
 	PreventCommandIfReadOnly("unseal()");
-	lock_shard_to_alter(shard);
+	lock_shard_to_alter(shard, true);
 	if (shard_seal_constraint(shard) == NULL)
 	{
 		ereport(NOTICE,

@@ -250,11 +250,11 @@ lock_parents(List *parents)
 static List *
 lock_shard_and_parents(Oid shard)
 {
-	shard_check_to_alter(shard);
+	shard_check_to_alter(shard, false);
 	lock_parents(shard_logical_parents(shard));
 	LockRelationOid(shard, AccessShareLock);
 	/* It may have changed. */
-	shard_check_to_alter(shard);
+	shard_check_to_alter(shard, false);
 	return shard_logical_parents(shard);
 }
 

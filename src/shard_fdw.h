@@ -322,7 +322,7 @@ extern uint64 shard_return_rows(ReturnSetInfo *rsinfo, const char *query,
 
 /* in admin.c */
 extern List *shard_logical_parents(Oid relid);
-extern void shard_check_to_alter(Oid shard);
+extern void shard_check_to_alter(Oid shard, bool or_sealed);
 
 /* in route.c */
 extern int	shard_pinned;		/* GUC shard_fdw.shard */

@@ -536,6 +536,19 @@ SELECT results_eq($$ SELECT relation, function, state, message, detail
             format('"%s" is not a shard', relation), 'A shard is a table '
             || 'that inherits from a foreign table of shard_fdw.'
        FROM not_shards $$, 'relations that are not shards');
+-- Sealed, then detached.
+SELECT shard_fdw.seal('hand_1');
+ALTER TABLE hand_1 NO INHERIT hand;
+ALTER TABLE hand_1 ADD CONSTRAINT never CHECK (1 > 2) NOT VALID;
+SELECT is((SELECT state || ' ' || message FROM error_of('INSERT INTO hand_1 VALUES (1)')),
+  '23514 new row for relation "hand_1" violates check constraint "never"', 'a sealed shard that is detached is still sealed');
+SELECT is(state_of($$ SELECT shard_fdw.seal('hand_1') $$), '42809', '... and cannot be sealed');
+SELECT is(state_of($$ SELECT shard_fdw.unseal('hand_1') $$, 'shard_user'), '42501', '... nor opened by anybody');
+SELECT is((SELECT shard_fdw.unseal('hand_1')::text), '', '... but by its owner');
+SELECT lives_ok('INSERT INTO hand_1 VALUES (1)', '... and takes rows');
+SELECT is(state_of($$ SELECT shard_fdw.unseal('hand_1') $$), '42809', 'there is no more to open');
+DELETE FROM hand_1;
+ALTER TABLE hand_1 INHERIT hand;
 SELECT is(state_of('SELECT shard_fdw.seal(4294967295)'), '42P01',
   'no relation');
 SELECT is(state_of('SELECT shard_fdw.unseal(4294967295)'), '42P01',
