@@ -16,6 +16,7 @@ EXTVERSION = 1.0
 MODULE_big = shard_fdw
 OBJS = \
 	src/admin.o \
+	src/advice.o \
 	src/batch.o \
 	src/clone.o \
 	src/conflict.o \

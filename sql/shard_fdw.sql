@@ -67,7 +67,7 @@ IS 'does what a DDL command on a logical table leads to';
 -- catalogs, and calls C, which loads the library, for our tables only.  They
 -- are foreign tables that are not known to be those of another wrapper (in a
 -- transaction with an old snapshot, that of a new one cannot be seen), shards,
--- and tables that a logical table inherits from.  The search path stays that
+-- tables that a logical table inherits from, and triggers of logical tables.  The search path stays that
 -- of the user, for the name of a template; so nothing here depends on it.
 CREATE FUNCTION shard_fdw.on_ddl_end()
 RETURNS event_trigger
@@ -78,31 +78,39 @@ BEGIN
   FOR r IN
     SELECT c.command
       FROM pg_catalog.pg_event_trigger_ddl_commands() c
-     WHERE c.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
-       AND (c.object_type OPERATOR(pg_catalog.=) ANY ('{foreign table,foreign table column}')
-            AND NOT EXISTS (
-               SELECT FROM pg_catalog.pg_foreign_table ft
-                 JOIN pg_catalog.pg_foreign_server fs ON fs.oid OPERATOR(pg_catalog.=) ft.ftserver
-                 JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid OPERATOR(pg_catalog.=) fs.srvfdw
-                WHERE ft.ftrelid OPERATOR(pg_catalog.=) c.objid
-                  AND fdw.fdwhandler OPERATOR(pg_catalog.<>) 'shard_fdw.shard_fdw_handler'::pg_catalog.regproc)
-            OR EXISTS (
-               WITH RECURSIVE below AS (
-                 SELECT c.objid AS relid
-                  UNION
-                 SELECT i.inhrelid
-                   FROM below b
-                   JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) b.relid),
-               candidates AS (
-                 SELECT b.relid FROM below b
-                  UNION ALL
-                 SELECT i.inhparent FROM pg_catalog.pg_inherits i
-                  WHERE i.inhrelid OPERATOR(pg_catalog.=) c.objid)
-               SELECT FROM candidates l
-                 JOIN pg_catalog.pg_foreign_table ft ON ft.ftrelid OPERATOR(pg_catalog.=) l.relid
-                 JOIN pg_catalog.pg_foreign_server fs ON fs.oid OPERATOR(pg_catalog.=) ft.ftserver
-                 JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid OPERATOR(pg_catalog.=) fs.srvfdw
-                WHERE fdw.fdwhandler OPERATOR(pg_catalog.=) 'shard_fdw.shard_fdw_handler'::pg_catalog.regproc))
+     WHERE c.object_type OPERATOR(pg_catalog.=) ANY ('{foreign table,foreign table column}')
+       AND NOT EXISTS (
+             SELECT FROM pg_catalog.pg_foreign_table ft
+               JOIN pg_catalog.pg_foreign_server fs ON fs.oid OPERATOR(pg_catalog.=) ft.ftserver
+               JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid OPERATOR(pg_catalog.=) fs.srvfdw
+              WHERE ft.ftrelid OPERATOR(pg_catalog.=) c.objid
+                AND fdw.fdwhandler OPERATOR(pg_catalog.<>) 'shard_fdw.shard_fdw_handler'::pg_catalog.regproc)
+        OR c.object_type OPERATOR(pg_catalog.=) ANY ('{table,table column,foreign table,foreign table column}')
+       AND EXISTS (
+             WITH RECURSIVE below AS (
+               SELECT c.objid AS relid
+                UNION
+               SELECT i.inhrelid
+                 FROM below b
+                 JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) b.relid),
+             candidates AS (
+               SELECT b.relid FROM below b
+                UNION ALL
+               SELECT i.inhparent FROM pg_catalog.pg_inherits i
+                WHERE i.inhrelid OPERATOR(pg_catalog.=) c.objid)
+             SELECT FROM candidates l
+               JOIN pg_catalog.pg_foreign_table ft ON ft.ftrelid OPERATOR(pg_catalog.=) l.relid
+               JOIN pg_catalog.pg_foreign_server fs ON fs.oid OPERATOR(pg_catalog.=) ft.ftserver
+               JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid OPERATOR(pg_catalog.=) fs.srvfdw
+              WHERE fdw.fdwhandler OPERATOR(pg_catalog.=) 'shard_fdw.shard_fdw_handler'::pg_catalog.regproc)
+        OR c.object_type OPERATOR(pg_catalog.=) 'trigger'
+       AND EXISTS (
+             SELECT FROM pg_catalog.pg_trigger t
+               JOIN pg_catalog.pg_foreign_table ft ON ft.ftrelid OPERATOR(pg_catalog.=) t.tgrelid
+               JOIN pg_catalog.pg_foreign_server fs ON fs.oid OPERATOR(pg_catalog.=) ft.ftserver
+               JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid OPERATOR(pg_catalog.=) fs.srvfdw
+              WHERE t.oid OPERATOR(pg_catalog.=) c.objid
+                AND fdw.fdwhandler OPERATOR(pg_catalog.=) 'shard_fdw.shard_fdw_handler'::pg_catalog.regproc)
   LOOP
     PERFORM shard_fdw.ddl_end(r.command);
   END LOOP;
@@ -111,7 +119,8 @@ COMMENT ON FUNCTION shard_fdw.on_ddl_end()
 IS 'finds the DDL commands on logical tables and has ddl_end() see to them';
 
 CREATE EVENT TRIGGER shard_fdw_on_ddl_end ON ddl_command_end
-  WHEN TAG IN ('CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'ALTER TABLE')
+  WHEN TAG IN ('CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE TABLE',
+               'ALTER TABLE', 'CREATE TRIGGER')
   EXECUTE FUNCTION shard_fdw.on_ddl_end();
 -- Also in sessions that replay changes: a table asked for with shards is of
 -- no use without them.

@@ -219,6 +219,19 @@ shard_forget_consumers(Oid relid)
 }
 
 /*
+ * shard_forget_lanes
+ *		Forget how far a shard of the logical table has been read.  SPI is
+ *		connected.
+ */
+void
+shard_forget_lanes(Oid relid, Oid shard)
+{
+	if (shard_table_get(relid)->commit_order)
+		forget_lanes(psprintf("logical OPERATOR(pg_catalog.=) %u AND shard OPERATOR(pg_catalog.=) %u",
+							  relid, shard));
+}
+
+/*
  * Forget the consumers of tables that have been dropped, unless somebody else
  * is at it.  DROP itself leaves the tables of consumers alone: whoever drops
  * something should have nothing to do with those who read something else.

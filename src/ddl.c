@@ -22,6 +22,9 @@
 
 PG_FUNCTION_INFO_V1(shard_create_shards);
 
+/* Where shard_become_owner() was called last; see shard_is_acting(). */
+static ShardActing acting;
+
 /*
  * shard_qualified_name
  *		The name of a relation with its schema, quoted where necessary, or
@@ -262,6 +265,9 @@ shard_become_owner(Relation logical, ShardIdentity *identity)
 		SetUserIdAndSecContext(owner, identity->sec_context |
 							   SECURITY_LOCAL_USERID_CHANGE |
 							   SECURITY_RESTRICTED_OPERATION);
+	identity->acting = acting;
+	acting.lxid = shard_my_lxid();
+	acting.subid = GetCurrentSubTransactionId();
 	identity->guc_level = NewGUCNestLevel();
 	shard_set("search_path", "pg_catalog, pg_temp");
 }
@@ -276,6 +282,23 @@ shard_be_oneself(const ShardIdentity *identity)
 	/* What the owner's functions have set is not to stay either. */
 	AtEOXact_GUC(false, identity->guc_level);
 	SetUserIdAndSecContext(identity->userid, identity->sec_context);
+	acting = identity->acting;
+}
+
+/*
+ * shard_is_acting
+ *		Are we between shard_become_owner() and shard_be_oneself()?  Then DDL
+ *		commands are our own, and what they lead to is no news.
+ *
+ * After an error there is nobody to tell us so; but then the subtransaction
+ * is over.
+ */
+bool
+shard_is_acting(void)
+{
+	return acting.subid != InvalidSubTransactionId &&
+		acting.lxid == shard_my_lxid() &&
+		SubTransactionIsActive(acting.subid);
 }
 
 /*
@@ -485,6 +508,8 @@ shard_create_shards(PG_FUNCTION_ARGS)
 				 errmsg("cannot create %d shards", count),
 				 errhint("Give a number of at least 1.")));
 
+	if (OidIsValid(template))
+		shard_advise_template(logical, template);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	foreach(lc, shard_create(logical, count, template, true))
 	{

@@ -45,7 +45,27 @@ consume_options(Oid logical, const ShardOptions *options)
 	shard_execute("ALTER FOREIGN TABLE %s OPTIONS (DROP shards%s)",
 				  shard_qualified_name(logical),
 				  options->template_name != NULL ? ", DROP template" : "");
+	if (OidIsValid(template))
+		shard_advise_template(logical, template);
 	list_free(shard_create(logical, options->shards, template, true));
+}
+
+/*
+ * Does the command have a subcommand of ALTER TABLE of this kind?
+ */
+static bool
+has_subcommand(const Node *parsetree, AlterTableType subtype)
+{
+	ListCell   *lc;
+
+	if (!IsA(parsetree, AlterTableStmt))
+		return false;
+	foreach(lc, ((const AlterTableStmt *) parsetree)->cmds)
+	{
+		if (lfirst_node(AlterTableCmd, lc)->subtype == subtype)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -53,8 +73,9 @@ consume_options(Oid logical, const ShardOptions *options)
  * the shards that they ask for.
  */
 static void
-logical_table_changed(Oid relid, bool is_new)
+logical_table_changed(Oid relid, const Node *parsetree)
 {
+	bool		is_new = IsA(parsetree, CreateForeignTableStmt);
 	ShardOptions options;
 	PartitionKey key;
 
@@ -66,6 +87,11 @@ logical_table_changed(Oid relid, bool is_new)
 	key = options.route == SHARD_ROUTE_HASH ?
 		shard_key_create(relid, options.key, false) : NULL;
 	shard_check_sequence(relid, key);
+	/* A table with option "shards" loses that, and comes here again. */
+	if (!shard_is_acting() &&
+		((is_new && options.shards == 0) ||
+		 has_subcommand(parsetree, AT_GenericOptions)))
+		shard_advise_options(relid, &options);
 	if (options.shards == 0)
 		return;
 	if (!is_new)
@@ -76,6 +102,29 @@ logical_table_changed(Oid relid, bool is_new)
 				 errhint("Add shards to foreign table \"%s\" with SELECT shard_fdw.create_shards().",
 						 get_rel_name(relid))));
 	consume_options(relid, &options);
+}
+
+/*
+ * A table that may be a shard has been created or altered.
+ */
+static void
+shard_changed(Oid relid, const Node *parsetree)
+{
+	bool		is_new = IsA(parsetree, CreateStmt) ||
+		IsA(parsetree, CreateForeignTableStmt);
+	ListCell   *lc;
+
+	foreach(lc, shard_logical_parents(relid))
+	{
+		/* A shard that had this OID before may have been read. */
+		if (is_new)
+			shard_forget_lanes(lfirst_oid(lc), relid);
+		if (!shard_is_acting() &&
+			(is_new || has_subcommand(parsetree, AT_AddInherit) ||
+			 has_subcommand(parsetree, AT_AddConstraint) ||
+			 has_subcommand(parsetree, AT_DropConstraint)))
+			shard_advise_place(lfirst_oid(lc), relid);
+	}
 }
 
 /*
@@ -103,8 +152,16 @@ shard_ddl_end(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 
 	SPI_connect();
-	if (IsA(parsetree, RenameStmt) &&
-		castNode(RenameStmt, parsetree)->renameType == OBJECT_COLUMN)
+	if (IsA(parsetree, CreateTrigStmt))
+	{
+		CreateTrigStmt *stmt = castNode(CreateTrigStmt, parsetree);
+
+		relid = RangeVarGetRelid(stmt->relation, NoLock, true);
+		if (!shard_is_acting() && shard_is_logical(relid))
+			shard_advise_trigger(relid, stmt);
+	}
+	else if (IsA(parsetree, RenameStmt) &&
+			 castNode(RenameStmt, parsetree)->renameType == OBJECT_COLUMN)
 	{
 		/* The logical tables below it have had theirs renamed with it. */
 		foreach(lc, find_all_inheritors(relid, NoLock, NULL))
@@ -113,9 +170,13 @@ shard_ddl_end(PG_FUNCTION_ARGS)
 									 castNode(RenameStmt, parsetree)->subname,
 									 castNode(RenameStmt, parsetree)->newname);
 	}
-	else if (shard_is_logical(relid))
-		logical_table_changed(relid, IsA(parsetree, CreateForeignTableStmt));
-	if (IsA(parsetree, AlterTableStmt))
+	else
+	{
+		if (shard_is_logical(relid))
+			logical_table_changed(relid, parsetree);
+		shard_changed(relid, parsetree);
+	}
+	if (IsA(parsetree, AlterTableStmt) && !shard_is_acting())
 		shard_check_ids(relid, castNode(AlterTableStmt, parsetree));
 	SPI_finish();
 	PG_RETURN_VOID();

@@ -306,8 +306,15 @@ extern void shard_check_ids(Oid relid, const AlterTableStmt *stmt);
 /* in seqcare.c */
 extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
 
+/* in advice.c */
+extern void shard_advise_options(Oid relid, const ShardOptions *options);
+extern void shard_advise_trigger(Oid relid, const CreateTrigStmt *stmt);
+extern void shard_advise_place(Oid logical, Oid shard);
+extern void shard_advise_template(Oid logical, Oid template);
+
 /* in consumer.c */
 extern void shard_forget_consumers(Oid relid);
+extern void shard_forget_lanes(Oid relid, Oid shard);
 extern void shard_column_renamed(Oid relid, const char *from, const char *to);
 
 /* in dequeue.c */
@@ -397,9 +404,17 @@ extern void shard_batch_end(ShardInsert *insert, ShardTarget *target);
 
 /* in ddl.c */
 
+/* A subtransaction in which shard_fdw carries out DDL of its own. */
+typedef struct ShardActing
+{
+	LocalTransactionId lxid;
+	SubTransactionId subid;		/* InvalidSubTransactionId: there is none */
+} ShardActing;
+
 /* Who we were before shard_become_owner(). */
 typedef struct ShardIdentity
 {
+	ShardActing acting;
 	Oid			userid;
 	int			sec_context;
 	int			guc_level;
@@ -413,6 +428,7 @@ extern void shard_drop_seal(Oid shard);
 extern void shard_set(const char *name, const char *value);
 extern void shard_become_owner(Relation logical, ShardIdentity *identity);
 extern void shard_be_oneself(const ShardIdentity *identity);
+extern bool shard_is_acting(void);
 extern ErrorData *shard_catch(MemoryContext context, ResourceOwner owner);
 extern Oid	shard_model_shard(Oid logical);
 extern List *shard_create(Oid logical_relid, int count, Oid template,

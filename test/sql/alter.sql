@@ -1,6 +1,6 @@
 -- Changing logical tables, attaching and detaching shards, and who may do what.
 BEGIN;
-SET LOCAL client_min_messages = warning;
+SET LOCAL client_min_messages = error;
 SELECT no_plan();
 
 \ir ddl.psql

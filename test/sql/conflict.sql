@@ -6,7 +6,7 @@
 -- be the same.
 BEGIN;
 SELECT no_plan();
-SET LOCAL client_min_messages = warning;
+SET LOCAL client_min_messages = error;
 CREATE SCHEMA conflict_test;
 CREATE SCHEMA plain;
 CREATE SCHEMA sharded;

@@ -2,6 +2,7 @@
 -- inserted in batches.
 BEGIN;
 SELECT no_plan();
+SET LOCAL client_min_messages = error;
 
 CREATE FUNCTION explain(command text, options text DEFAULT '') RETURNS jsonb
 LANGUAGE plpgsql AS $$

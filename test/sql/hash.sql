@@ -3,7 +3,7 @@
 -- Queries are compared with the same query on a plain table.
 BEGIN;
 SELECT no_plan();
-SET LOCAL client_min_messages = warning;
+SET LOCAL client_min_messages = error;
 SET LOCAL jit = off;
 CREATE SCHEMA hash_test;
 SET LOCAL search_path = hash_test, public;

@@ -4,7 +4,7 @@
 -- A command is written once, with {} after each table's name: {} is nothing
 -- for the logical tables and "_twin" for plain tables with the same rows.
 SELECT no_plan();
-SET client_min_messages = warning;
+SET client_min_messages = error;
 
 CREATE SCHEMA modify_test;
 SET search_path = modify_test, public;
@@ -36,9 +36,7 @@ SELECT results_eq('SELECT a FROM vac WHERE a BETWEEN 99 AND 102 ORDER BY a',
 RESET enable_seqscan;
 DELETE FROM vac WHERE a > 100;
 SELECT pg_relation_size('vac_0') AS size_0 \gset
-SET client_min_messages = error;
 VACUUM vac;
-SET client_min_messages = warning;
 -- From 18 on, it goes on to the children.
 SELECT current_setting('server_version_num')::int >= 180000 AS is_18 \gset
 SELECT is(pg_relation_size('vac_0') < :size_0, :'is_18',

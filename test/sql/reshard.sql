@@ -1,7 +1,7 @@
 -- reshard(): a hash table with another number of shards.
 BEGIN;
 SELECT no_plan();
-SET LOCAL client_min_messages = warning;
+SET LOCAL client_min_messages = error;
 CREATE SCHEMA reshard_test;
 SET LOCAL search_path = reshard_test, public;
 
@@ -163,9 +163,7 @@ ALTER TABLE hash_0 ENABLE ROW LEVEL SECURITY;
 SELECT is(error_of('SELECT shard_fdw.reshard(''hash'', 3)')::text,
   '(55000,"shard ""hash_0"" of foreign table ""hash"" cannot be replaced","It has row-level security.","Disable it, and create its policies on the new shards.")', 'row-level security');
 ROLLBACK TO s;
-SET LOCAL client_min_messages = error;
 CREATE PUBLICATION reshard_test FOR TABLE hash_1;
-SET LOCAL client_min_messages = warning;
 SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 3)')).detail, 'It belongs to a publication.', 'a publication');
 ROLLBACK TO s;
 CREATE TABLE other_parent (a int);

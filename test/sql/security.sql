@@ -3,7 +3,7 @@
 -- What needs several sessions is in test/t/security.t.
 BEGIN;
 SELECT no_plan();
-SET LOCAL client_min_messages = warning;
+SET LOCAL client_min_messages = error;
 CREATE SCHEMA security_test;
 GRANT ALL ON SCHEMA security_test TO PUBLIC;
 SET LOCAL search_path = security_test, public;
