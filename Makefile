@@ -56,9 +56,21 @@ $(filter $(DRIVER_GOALS),$(MAKECMDGOALS)):
 
 else
 
-PG_CONFIG ?= pg_config
-PGXS := $(shell $(PG_CONFIG) --pgxs)
+# Without these, make would find nothing to do, and call that a success.
+ifeq ($(PG_CONFIG),)
+override PG_CONFIG := pg_config
+endif
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifeq ($(PGXS),)
+$(error cannot run "$(PG_CONFIG)"; install PostgreSQL and its server headers, or give the path of its pg_config as in "make PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config")
+endif
+ifeq ($(wildcard $(PGXS)),)
+$(error $(shell $(PG_CONFIG) --version) of "$(PG_CONFIG)" has no server headers: there is no $(PGXS); install them (postgresql-server-dev-15 or the like), or set PG_CONFIG)
+endif
 include $(PGXS)
+ifneq ($(filter 7.% 8.% 9.% 10 11 12 13 14,$(MAJORVERSION)),)
+$(error shard_fdw requires PostgreSQL 15.2 or later; "$(PG_CONFIG)" belongs to $(VERSION))
+endif
 
 $(DATA_built): sql/$(EXTENSION).sql
 	cp $< $@

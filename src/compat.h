@@ -13,7 +13,7 @@
 
 /* 15.2 gave the executor its list of pending inserts; see batch.c. */
 #if PG_VERSION_NUM < 150002
-#error "shard_fdw needs PostgreSQL 15.2 or later"
+#error "shard_fdw requires PostgreSQL 15.2 or later"
 #endif
 
 #include "access/attmap.h"

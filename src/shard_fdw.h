@@ -16,6 +16,9 @@
 
 #include "postgres.h"
 
+/* The first, to say so if the server is too old for all the rest. */
+#include "compat.h"
+
 #include "access/heapam.h"
 #include "catalog/pg_sequence.h"
 #include "foreign/fdwapi.h"
@@ -23,8 +26,6 @@
 #include "nodes/pathnodes.h"
 #include "partitioning/partdefs.h"
 #include "utils/resowner.h"
-
-#include "compat.h"
 
 /*
  * User-visible advisory locks have 1 or 2 in the tag's fourth field; ours, by
