@@ -1,11 +1,21 @@
 # What the scripts share that get things from Debian; they source this file.
 # shellcheck shell=bash
+unset CDPATH
 build=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/build
 
 die() { echo "$0: $*" >&2; exit 1; }
 
 # For what this machine lacks or does not allow; .ci/run goes on without it.
 unable() { echo "$0: $*" >&2; exit 77; }
+
+# Whether as_root can work.  Asks for sudo's password where somebody is there to
+# give it; sudo itself then says why not, once.
+can_be_root() {
+	[ "$(id -u)" = 0 ] || {
+		command -v sudo >/dev/null &&
+			{ sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }; }
+	}
+}
 
 as_root() {
 	if [ "$(id -u)" = 0 ]; then
@@ -30,7 +40,7 @@ need() {
 	[ ${#packages[@]} -gt 0 ] || return 0
 	command -v apt-get >/dev/null ||
 		unable "missing: ${packages[*]}; install them, this is not Debian"
-	[ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null || [ -t 0 ] ||
+	can_be_root ||
 		unable "missing: ${packages[*]}; install them, or run this as root or with sudo"
 	echo "$0: installing ${packages[*]}" >&2
 	as_root apt-get -qq update >&2 || true

@@ -1,11 +1,12 @@
-# The library's symbols, the compilers' warnings, and the rules of the house
-# that a machine can check.
+# The library's symbols, the compilers' warnings, the rules of the house that a
+# machine can check, and how make and its scripts take what they find.
 use strict;
 use warnings;
 
 use Cwd qw(getcwd);
 use File::Basename qw(basename);
 use File::Copy qw(copy);
+use File::Path qw(make_path);
 use File::Temp qw(tempdir);
 use Test::More;
 
@@ -69,6 +70,126 @@ foreach my $file (@sources)
 		"$file asks for no version")
 	  unless $file eq 'src/compat.h';
 	unlike(join('', @lines), qr/[^\x00-\x7f]/, "$file is plain ASCII");
+}
+
+# A pg_config of another kind: it gives these answers, and that of the server
+# to other questions.
+sub pg_config
+{
+	my ($file, %answers) = @_;
+
+	open(my $fh, '>', $file) or die "could not write $file: $!";
+	print $fh "#!/bin/sh\ncase \$1 in\n";
+	print $fh "\t$_) echo '$answers{$_}' ;;\n" foreach sort keys %answers;
+	print $fh "\t*) exec '$ENV{PG_CONFIG}' \"\$@\" ;;\nesac\n";
+	close $fh;
+	chmod(0755, $file) or die "could not chmod $file: $!";
+	return $file;
+}
+
+sub write_file
+{
+	my ($file, $content) = @_;
+
+	make_path($file =~ s{/[^/]*$}{}r);
+	open(my $fh, '>', $file) or die "could not write $file: $!";
+	print $fh $content;
+	close $fh;
+	return;
+}
+
+# Where nothing can be built, make says why and fails.
+my $scratch = tempdir(CLEANUP => 1);
+write_file("$scratch/pgxs.mk", "MAJORVERSION = 14\nVERSION = 14.9\n");
+my @unusable = (
+	[ '/nosuch/pg_config', qr{cannot run "/nosuch/pg_config"} ],
+	[ 'false', qr{cannot run "false"} ],
+	[ pg_config("$scratch/no_headers", '--pgxs' => '/nosuch/pgxs.mk'), qr{no server headers: there is no /nosuch/pgxs\.mk} ],
+	[ pg_config("$scratch/old", '--pgxs' => "$scratch/pgxs.mk"), qr{requires PostgreSQL 15\.2 or later; "\S+" belongs to 14\.9} ]);
+foreach my $case (@unusable)
+{
+	my ($pg_config, $message) = @$case;
+
+	foreach my $goal ('', 'install')
+	{
+		my $output = `make $goal PG_CONFIG=$pg_config DESTDIR=$scratch/install 2>&1`;
+
+		isnt($?, 0, "make $goal PG_CONFIG=" . basename($pg_config) . ' fails');
+		like($output, $message, '... and says why');
+	}
+}
+my $said = `make test PG_CONFIG=/nosuch/pg_config 2>&1`;
+isnt($?, 0, 'make test fails without a server, too');
+like($said, qr{no PostgreSQL server with headers belongs to PG_CONFIG=/nosuch/pg_config}, '... and says so');
+
+# Packages can be missing and nobody there who may install them.
+write_file("$scratch/bin/$_", "#!/bin/sh\necho '$_: you may not' >&2\nexit 1\n") foreach 'sudo', 'apt-get';
+chmod(0755, glob("$scratch/bin/*")) or die "could not chmod: $!";
+my $no_pgtap = pg_config("$scratch/no_pgtap", '--sharedir' => "$scratch/nothing");
+SKIP:
+{
+	system('command -v script >/dev/null') == 0
+	  or skip 'script(1) is not installed', 2;
+	$said = `PATH='$scratch/bin:$ENV{PATH}' PG_CONFIG=$no_pgtap script -qec test/setup /dev/null </dev/null`;
+	like($said, qr/missing: postgresql-\d+-pgtap; install them, or run this as root or with sudo/, 'what is missing is said');
+	is(scalar(() = $said =~ /you may not/g), 1, '... and once why it cannot be installed') or diag($said);
+}
+
+# What "make install" has left on the machine is in nobody's way, be it of this
+# version or of another; nor are the user's settings.
+my %place = map { my $answer = `$ENV{PG_CONFIG} --$_`; chomp $answer; ("--$_" => $answer) }
+  'bindir', 'pkglibdir', 'sharedir';
+foreach my $dir (values %place)
+{
+	make_path("$scratch/root$dir");
+	system('cp', '-RsT', $dir, "$scratch/root$dir") == 0 or die "could not copy $dir";
+}
+my %installed = (
+	"$place{'--pkglibdir'}/shard_fdw.so" => 'not a library',
+	"$place{'--pkglibdir'}/bitcode/shard_fdw.index.bc" => 'no bitcode',
+	"$place{'--pkglibdir'}/bitcode/shard_fdw/src/insert.bc" => 'no bitcode',
+	"$place{'--sharedir'}/extension/shard_fdw.control" => "default_version = '0.1'\n",
+	"$place{'--sharedir'}/extension/shard_fdw--0.1.sql" => 'SELECT 0.1;');
+foreach my $file (keys %installed)
+{
+	unlink "$scratch/root$file";
+	write_file("$scratch/root$file", $installed{$file});
+}
+my $fake = pg_config("$scratch/installed", map { ($_ => "$scratch/root$place{$_}") } keys %place);
+
+write_file("$scratch/home/.psqlrc", "\\echo psqlrc\n");
+write_file("$scratch/home/.proverc", "--nosuch\n");
+write_file("$scratch/look", <<'SH');
+psql -Atc "CREATE EXTENSION shard_fdw" -c "SELECT extversion FROM pg_extension WHERE extname = 'shard_fdw'" \
+	-c "SELECT shard_fdw.last_shard() IS NULL" -c "SELECT count(*) FROM pg_available_extension_versions WHERE name = 'shard_fdw'" \
+	-c "SELECT current_setting('DateStyle'), current_setting('client_encoding'), current_setting('search_path'), current_setting('application_name')"
+env | grep -E '^(PG|LC_|LANG|HARNESS|PERL|MAKE|CDPATH)' | cut -d= -f1 | sort | xargs
+! command -v script >/dev/null || script -qec "psql -Xc 'SELECT generate_series(1, 200)'" /dev/null | grep -c rows
+SH
+{
+	local %ENV = (
+		%ENV,
+		HOME => "$scratch/home", PG_CONFIG => $fake, COPT => '-O0', CDPATH => '/:.',
+		PGHOST => '/nosuch', PGHOSTADDR => '127.0.0.1', PGSERVICE => 'nosuch', PGDATABASE => 'nosuch', PGUSER => 'nosuch',
+		PGOPTIONS => '-c search_path=nosuch', PGAPPNAME => 'nosuch', PGDATESTYLE => 'German', PGTZ => 'Asia/Tokyo',
+		PGCLIENTENCODING => 'LATIN1', PG_COLOR => 'always', LC_ALL => 'C', LANGUAGE => 'de', TZ => 'Asia/Tokyo',
+		PAGER => 'sleep 600', PSQL_PAGER => 'sleep 600', HARNESS_OPTIONS => 'j8', PERL5OPT => '-MNoSuch', MAKEFLAGS => 'k');
+	$said = `timeout 300 test/with-cluster sh $scratch/look 2>$scratch/progress`;
+}
+my $version = (`cat shard_fdw.control` =~ /default_version = '(.*)'/)[0];
+my @expected = (
+	'CREATE EXTENSION', $version, 't', 1, 'ISO, MDY|UTF8|"$user", public|psql',
+	'LANG PGDATABASE PGHOST PGPORT PGUSER PG_CONFIG PG_REGRESS');
+push(@expected, 1) if system('command -v script >/dev/null') == 0;
+is($said, join("\n", @expected) . "\n", 'a cluster with what was built just now, and nothing from elsewhere')
+  or diag(lines_of("$scratch/progress"));
+like(join('', lines_of("$scratch/progress")),
+	qr/^test\/with-cluster: building for PostgreSQL \d+.*^test\/with-cluster: starting a cluster$/ms, 'it says what it is doing');
+
+# A statement that is to fail does so where psql does not show it.
+foreach my $file (glob('test/sql/*.sql'))
+{
+	unlike(join('', lines_of($file)), qr/ON_ERROR_STOP 0/, "$file shows no errors");
 }
 
 # What is built is what is listed.
