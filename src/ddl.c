@@ -200,6 +200,57 @@ lock_model_shard(Oid logical)
 }
 
 /*
+ * The least modulus that is a multiple of all that the shards of a hash table
+ * have, or else the one given.  0 if it is greater than a modulus can be.
+ */
+static int
+common_modulus(const ShardTable *table, int modulus)
+{
+	int64		result = table->nplaces > 0 ? 1 : modulus;
+
+	for (int i = 0; i < table->nplaces && result <= SHARD_MAX_SHARDS; i++)
+	{
+		int			other = table->places[i].modulus;
+		int64		a = result;
+		int64		b = other;
+
+		while (b != 0)
+		{
+			int64		rest = a % b;
+
+			a = b;
+			b = rest;
+		}
+		result = result / a * other;
+	}
+	return result <= SHARD_MAX_SHARDS ? (int) result : 0;
+}
+
+/*
+ * Which remainders of the modulus, a multiple of those of all shards, the
+ * shards of a hash table hold.
+ */
+static bool *
+taken_remainders(const ShardTable *table, int modulus)
+{
+	bool	   *taken = palloc0(sizeof(bool) * modulus);
+
+	for (int i = 0; i < table->nplaces; i++)
+	{
+		const ShardPlace *place = &table->places[i];
+
+		CHECK_FOR_INTERRUPTS();
+		/* They are sorted: several shards may have the same place. */
+		if (i > 0 && place->modulus == place[-1].modulus &&
+			place->remainder == place[-1].remainder)
+			continue;
+		for (int r = place->remainder; r < modulus; r += place->modulus)
+			taken[r] = true;
+	}
+	return taken;
+}
+
+/*
  * The conditions that say which hashes of the key each of "count" new shards
  * of a hash table holds: the remainders that no shard has, of the modulus
  * that the table's shards have, or of the count if there are none.
@@ -210,20 +261,24 @@ new_placements(Relation logical, const ShardTable *table, PartitionKey key,
 {
 	char	  **result = palloc0(sizeof(char *) * count);
 	char	   *columns = shard_key_columns(key, table->relid);
-	int			modulus = table->nplaces > 0 ?
-		table->places[table->nplaces - 1].modulus : count;
+	int			modulus = common_modulus(table, count);
+	bool	   *taken;
 	int			n = 0;
 
+	if (modulus == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot add shards to foreign table \"%s\"",
+						RelationGetRelationName(logical)),
+				 errdetail("The moduli of its shards have no common multiple of at most %d.",
+						   SHARD_MAX_SHARDS),
+				 errhint("Place all rows anew with SELECT shard_fdw.reshard().")));
+	taken = taken_remainders(table, modulus);
 	for (int r = 0; r < modulus && n < count; r++)
-	{
-		bool		taken = false;
-
-		for (int i = 0; i < table->nplaces && !taken; i++)
-			taken = r % table->places[i].modulus == table->places[i].remainder;
-		if (!taken)
+		if (!taken[r])
 			result[n++] = psprintf("shard_fdw.in_hash(%d, %d, %s)", modulus, r,
 								   columns);
-	}
+	pfree(taken);
 	if (n < count)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -99,6 +99,11 @@ shard_in_hash(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("modulus must be greater than zero")));
+	if (modulus > SHARD_MAX_SHARDS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("modulus must not be greater than %d",
+						SHARD_MAX_SHARDS)));
 	if (remainder < 0 || remainder >= modulus)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -451,7 +456,7 @@ shard_read_placement(Node *expr, Oid shard, PartitionKey key, Oid logical,
 	}
 	m = DatumGetInt32(linitial_node(Const, args)->constvalue);
 	r = DatumGetInt32(lsecond_node(Const, args)->constvalue);
-	if (m <= 0 || r < 0 || r >= m)
+	if (m <= 0 || m > SHARD_MAX_SHARDS || r < 0 || r >= m)
 		return false;
 	*modulus = m;
 	*remainder = r;
@@ -482,7 +487,7 @@ is_partitioning(const ShardTable *table)
 	bool	   *taken;
 	bool		result = true;
 
-	if (table->nplaces < table->nmembers || greatest > SHARD_MAX_SHARDS)
+	if (table->nplaces < table->nmembers)
 		return false;
 	taken = palloc0(sizeof(bool) * greatest);
 	for (int i = 0; i < table->nplaces && result; i++)
@@ -492,9 +497,10 @@ is_partitioning(const ShardTable *table)
 
 		result = member->is_place_valid && !member->has_children &&
 			greatest % place->modulus == 0;
-		for (int r = place->remainder; r < greatest; r += place->modulus)
+		for (int r = place->remainder; r < greatest && result;
+			 r += place->modulus)
 		{
-			result &= !taken[r];
+			result = !taken[r];
 			taken[r] = true;
 		}
 	}

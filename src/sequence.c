@@ -25,6 +25,7 @@
  */
 #include "shard_fdw.h"
 
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -77,6 +78,11 @@ shard_in_slot(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("stride must be greater than zero")));
+	if (stride > SHARD_MAX_SHARDS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("stride must not be greater than %d",
+						SHARD_MAX_SHARDS)));
 	if (slot < 1 || slot > stride)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -300,11 +306,12 @@ shard_default_sequence(Oid relid, const char *column)
 		bool		isnull;
 		Datum		bin = heap_getattr(tuple, Anum_pg_attrdef_adbin,
 									   RelationGetDescr(catalog), &isnull);
-		Node	   *expr = stringToNode(TextDatumGetCString(bin));
+		Node	   *expr = NULL;
 
 		/* The column may be narrower than what nextval() returns. */
-		expr = strip_implicit_coercions(expr);
-		if (IsA(expr, FuncExpr) && ((FuncExpr *) expr)->funcid == F_NEXTVAL &&
+		if (toast_raw_datum_size(bin) <= SHARD_MAX_SIMPLE_EXPRESSION)
+			expr = strip_implicit_coercions(stringToNode(TextDatumGetCString(bin)));
+		if (expr != NULL && IsA(expr, FuncExpr) && ((FuncExpr *) expr)->funcid == F_NEXTVAL &&
 			IsA(linitial(((FuncExpr *) expr)->args), Const))
 			result = DatumGetObjectId(linitial_node(Const, ((FuncExpr *) expr)->args)->constvalue);
 	}

@@ -38,6 +38,13 @@
 /* The greatest value of option "max_shards". */
 #define SHARD_MAX_SHARDS	65536
 
+/*
+ * A constraint that seals a shard and a default that calls nextval() are
+ * short.  Longer ones, in bytes of the catalogs' text, are something else and
+ * need not be parsed by those who just look at a table.
+ */
+#define SHARD_MAX_SIMPLE_EXPRESSION	8192
+
 /* How a row finds its shard. */
 typedef enum ShardRoute
 {

@@ -616,6 +616,54 @@ ALTER TABLE mixed_d INHERIT mixed;
 SELECT is(scanned('SELECT * FROM mixed WHERE id = 5'), 'mixed_a mixed_b mixed_c mixed_d', 'of moduli that do not fit, nothing is pruned');
 SELECT is((SELECT count(*) FROM mixed WHERE id <= 100), 100::bigint, '... and no row is lost');
 
+-- What is missing from any places: together with what create_shards() adds, every row has a shard.
+CREATE TABLE plain_rows AS SELECT g AS id, g::text AS v FROM generate_series(-300, 300) g;
+CREATE FUNCTION with_places(VARIADIC places int[]) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  missing int;
+  result text;
+BEGIN
+  CREATE FOREIGN TABLE odd_places (id int, v text) SERVER shards OPTIONS (route 'hash', key 'id');
+  FOR i IN 1 .. cardinality(places) BY 2 LOOP
+    EXECUTE format('CREATE TABLE odd_places_%s (CHECK (shard_fdw.in_hash(%s, %s, id))) INHERITS (odd_places)', i, places[i], places[i + 1]);
+  END LOOP;
+  result := (error_of('SELECT shard_fdw.create_shards(''odd_places'', 1000)')).detail;
+  missing := substring(result FROM 'which (\d+)');
+  PERFORM shard_fdw.create_shards('odd_places', missing) WHERE missing > 0;
+  INSERT INTO odd_places SELECT * FROM plain_rows;
+  IF rows_of('SELECT * FROM odd_places') <> rows_of('SELECT * FROM plain_rows')
+     OR EXISTS (SELECT FROM generate_series(-30, 30) g WHERE (SELECT count(*) FROM odd_places WHERE id = g) <> 1) THEN
+    result := 'rows are missing';
+  END IF;
+  DROP FOREIGN TABLE odd_places CASCADE;
+  RETURN result;
+END $$;
+SELECT is(with_places(2, 0, 3, 1), 'Its shards hold the remainders of the hash modulo 6, of which 2 are missing.', 'moduli that do not fit have a common multiple');
+SELECT is(with_places(2, 0, 2, 0, 2, 0), 'Its shards hold the remainders of the hash modulo 2, of which 1 is missing.', 'the same place several times');
+SELECT is(with_places(1, 0, 4, 1), 'Its shards hold the remainders of the hash modulo 4, of which 0 are missing.', 'a place that is in another');
+SELECT setseed(0.5);
+SELECT isnt(with_places(VARIADIC places), 'rows are missing', 'random places: ' || places::text)
+  FROM (SELECT array_agg(n ORDER BY i, n_th) AS places
+          FROM (SELECT s, i, m, (random() * 1000)::int % m AS r FROM (SELECT s, i, 2 + (random() * 4)::int AS m FROM generate_series(1, 8) s, generate_series(1, 3) i) m) p,
+               LATERAL (VALUES (1, m), (2, r)) v(n_th, n) GROUP BY s) t;
+-- Many places, large moduli: quickly, and with an end.
+SET LOCAL statement_timeout = '60s';
+CREATE FOREIGN TABLE large_places (id int) SERVER shards OPTIONS (route 'hash', key 'id');
+CREATE TABLE large_places_0 (CHECK (shard_fdw.in_hash(65536, 65535, id))) INHERITS (large_places);
+DO $$ BEGIN
+  FOR i IN 1 .. 50 LOOP
+    EXECUTE format('CREATE TABLE large_places_%s (CHECK (shard_fdw.in_hash(%s, 0, id))) INHERITS (large_places)', i, CASE WHEN i % 2 = 0 THEN 32768 ELSE 65536 END);
+  END LOOP;
+END $$;
+SELECT shard_fdw.create_shards('large_places', 1) AS created \gset
+SELECT is((SELECT string_agg(pg_get_constraintdef(oid), ' ') FROM pg_constraint WHERE conrelid = :'created'::regclass AND conname = 'shard_hash'),
+  'CHECK (shard_fdw.in_hash(65536, 1, id))', 'the first remainder that is free');
+CREATE TABLE large_places_a (CHECK (shard_fdw.in_hash(65535, 0, id))) INHERITS (large_places);
+SELECT is(error_of('SELECT shard_fdw.create_shards(''large_places'', 1)')::text,
+  '(55000,"cannot add shards to foreign table ""large_places""","The moduli of its shards have no common multiple of at most 65536.","Place all rows anew with SELECT shard_fdw.reshard().")', 'moduli without a common multiple');
+DROP FOREIGN TABLE large_places CASCADE;
+RESET statement_timeout;
+
 -- A shard with children of its own holds whatever they hold.
 CREATE TABLE child () INHERITS (orders_0);
 ALTER TABLE child DROP CONSTRAINT IF EXISTS none;

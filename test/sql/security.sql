@@ -55,6 +55,10 @@ CREATE FOREIGN TABLE places (k int) SERVER shards OPTIONS (route 'hash', key 'k'
 CREATE TABLE places_0 (CHECK (shard_fdw.in_hash(2, 0, k))) INHERITS (places);
 CREATE TABLE places_1 (CHECK (shard_fdw.in_hash(2147483647, 5, k))) INHERITS (places);
 SELECT is((error_of('INSERT INTO places SELECT generate_series(1, 10)')).state, '23514', 'a modulus that no int can add to');
+SET LOCAL statement_timeout = '60s';
+SELECT results_eq($$ SELECT shard_fdw.create_shards('places', 1)::text $$, $$ VALUES ('places_2') $$, '... does not keep create_shards() busy');
+DROP TABLE places_2;
+RESET statement_timeout;
 CREATE TABLE places_2 (CHECK (shard_fdw.in_hash(4, -100000000, k))) INHERITS (places);
 CREATE TABLE places_3 (CHECK (shard_fdw.in_hash(4, 100000000, k))) INHERITS (places);
 CREATE TABLE places_4 (CHECK (shard_fdw.in_hash(-4, 1, k))) INHERITS (places);
@@ -73,6 +77,9 @@ CREATE TABLE slots_1 (CHECK (shard_fdw.in_slot(10, -2000000000, id))) INHERITS (
 CREATE TABLE slots_2 (CHECK (shard_fdw.in_slot(-10, -3, id))) INHERITS (slots);
 CREATE TABLE slots_3 (CHECK (shard_fdw.in_slot(2147483647, 5, id))) INHERITS (slots);
 SELECT results_eq($$ SELECT shard_fdw.create_shards('slots', 1)::text $$, $$ VALUES ('slots_4') $$, 'impossible slots are none');
+SELECT is((error_of('SELECT shard_fdw.' || call))::text, format('(22023,"%s must not be greater than 65536","","")', wanted), call) FROM (VALUES
+  ('in_hash(65537, 5, 1)', 'modulus'), ('in_hash(2147483647, 5, 1)', 'modulus'), ('in_slot(65537, 5, 1)', 'stride')) t(call, wanted);
+SELECT lives_ok('SELECT shard_fdw.in_hash(65536, 65535, 1), shard_fdw.in_slot(65536, 65536, 1)', 'the greatest modulus and stride');
 RESET ROLE;
 
 -- A route without a key, after one with it.
