@@ -32,33 +32,27 @@ PG_FUNCTION_INFO_V1(shard_run_command_on_shards);
 PG_FUNCTION_INFO_V1(shard_format_on_shards);
 
 /*
- * The shards of a logical table, in ordinal order, read under this lock.
+ * The shards of a logical table, in ordinal order, as shard_list_members()
+ * returns them, read under this lock if it is not NoLock.
  *
  * A lock stronger than AccessShareLock is kept until the transaction ends.
- * *nshards becomes their number; the array is allocated in the current
- * memory context.  A relation that has just been dropped has none; for other
- * relations, ERRCODE_WRONG_OBJECT_TYPE is raised.
+ * A relation that has just been dropped has no shards; for other relations,
+ * ERRCODE_WRONG_OBJECT_TYPE is raised.
  */
 static ShardMember *
 get_shards(Oid logical, LOCKMODE mode, int *nshards)
 {
-	ShardTable *table;
 	ShardMember *result;
+	bool		exists;
 
-	LockRelationOid(logical, mode);
-	if (get_rel_name(logical) == NULL)
-	{
-		UnlockRelationOid(logical, mode);
-		*nshards = 0;
-		return NULL;
-	}
-	shard_check_logical(logical);
-	table = shard_table_get(logical);
-	*nshards = table->nmembers;
-	result = palloc_array(ShardMember, Max(table->nmembers, 1));
-	memcpy(result, table->members, sizeof(ShardMember) * table->nmembers);
+	if (mode != NoLock)
+		LockRelationOid(logical, mode);
+	exists = get_rel_name(logical) != NULL;
+	if (exists)
+		shard_check_logical(logical);
+	result = shard_list_members(logical, nshards);
 	/* Anybody may ask, also who must not be in the way of the owner. */
-	if (mode == AccessShareLock)
+	if (mode == AccessShareLock || (mode != NoLock && !exists))
 		UnlockRelationOid(logical, mode);
 	return result;
 }
@@ -66,14 +60,16 @@ get_shards(Oid logical, LOCKMODE mode, int *nshards)
 /*
  * shard_list_shards(logical regclass)
  *		SQL function list_shards(): shard, ordinal and state of every shard.
+ *
+ * Waits for nobody.  Raises ERRCODE_WRONG_OBJECT_TYPE if the table is no
+ * logical table.
  */
 Datum
 shard_list_shards(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int			nshards;
-	ShardMember *shards = get_shards(PG_GETARG_OID(0), AccessShareLock,
-									 &nshards);
+	ShardMember *shards = get_shards(PG_GETARG_OID(0), NoLock, &nshards);
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < nshards; i++)
@@ -268,8 +264,7 @@ shard_format_on_shards(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int			nshards;
-	ShardMember *shards = get_shards(PG_GETARG_OID(0), AccessShareLock,
-									 &nshards);
+	ShardMember *shards = get_shards(PG_GETARG_OID(0), NoLock, &nshards);
 	char	   *command = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);

@@ -7,12 +7,15 @@
  */
 #include "shard_fdw.h"
 
+#include "access/htup_details.h"
+#include "catalog/pg_foreign_table.h"
 #include "commands/explain.h"
 #include "foreign/foreign.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 PG_MODULE_MAGIC;
 
@@ -44,13 +47,24 @@ _PG_init(void)
 bool
 shard_is_logical(Oid relid)
 {
-	Oid			handler;
+	HeapTuple	tuple;
+	Oid			serverid;
+	ForeignServer *server;
+	ForeignDataWrapper *wrapper;
 
 	if (get_rel_relkind(relid) != RELKIND_FOREIGN_TABLE)
 		return false;
-	handler = GetForeignDataWrapper(GetForeignServer(GetForeignServerIdByRelId(relid))->fdwid)->fdwhandler;
-	return OidIsValid(handler) &&
-		GetFdwRoutine(handler)->GetForeignRelSize == shardGetForeignRelSize;
+	/* Without a lock on the table, any of these may be gone. */
+	tuple = SearchSysCache1(FOREIGNTABLEREL, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	serverid = ((Form_pg_foreign_table) GETSTRUCT(tuple))->ftserver;
+	ReleaseSysCache(tuple);
+	server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+	wrapper = server == NULL ? NULL :
+		GetForeignDataWrapperExtended(server->fdwid, FDW_MISSING_OK);
+	return wrapper != NULL && OidIsValid(wrapper->fdwhandler) &&
+		GetFdwRoutine(wrapper->fdwhandler)->GetForeignRelSize == shardGetForeignRelSize;
 }
 
 /*

@@ -257,6 +257,7 @@ extern void shard_get_options(Oid relid, ShardOptions *options);
 /* in shardset.c */
 extern void shard_table_init(void);
 extern ShardTable *shard_table_get(Oid relid);
+extern ShardMember *shard_list_members(Oid relid, int *nmembers);
 extern void shard_table_sweep(void);
 extern char *shard_seal_constraint(Oid relid);
 extern char *shard_placement_constraint(Oid relid);

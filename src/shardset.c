@@ -18,8 +18,10 @@
  */
 #include "shard_fdw.h"
 
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/transam.h"
 #include "access/table.h"
 #include "access/xact.h"
@@ -27,10 +29,10 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_opfamily_d.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
-#include "nodes/nodeFuncs.h"
-#include "optimizer/optimizer.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -169,39 +171,195 @@ shard_table_init(void)
 	RegisterSubXactCallback(on_subxact_end, NULL);
 }
 
-static bool
-may_fail(Oid funcid, void *context)
+/* What a boolean expression is, whatever row it is evaluated for. */
+typedef enum Truth
 {
-	return funcid >= FirstNormalObjectId || !get_func_leakproof(funcid);
+	TRUTH_UNKNOWN,				/* it may depend on the row */
+	TRUTH_NULL,
+	TRUTH_FALSE,
+	TRUTH_TRUE
+} Truth;
+
+static Truth
+truth(bool value)
+{
+	return value ? TRUTH_TRUE : TRUTH_FALSE;
 }
 
-static bool
-contains_failing_function(Node *node, void *context)
+static Truth
+negate(Truth value)
 {
-	if (node == NULL)
-		return false;
-	if (check_functions_in_node(node, may_fail, context))
-		return true;
-	return expression_tree_walker(node, contains_failing_function, context);
+	return value == TRUTH_TRUE ? TRUTH_FALSE :
+		value == TRUTH_FALSE ? TRUTH_TRUE : value;
 }
 
 /*
- * Does a constraint with this expression reject every row?
+ * The constant that an expression is, or NULL.
  */
-static bool
-is_constant_false(Node *expr)
+static Const *
+as_constant(Node *node)
 {
-	/*
-	 * Folding may run functions, so do it only where it can help, and never
-	 * run the owner's functions as somebody who looks at the shard, nor any
-	 * that could fail: those that tell nothing of their arguments do not.
-	 */
-	if (contain_var_clause(expr) || contain_mutable_functions(expr) ||
-		contains_failing_function(expr, NULL))
-		return false;
-	expr = eval_const_expressions(NULL, expr);
-	return IsA(expr, Const) && !((Const *) expr)->constisnull &&
-		!DatumGetBool(((Const *) expr)->constvalue);
+	while (IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	return IsA(node, Const) ? (Const *) node : NULL;
+}
+
+/*
+ * Compare two constants of integer types or of type boolean.
+ */
+static Truth
+compare_constants(OpExpr *op)
+{
+	Const	   *args[2];
+	int64		values[2] = {0, 0};
+	Oid			family = InvalidOid;
+	int			strategy;
+	bool		is_negated = false;
+
+	/* Just PostgreSQL's own operators. */
+	if (op->opno >= FirstUnpinnedObjectId || list_length(op->args) != 2)
+		return TRUTH_UNKNOWN;
+	for (int i = 0; i < 2; i++)
+	{
+		Oid			wanted;
+
+		args[i] = as_constant(list_nth(op->args, i));
+		if (args[i] == NULL)
+			return TRUTH_UNKNOWN;
+		switch (args[i]->consttype)
+		{
+			case BOOLOID:
+				wanted = BOOL_BTREE_FAM_OID;
+				break;
+			case INT2OID:
+			case INT4OID:
+			case INT8OID:
+				wanted = INTEGER_BTREE_FAM_OID;
+				break;
+			default:
+				return TRUTH_UNKNOWN;
+		}
+		if (i > 0 && family != wanted)
+			return TRUTH_UNKNOWN;
+		family = wanted;
+		if (!args[i]->constisnull)
+			values[i] = wanted == BOOL_BTREE_FAM_OID ?
+				DatumGetBool(args[i]->constvalue) :
+				shard_id_from_datum(args[i]->constvalue, args[i]->consttype);
+	}
+
+	strategy = get_op_opfamily_strategy(op->opno, family);
+	if (strategy == 0)
+	{
+		/* The index knows nothing of "<>". */
+		strategy = get_op_opfamily_strategy(get_negator(op->opno), family);
+		is_negated = true;
+	}
+	if (strategy == 0)
+		return TRUTH_UNKNOWN;
+	if (args[0]->constisnull || args[1]->constisnull)
+		return TRUTH_NULL;
+	switch (strategy)
+	{
+		case BTLessStrategyNumber:
+			return truth((values[0] < values[1]) != is_negated);
+		case BTLessEqualStrategyNumber:
+			return truth((values[0] <= values[1]) != is_negated);
+		case BTEqualStrategyNumber:
+			return truth((values[0] == values[1]) != is_negated);
+		case BTGreaterEqualStrategyNumber:
+			return truth((values[0] >= values[1]) != is_negated);
+		case BTGreaterStrategyNumber:
+			return truth((values[0] > values[1]) != is_negated);
+		default:
+			return TRUTH_UNKNOWN;
+	}
+}
+
+/*
+ * What is known of a boolean expression without running any function.
+ *
+ * Whoever looks at the shard may call this, for a constraint that its owner
+ * has written.  Folding the constants of an arbitrary expression could raise
+ * an error or run anybody's function, so only a few kinds of nodes are
+ * looked at, and those are evaluated here.
+ */
+static Truth
+truth_of(Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_Const:
+			if (((Const *) node)->consttype != BOOLOID)
+				return TRUTH_UNKNOWN;
+			return ((Const *) node)->constisnull ? TRUTH_NULL :
+				truth(DatumGetBool(((Const *) node)->constvalue));
+
+		case T_BoolExpr:
+			{
+				BoolExpr   *expr = (BoolExpr *) node;
+				Truth		decides;
+				Truth		result;
+				ListCell   *lc;
+
+				if (expr->boolop == NOT_EXPR)
+					return negate(truth_of(linitial(expr->args)));
+				decides = truth(expr->boolop == OR_EXPR);
+				result = negate(decides);
+				foreach(lc, expr->args)
+				{
+					Truth		arg = truth_of(lfirst(lc));
+
+					if (arg == decides)
+						return arg;
+					if (arg == TRUTH_UNKNOWN ||
+						(arg == TRUTH_NULL && result != TRUTH_UNKNOWN))
+						result = arg;
+				}
+				return result;
+			}
+
+		case T_NullTest:
+			{
+				NullTest   *test = (NullTest *) node;
+				Const	   *arg = as_constant((Node *) test->arg);
+
+				if (arg == NULL || test->argisrow)
+					return TRUTH_UNKNOWN;
+				return truth(arg->constisnull == (test->nulltesttype == IS_NULL));
+			}
+
+		case T_BooleanTest:
+			{
+				BooleanTest *test = (BooleanTest *) node;
+				Truth		arg = truth_of((Node *) test->arg);
+
+				if (arg == TRUTH_UNKNOWN)
+					return TRUTH_UNKNOWN;
+				switch (test->booltesttype)
+				{
+					case IS_TRUE:
+						return truth(arg == TRUTH_TRUE);
+					case IS_NOT_TRUE:
+						return truth(arg != TRUTH_TRUE);
+					case IS_FALSE:
+						return truth(arg == TRUTH_FALSE);
+					case IS_NOT_FALSE:
+						return truth(arg != TRUTH_FALSE);
+					case IS_UNKNOWN:
+						return truth(arg == TRUTH_NULL);
+					case IS_NOT_UNKNOWN:
+						return truth(arg != TRUTH_NULL);
+				}
+				return TRUTH_UNKNOWN;
+			}
+
+		case T_OpExpr:
+			return compare_constants((OpExpr *) node);
+
+		default:
+			return TRUTH_UNKNOWN;
+	}
 }
 
 /* What the CHECK constraints of a relation tell us. */
@@ -240,11 +398,12 @@ note_placement(int *modulus, int *remainder, bool *is_valid, int *nchecks,
 
 /*
  * Read the CHECK constraints of a relation.  If "table" is given, "member"
- * learns which of its hashes and ids the relation holds.
+ * learns which of its hashes and ids the relation holds.  With "seal_only",
+ * nothing but the seal is found out, and long constraints are not parsed.
  */
 static void
-read_checks(Oid relid, ShardChecks *checks, ShardMember *member,
-			const ShardTable *table)
+read_checks(Oid relid, bool seal_only, ShardChecks *checks,
+			ShardMember *member, const ShardTable *table)
 {
 	Relation	catalog;
 	SysScanDesc scan;
@@ -263,6 +422,7 @@ read_checks(Oid relid, ShardChecks *checks, ShardMember *member,
 		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
 		Datum		bin;
 		bool		isnull;
+		bool		may_seal;
 		Node	   *expr;
 		int			modulus;
 		int			remainder;
@@ -274,10 +434,15 @@ read_checks(Oid relid, ShardChecks *checks, ShardMember *member,
 						   RelationGetDescr(catalog), &isnull);
 		if (isnull)
 			continue;
+		may_seal = toast_raw_datum_size(bin) <= SHARD_MAX_SIMPLE_EXPRESSION;
+		if (seal_only && (checks->seal != NULL || !may_seal))
+			continue;
 		expr = stringToNode(TextDatumGetCString(bin));
-		checks->sees_rows |= shard_sees_rows(expr);
-		if (checks->seal == NULL && is_constant_false(expr))
+		if (checks->seal == NULL && may_seal && truth_of(expr) == TRUTH_FALSE)
 			checks->seal = pstrdup(NameStr(con->conname));
+		if (seal_only)
+			continue;
+		checks->sees_rows |= shard_sees_rows(expr);
 		/* What it has inherited is about all shards of its parent. */
 		if (con->coninhcount > 0 ||
 			(!shard_is_placement(expr) && !shard_is_slot(expr)))
@@ -316,7 +481,7 @@ shard_seal_constraint(Oid relid)
 {
 	ShardChecks checks;
 
-	read_checks(relid, &checks, NULL, NULL);
+	read_checks(relid, true, &checks, NULL, NULL);
 	return checks.seal;
 }
 
@@ -332,7 +497,7 @@ shard_placement_constraint(Oid relid)
 {
 	ShardChecks checks;
 
-	read_checks(relid, &checks, NULL, NULL);
+	read_checks(relid, false, &checks, NULL, NULL);
 	return checks.placement;
 }
 
@@ -370,7 +535,8 @@ has_before_row_insert_trigger(Oid relid)
 
 /*
  * Read what the catalogs say of one child.  False if it is no longer there
- * or is out of this backend's reach.
+ * or is out of this backend's reach.  Without "table" just what anybody may
+ * ask for is read: name, kind, and whether it is open.
  */
 static bool
 describe_member(NamedMember *named, Oid relid, bool is_temp,
@@ -400,11 +566,12 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 	member->has_children = form->relhassubclass;
 
 	if (form->relchecks > 0)
-		read_checks(relid, &checks, member, table);
-	member->sees_rows = checks.sees_rows ||
-		(form->relhastriggers && has_before_row_insert_trigger(relid));
+		read_checks(relid, table == NULL, &checks, member, table);
+	if (table != NULL)
+		member->sees_rows = checks.sees_rows ||
+			(form->relhastriggers && has_before_row_insert_trigger(relid));
 
-	if (table->seq_attno != 0)
+	if (table != NULL && table->seq_attno != 0)
 	{
 		member->sequence =
 			shard_default_sequence(relid, get_attname(table->relid,
@@ -481,6 +648,37 @@ has_columns(Oid relid)
 }
 
 /*
+ * Describe the children of a logical table, in ordinal order; *n becomes their
+ * number.  For "table" see describe_member().  The array is allocated in the
+ * current memory context.
+ */
+static NamedMember *
+describe_members(Oid relid, const ShardTable *table, int *n)
+{
+	List	   *children = NIL;
+	NamedMember *named;
+	bool		is_temp = false;
+	ListCell   *lc;
+
+	/* Without a lock it can be dropped at any time. */
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+	{
+		is_temp = get_rel_persistence(relid) == RELPERSISTENCE_TEMP;
+		children = find_inheritance_children(relid, NoLock);
+	}
+	named = palloc(sizeof(NamedMember) * Max(list_length(children), 1));
+	*n = 0;
+	foreach(lc, children)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (describe_member(&named[*n], lfirst_oid(lc), is_temp, table))
+			(*n)++;
+	}
+	qsort(named, *n, sizeof(NamedMember), compare_names);
+	return named;
+}
+
+/*
  * Read the catalogs into an entry, in the current memory context.
  */
 static void
@@ -488,11 +686,8 @@ read_table(ShardTable *table, MemoryContext scratch)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(scratch);
 	ShardOptions options;
-	List	   *children;
 	NamedMember *named;
-	bool		is_temp;
-	int			n = 0;
-	ListCell   *lc;
+	int			n;
 
 	shard_get_options(table->relid, &options);
 	table->route = options.route;
@@ -508,15 +703,7 @@ read_table(ShardTable *table, MemoryContext scratch)
 	table->seq_attno = shard_sequence_column(table->relid, true,
 											 &table->seq_always);
 
-	children = find_inheritance_children(table->relid, NoLock);
-	named = palloc(sizeof(NamedMember) * Max(list_length(children), 1));
-	is_temp = get_rel_persistence(table->relid) == RELPERSISTENCE_TEMP;
-	foreach(lc, children)
-	{
-		if (describe_member(&named[n], lfirst_oid(lc), is_temp, table))
-			n++;
-	}
-	qsort(named, n, sizeof(NamedMember), compare_names);
+	named = describe_members(table->relid, table, &n);
 	MemoryContextSwitchTo(oldcontext);
 
 	table->nopen = 0;
@@ -617,6 +804,42 @@ shard_table_get(Oid relid)
 	 */
 	table->is_valid = !table->is_outdated && table->has_columns;
 	return table;
+}
+
+/*
+ * shard_list_members
+ *		The shards of a logical table in ordinal order; *nmembers becomes their
+ *		number.  Only their relid, kind and is_open are filled in for certain.
+ *
+ * For views and whoever else must not wait: takes no lock, and nothing that
+ * the owner of the table or of a shard has done makes it fail.  What is read
+ * without a lock is not kept.  A relation that is not there has no shards.
+ * The array is allocated in the current memory context.
+ */
+ShardMember *
+shard_list_members(Oid relid, int *nmembers)
+{
+	ShardTable *table;
+	ShardMember *result;
+
+	AcceptInvalidationMessages();
+	table = hash_search(shard_tables, &relid, HASH_FIND, NULL);
+	if (table != NULL && table->is_valid)
+	{
+		*nmembers = table->nmembers;
+		result = palloc_array(ShardMember, Max(table->nmembers, 1));
+		memcpy(result, table->members, sizeof(ShardMember) * table->nmembers);
+	}
+	else
+	{
+		NamedMember *named = describe_members(relid, NULL, nmembers);
+
+		result = palloc_array(ShardMember, Max(*nmembers, 1));
+		for (int i = 0; i < *nmembers; i++)
+			result[i] = named[i].member;
+		pfree(named);
+	}
+	return result;
 }
 
 /*
