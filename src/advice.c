@@ -21,7 +21,8 @@
 
 /*
  * shard_advise_options
- *		Warn about options of a logical table that have no effect.
+ *		Warn about options of a logical table that have no effect, or will not
+ *		have one.
  */
 void
 shard_advise_options(Oid relid, const ShardOptions *options)
@@ -34,6 +35,8 @@ shard_advise_options(Oid relid, const ShardOptions *options)
 				 errdetail("The table has the default route of its server, which is \"%s\".",
 						   shard_route_name(options->route)),
 				 errhint("Set option \"route\" of the foreign table to \"hash\".")));
+	if (options->shard_schema != NULL)
+		(void) shard_schema_option(relid, options, WARNING);
 }
 
 /*

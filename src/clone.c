@@ -427,8 +427,9 @@ shard_clone_checks(Relation source, const char *source_name, Oid shard)
 
 /*
  * shard_clone
- *		Create a shard of the logical table under the given name, as a copy
- *		of the table "source" unless that is NULL.  SPI is connected.
+ *		Create a shard of the logical table in the given schema and under the
+ *		given name, as a copy of the table "source" unless that is NULL.  SPI
+ *		is connected.
  *
  * "placement" is the condition that says which hashes of the key the shard
  * holds, or NULL; what the source has instead of it is not copied.  Nor are
@@ -438,15 +439,14 @@ shard_clone_checks(Relation source, const char *source_name, Oid shard)
  * what the DDL commands raise.
  */
 Oid
-shard_clone(Relation logical, const char *name, Relation source,
+shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 			const char *placement)
 {
 	StringInfoData sql;
-	char	   *schema = get_namespace_name(RelationGetNamespace(logical));
 	Oid			shard;
 	char	   *constraint;
 
-	if (OidIsValid(get_relname_relid(name, RelationGetNamespace(logical))))
+	if (OidIsValid(get_relname_relid(name, schema)))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),
 				 errmsg("relation \"%s\" already exists", name),
@@ -459,7 +459,8 @@ shard_clone(Relation logical, const char *name, Relation source,
 					 source != NULL &&
 					 RelationGetForm(source)->relpersistence == RELPERSISTENCE_UNLOGGED
 					 ? "UNLOGGED " : "",
-					 quote_qualified_identifier(schema, name));
+					 quote_qualified_identifier(get_namespace_name(schema),
+												name));
 	if (source != NULL)
 		appendStringInfo(&sql, "LIKE %s INCLUDING ALL"
 						 " EXCLUDING STORAGE EXCLUDING COMPRESSION%s",
@@ -473,7 +474,7 @@ shard_clone(Relation logical, const char *name, Relation source,
 	shard_execute("%s", sql.data);
 	pfree(sql.data);
 
-	shard = get_relname_relid(name, RelationGetNamespace(logical));
+	shard = get_relname_relid(name, schema);
 	shard_forget_closed(shard);
 	if (source != NULL)
 	{

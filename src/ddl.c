@@ -11,6 +11,7 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
@@ -384,17 +385,61 @@ shard_catch(MemoryContext context, ResourceOwner owner)
 }
 
 /*
+ * shard_schema_option
+ *		The schema that option "shard_schema" names.  If there is none of that
+ *		name, reports ERRCODE_UNDEFINED_SCHEMA, and returns InvalidOid unless
+ *		that is an error.
+ */
+Oid
+shard_schema_option(Oid logical, const ShardOptions *options, int elevel)
+{
+	Oid			result = get_namespace_oid(options->shard_schema, true);
+
+	if (!OidIsValid(result))
+		ereport(elevel,
+				(errcode(ERRCODE_UNDEFINED_SCHEMA),
+				 errmsg("schema \"%s\" does not exist",
+						options->shard_schema),
+				 errdetail("Option \"shard_schema\" of foreign table \"%s\" or of its server says that new shards go there.",
+						   get_rel_name(logical)),
+				 errhint("Create the schema, or change the option.")));
+	return result;
+}
+
+/*
+ * shard_new_schema
+ *		The schema that new shards of the logical table go to: that of option
+ *		"shard_schema", else that of the shard "source" they are copied from,
+ *		which may have been moved, else the logical table's.
+ *
+ * "source" may be InvalidOid, or a table that is not a shard, and does not
+ * count then.  Raises ERRCODE_UNDEFINED_SCHEMA if the option names a schema
+ * that does not exist.
+ */
+Oid
+shard_new_schema(Oid logical, const ShardOptions *options, Oid source)
+{
+	if (options->shard_schema != NULL)
+		return shard_schema_option(logical, options, ERROR);
+	return get_rel_namespace(shard_table_find(shard_table_get(logical),
+											  source) >= 0 ?
+							 source : logical);
+}
+
+/*
  * shard_create
  *		Create shards of the logical table, as its owner, and return their
  *		OIDs, in the current memory context.  Without a template another shard
  *		is copied, if there is one; all of it, or without what
- *		shard_clone_checks() copies.
+ *		shard_clone_checks() copies.  Without a schema, it is that of
+ *		shard_new_schema().
  *
  * Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED beyond max_shards, and what creating
  * a table raises.
  */
 List *
-shard_create(Oid logical_relid, int count, Oid template, bool with_checks)
+shard_create(Oid logical_relid, int count, Oid template, Oid schema,
+			 bool with_checks)
 {
 	List	   *shards = NIL;
 	MemoryContext context = CurrentMemoryContext;
@@ -422,6 +467,8 @@ shard_create(Oid logical_relid, int count, Oid template, bool with_checks)
 
 	if (!OidIsValid(template))
 		template = lock_model_shard(logical_relid);
+	if (!OidIsValid(schema))
+		schema = shard_new_schema(logical_relid, &options, template);
 	number = next_shard_number(logical, table);
 	if (options.route == SHARD_ROUTE_HASH)
 		placements = new_placements(logical, table,
@@ -447,7 +494,7 @@ shard_create(Oid logical_relid, int count, Oid template, bool with_checks)
 	}
 	for (int i = 0; i < count; i++)
 	{
-		Oid			shard = shard_clone(logical,
+		Oid			shard = shard_clone(logical, schema,
 										shard_name(logical, number + i),
 										source,
 										placements ? placements[i] : NULL);
@@ -566,7 +613,7 @@ shard_create_shards(PG_FUNCTION_ARGS)
 	if (OidIsValid(template))
 		shard_advise_template(logical, template);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	foreach(lc, shard_create(logical, count, template, true))
+	foreach(lc, shard_create(logical, count, template, InvalidOid, true))
 	{
 		Datum		value = ObjectIdGetDatum(lfirst_oid(lc));
 		bool		isnull = false;

@@ -47,7 +47,8 @@ consume_options(Oid logical, const ShardOptions *options)
 				  options->template_name != NULL ? ", DROP template" : "");
 	if (OidIsValid(template))
 		shard_advise_template(logical, template);
-	list_free(shard_create(logical, options->shards, template, true));
+	list_free(shard_create(logical, options->shards, template, InvalidOid,
+						   true));
 }
 
 /*
@@ -87,6 +88,8 @@ logical_table_changed(Oid relid, const Node *parsetree)
 	key = options.route == SHARD_ROUTE_HASH ?
 		shard_key_create(relid, options.key, false) : NULL;
 	shard_check_sequence(relid, key);
+	if (options.shards > 0 && options.shard_schema != NULL)
+		(void) shard_schema_option(relid, &options, ERROR);
 	/* A table with option "shards" loses that, and comes here again. */
 	if (!shard_is_acting() &&
 		((is_new && options.shards == 0) ||

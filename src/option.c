@@ -38,8 +38,10 @@ static const ValidOption valid_options[] = {
 	{"route", ForeignServerRelationId},
 	{"batch_size", ForeignServerRelationId},
 	{"commit_order", ForeignServerRelationId},
+	{"shard_schema", ForeignServerRelationId},
 	{"shards", ForeignTableRelationId},
 	{"template", ForeignTableRelationId},
+	{"shard_schema", ForeignTableRelationId},
 	{"route", ForeignTableRelationId},
 	{"key", ForeignTableRelationId},
 	{"batch_size", ForeignTableRelationId},
@@ -151,6 +153,26 @@ table_name_option(DefElem *def)
 }
 
 /*
+ * The name of a schema, folded as SQL does it, which must at least look like
+ * one.
+ */
+static char *
+schema_name_option(DefElem *def)
+{
+	char	   *value = defGetString(def);
+	List	   *names;
+
+	if (!SplitIdentifierString(pstrdup(value), '.', &names) ||
+		list_length(names) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						def->defname, value),
+				 errhint("The value is the name of a schema, in double quotes if SQL needs them.")));
+	return linitial(names);
+}
+
+/*
  * The names of columns, separated by commas, which must at least look like
  * some.
  */
@@ -216,6 +238,8 @@ apply_option(ShardOptions *options, DefElem *def)
 		options->shards = integer_option(def, 1, SHARD_MAX_SHARDS);
 	else if (strcmp(def->defname, "template") == 0)
 		options->template_name = table_name_option(def);
+	else if (strcmp(def->defname, "shard_schema") == 0)
+		options->shard_schema = schema_name_option(def);
 	else if (strcmp(def->defname, "route") == 0)
 		options->route = route_option(def);
 	else if (strcmp(def->defname, "key") == 0)

@@ -262,11 +262,20 @@ hand_over_sequences(List *shards, Oid first)
 		Oid			sequence = TupleDescAttr(desc, i)->attisdropped ?
 			InvalidOid : shard_default_sequence(first, column);
 
-		if (list_member_oid(owned, sequence))
-			shard_execute("ALTER SEQUENCE %s OWNED BY %s.%s",
+		if (!list_member_oid(owned, sequence))
+			continue;
+		if (get_rel_namespace(sequence) != get_rel_namespace(first))
+		{
+			/* One that is owned stays in its owner's schema. */
+			shard_execute("ALTER SEQUENCE %s OWNED BY NONE",
+						  shard_qualified_name(sequence));
+			shard_execute("ALTER SEQUENCE %s SET SCHEMA %s",
 						  shard_qualified_name(sequence),
-						  shard_qualified_name(first),
-						  quote_identifier(column));
+						  quote_identifier(get_namespace_name(get_rel_namespace(first))));
+		}
+		shard_execute("ALTER SEQUENCE %s OWNED BY %s.%s",
+					  shard_qualified_name(sequence),
+					  shard_qualified_name(first), quote_identifier(column));
 	}
 }
 
@@ -369,6 +378,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 	List	   *new_shards;
 	TriggerDesc *triggers;
 	Oid			model;
+	Oid			schema;
 	uint64		nrows;
 	ShardOptions options;
 	ShardIdentity identity;
@@ -411,13 +421,14 @@ shard_reshard(PG_FUNCTION_ARGS)
 	shard_set("row_security", "off");
 
 	model = shard_model_shard(relid);
+	schema = shard_new_schema(relid, &options, model);
 	detach_old_shards(logical, old_shards);
 	/* We keep the lock, but ALTER TABLE wants it out of use. */
 	table_close(logical, NoLock);
 	try_to_drop(old_shards);
 
 	/* Without foreign keys, which are checked faster, and at once, later. */
-	new_shards = shard_create(relid, count, model, false);
+	new_shards = shard_create(relid, count, model, schema, false);
 	free_ids(relid, new_shards);
 	triggers = disable_triggers(relid);
 	nrows = move_rows(relid, old_shards, old_names);

@@ -58,6 +58,7 @@ typedef struct ShardOptions
 {
 	int			shards;			/* shards to create; 0: not given */
 	char	   *template_name;	/* table to copy them from, or NULL */
+	char	   *shard_schema;	/* where new shards go, or NULL */
 	ShardRoute	route;
 	char	   *key;			/* names of the hash key's columns, or NULL */
 	int			batch_size;		/* rows inserted at once, at most */
@@ -440,16 +441,20 @@ extern void shard_be_oneself(const ShardIdentity *identity);
 extern bool shard_is_acting(void);
 extern ErrorData *shard_catch(MemoryContext context, ResourceOwner owner);
 extern Oid	shard_model_shard(Oid logical);
+extern Oid	shard_schema_option(Oid logical, const ShardOptions *options,
+								int elevel);
+extern Oid	shard_new_schema(Oid logical, const ShardOptions *options,
+							 Oid source);
 extern List *shard_create(Oid logical_relid, int count, Oid template,
-						  bool with_checks);
+						  Oid schema, bool with_checks);
 extern void shard_check_logical(Oid relid);
 extern void shard_check_readable(Oid relid);
 extern void shard_check_read_committed(const char *action);
 extern void shard_check_owned(Oid relid);
 
 /* in clone.c */
-extern Oid	shard_clone(Relation logical, const char *name, Relation source,
-						const char *placement);
+extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
+						Relation source, const char *placement);
 extern void shard_set_trigger_state(Oid relid, const char *name, char state);
 extern void shard_clone_checks(Relation source, const char *source_name,
 							   Oid shard);

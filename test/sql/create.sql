@@ -193,21 +193,97 @@ SELECT is(state_of(
   $$ INSERT INTO "Sch %s.""n%"."Ta %s %n ""ble" VALUES (6, '%s''"') $$),
   '23514', '... and have the constraints of the template');
 
--- the schema and the name of the logical table decide
+-- the name of the logical table and the schema of the model decide
 
 CREATE SCHEMA elsewhere;
+CREATE TABLE moved_template (id int PRIMARY KEY);
 CREATE FOREIGN TABLE moving (id int) SERVER shards OPTIONS (shards '2');
 ALTER FOREIGN TABLE moving SET SCHEMA elsewhere;
 SELECT results_eq($$ SELECT create_shards::text
                        FROM shard_fdw.create_shards('elsewhere.moving', 1) $$,
-  $$ VALUES ('elsewhere.moving_2') $$, 'new shards go to the table''s schema');
+  $$ VALUES ('moving_2') $$, 'new shards go where the shard is that they are like');
 ALTER FOREIGN TABLE elsewhere.moving RENAME TO moved;
 SELECT results_eq($$ SELECT create_shards::text
                        FROM shard_fdw.create_shards('elsewhere.moved', 1) $$,
-  $$ VALUES ('elsewhere.moved_0') $$, '... and have its name');
+  $$ VALUES ('moved_0') $$, '... and have the name of the table');
+SELECT results_eq($$ SELECT create_shards::text
+                       FROM shard_fdw.create_shards('elsewhere.moved', 1, 'moved_template') $$,
+  $$ VALUES ('elsewhere.moved_1') $$,
+  'what is like a table that is not a shard goes to the logical table''s schema');
 INSERT INTO elsewhere.moved SELECT g FROM generate_series(1, 10) g;
 SELECT is((SELECT count(*) FROM elsewhere.moved), 10::bigint,
   'a table that was moved and renamed takes rows');
+
+-- option "shard_schema"
+
+CREATE SCHEMA "Parts";
+CREATE FOREIGN TABLE apart (id int) SERVER shards
+OPTIONS (shards '2', template 'moved_template', shard_schema '"Parts"', route 'hash', key 'id');
+CREATE FUNCTION shards_of(logical regclass) RETURNS text LANGUAGE sql AS $$
+  SELECT string_agg(shard::text, ' ' ORDER BY ordinal) FROM shard_fdw.list_shards(logical)
+$$;
+SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1', 'shards in a schema of their own');
+SELECT is((SELECT string_agg(relname, ' ') FROM pg_class WHERE relname ~ '^apart' AND relkind IN ('r', 'f', 'S', 'i')
+              AND pg_table_is_visible(oid) AND relname !~ 'template'), 'apart', 'what is seen is the one table');
+SELECT is((SELECT ftoptions::text FROM pg_foreign_table WHERE ftrelid = 'apart'::regclass),
+  '{"shard_schema=\"Parts\"",route=hash,key=id}', 'the option stays');
+INSERT INTO apart SELECT generate_series(1, 100);
+SELECT is(shard_fdw.reshard('apart', 3), 100::bigint, 'reshard()');
+SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2', '... stays in the schema');
+CREATE TABLE "Parts".apart_3 ();
+CREATE TABLE elsewhere.apart_3 ();
+SELECT is((SELECT message FROM error_of('SELECT shard_fdw.reshard(''apart'', 4)')),
+  'relation "apart_3" already exists', 'a name that is taken in that schema');
+ALTER FOREIGN TABLE apart OPTIONS (SET shard_schema 'public');
+SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2', 'changing the option moves no shard');
+SELECT is(shard_fdw.reshard('apart', 4), 100::bigint, '... but new ones');
+SELECT is(shards_of('apart'), 'apart_0 apart_1 apart_2 apart_3', '... go there, and the name is free');
+SELECT is((SELECT count(*) FROM apart), 100::bigint, '... the rows, too');
+SELECT results_eq($$ SELECT * FROM error_of(
+    'CREATE FOREIGN TABLE astray (id int) SERVER shards OPTIONS (shards ''2'', shard_schema ''nowhere'')') $$,
+  $$ VALUES ('3F000', 'schema "nowhere" does not exist',
+             'Option "shard_schema" of foreign table "astray" or of its server says that new shards go there.',
+             'Create the schema, or change the option.') $$, 'no such schema');
+SELECT is(to_regclass('astray'), NULL, '... nothing is created');
+SET LOCAL client_min_messages = error;
+CREATE FOREIGN TABLE astray (id int) SERVER shards OPTIONS (shard_schema 'nowhere');
+SET LOCAL client_min_messages = warning;
+SELECT is(state_of($$ SELECT shard_fdw.create_shards('astray', 1, 'moved_template') $$), '3F000',
+  'without shards it is created, and new ones have nowhere to go');
+CREATE SCHEMA nowhere;
+SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('astray', 1, 'moved_template') s),
+  '{nowhere.astray_0}', '... until there is one');
+SELECT results_eq($$ SELECT value, state, hint FROM unnest(ARRAY['', 'a.b', 'a b', '"a']) value,
+    error_of(format('CREATE FOREIGN TABLE bad (id int) SERVER shards OPTIONS (shard_schema %L)', value)) $$,
+  $$ SELECT value, 'HV024', 'The value is the name of a schema, in double quotes if SQL needs them.'
+       FROM unnest(ARRAY['', 'a.b', 'a b', '"a']) value $$, 'what is no name of a schema');
+CREATE SERVER apart_server FOREIGN DATA WRAPPER shard_fdw OPTIONS (shard_schema 'NoWhere');
+CREATE FOREIGN TABLE by_server (id int) SERVER apart_server OPTIONS (shards '1');
+SELECT is(shards_of('by_server'), 'nowhere.by_server_0', 'the server''s option, folded as SQL does it');
+
+-- shards that have been moved
+CREATE FOREIGN TABLE tidy (id int) SERVER shards OPTIONS (shards '2', route 'hash', key 'id', template 'moved_template');
+ALTER TABLE tidy_0 SET SCHEMA "Parts";
+ALTER TABLE tidy_1 SET SCHEMA "Parts";
+INSERT INTO tidy SELECT generate_series(1, 50);
+SELECT is(shard_fdw.reshard('tidy', 3), 50::bigint, 'moved shards');
+SELECT is(shards_of('tidy'), '"Parts".tidy_0 "Parts".tidy_1 "Parts".tidy_2', '... stay in their schema after reshard()');
+CREATE FOREIGN TABLE tidy_log (id int) SERVER shards OPTIONS (shards '1');
+ALTER TABLE tidy_log_0 SET SCHEMA "Parts";
+SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('tidy_log', 2) s),
+  '{"\"Parts\".tidy_log_1","\"Parts\".tidy_log_2"}', '... and after create_shards()');
+SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('tidy_log', 1, '"Parts".tidy_log_0') s),
+  '{"\"Parts\".tidy_log_3"}', '... also if the shard is named');
+
+-- the rights are the owner's
+CREATE SCHEMA closed;
+GRANT USAGE ON SCHEMA closed TO shard_user;
+CREATE FOREIGN TABLE refused (id int) SERVER shards OPTIONS (shard_schema 'closed');
+ALTER FOREIGN TABLE refused OWNER TO shard_user;
+SELECT results_eq($$ SELECT state, message FROM
+    error_of('SELECT shard_fdw.create_shards(''refused'', 1, ''moved_template'')') $$,
+  $$ VALUES ('42501', 'permission denied for schema closed') $$,
+  'an owner that may not create tables in the schema');
 
 -- taken names
 

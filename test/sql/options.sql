@@ -58,8 +58,9 @@ $$;
 CREATE TABLE template (id int PRIMARY KEY);
 CREATE FOREIGN TABLE every (id int) SERVER shards
 OPTIONS (shards '3', template 'template', route 'round_robin',
-         batch_size '10', max_shards '3');
-SELECT is(options_of('every'), '{route=round_robin,batch_size=10,max_shards=3}',
+         batch_size '10', max_shards '3', shard_schema 'public');
+SELECT is(options_of('every'),
+  '{route=round_robin,batch_size=10,max_shards=3,shard_schema=public}',
   'every option of a table');
 SELECT is((SELECT count(*) FROM pg_index JOIN pg_inherits ON inhrelid = indrelid
             WHERE inhparent = 'every'::regclass), 3::bigint,
@@ -80,13 +81,13 @@ CREATE FOREIGN TABLE no_options (id int) SERVER no_options;
 CREATE TABLE contexts (context text, command text, valid text[]);
 INSERT INTO contexts VALUES
   ('table', 'CREATE FOREIGN TABLE bad (id int) SERVER shards OPTIONS (%s)',
-   '{shards,template,route,batch_size,max_shards}'),
+   '{shards,template,route,batch_size,max_shards,shard_schema}'),
   ('altered table', 'ALTER FOREIGN TABLE no_options OPTIONS (ADD %s)',
-   '{shards,template,route,batch_size,max_shards}'),
+   '{shards,template,route,batch_size,max_shards,shard_schema}'),
   ('server', 'CREATE SERVER bad FOREIGN DATA WRAPPER shard_fdw OPTIONS (%s)',
-   '{route,batch_size}'),
+   '{route,batch_size,shard_schema}'),
   ('altered server', 'ALTER SERVER no_options OPTIONS (ADD %s)',
-   '{route,batch_size}'),
+   '{route,batch_size,shard_schema}'),
   ('wrapper', 'ALTER FOREIGN DATA WRAPPER shard_fdw OPTIONS (ADD %s)', '{}'),
   ('user mapping',
    'CREATE USER MAPPING FOR PUBLIC SERVER no_options OPTIONS (%s)', '{}'),
@@ -203,7 +204,8 @@ SELECT results_eq($$ SELECT name, value, state FROM bad_values,
       WHERE name IN ('route', 'batch_size', 'max_shards')
       ORDER BY name, value $$,
   'bad values in ALTER FOREIGN TABLE');
-SELECT is(options_of('every'), '{route=round_robin,batch_size=10,max_shards=3}',
+SELECT is(options_of('every'),
+  '{route=round_robin,batch_size=10,max_shards=3,shard_schema=public}',
   '... change nothing');
 
 SELECT is((SELECT count(*) FROM shard_fdw.list_shards('every')), 3::bigint,

@@ -184,6 +184,10 @@ SELECT is((SELECT array_agg(DISTINCT pg_get_expr(adbin, adrelid)) FROM pg_attrde
   '{nextval(''serial_0_id_seq''::regclass)}', '... the new shards draw from its sequence');
 SELECT is(pg_get_serial_sequence('serial_0', 'id'), 'reshard_test.serial_0_id_seq', '... which belongs to one of them');
 SELECT is((SELECT array_agg(conname::text) FROM pg_constraint WHERE conrelid = 'serial_2'::regclass AND contype = 'f'), '{serial_2_n_fkey}', '... the foreign keys have the usual names');
+CREATE SCHEMA reshard_parts;
+ALTER FOREIGN TABLE serial OPTIONS (ADD shard_schema 'reshard_parts');
+SELECT is(shard_fdw.reshard('serial', 2), 20::bigint, 'new shards in another schema');
+SELECT is(pg_get_serial_sequence('reshard_parts.serial_0', 'id'), 'reshard_parts.serial_0_id_seq', '... take the sequence with them');
 
 -- Ids of the shards' own sequences.
 CREATE FOREIGN TABLE ids (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k');

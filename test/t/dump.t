@@ -21,6 +21,7 @@ $node->safe_psql('postgres', q{
 	GRANT USAGE ON FOREIGN SERVER shards TO keeper;
 	ALTER SERVER shards OPTIONS (batch_size '500');
 	CREATE SCHEMA "odd Schema";
+	CREATE SCHEMA parts;
 
 	CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS
 	  $$ BEGIN NEW.note := coalesce(NEW.note, '') || '!'; RETURN NEW; END $$;
@@ -71,6 +72,12 @@ $node->safe_psql('postgres', q{
 
 	-- no shards yet
 	CREATE FOREIGN TABLE later (a int) SERVER shards OPTIONS (route 'round_robin');
+
+	-- shards in a schema of their own, by the option and by hand
+	CREATE FOREIGN TABLE apart (id bigint OPTIONS (sequence 'always'), k int)
+	SERVER shards OPTIONS (shards '2', shard_schema 'parts');
+	CREATE FOREIGN TABLE moved (a int) SERVER shards OPTIONS (shards '1');
+	ALTER TABLE moved_0 SET SCHEMA parts;
 
 	-- by hash
 	CREATE FOREIGN TABLE hashed (k text, n int) SERVER shards OPTIONS (shards '4', route 'hash', key 'n, k');
@@ -205,6 +212,7 @@ sub gather
 
 my $expected = gather('postgres', sort keys %facts);
 like($expected->{options}, qr/route=session/, 'options are as given');
+like($expected->{options}, qr/shard_schema=parts/, '... and stay');
 unlike($expected->{options}, qr/\b(shards|template)=/, 'what CREATE consumed is gone');
 
 sub same_facts
@@ -258,10 +266,12 @@ sub takes_inserts
 			BEGIN;
 			SELECT shard_fdw.create_shards('log', 2);
 			SELECT shard_fdw.create_shards('later', 2);
+			SELECT shard_fdw.create_shards('apart', 1);
+			SELECT shard_fdw.create_shards('moved', 1);
 			INSERT INTO later SELECT generate_series(1, 10);
 			SELECT count(*), count(DISTINCT tableoid) FROM later;
 			ROLLBACK}),
-		"log_12\nlog_13\nlater_0\nlater_1\n10|2",
+		"log_12\nlog_13\nlater_0\nlater_1\nparts.apart_2\nparts.moved_1\n10|2",
 		"$title: takes new shards");
 }
 
