@@ -21,16 +21,30 @@
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/defrem.h"
 #include "commands/tablespace.h"
 #include "commands/trigger.h"
 #include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/parser.h"
+#include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/ruleutils.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
+
+/* A CHECK constraint that a table has of its own. */
+typedef struct OwnCheck
+{
+	char	   *name;
+	Node	   *expr;
+	char	   *text;			/* of the expression, with names of columns */
+} OwnCheck;
 
 /*
  * Mark what a new shard has inherited as inherited only.
@@ -494,4 +508,154 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_hash CHECK (%s)",
 					  shard_qualified_name(shard), placement);
 	return shard;
+}
+
+/*
+ * The CHECK constraints that a relation has not inherited, but for places in
+ * a hash route and slots: a list of OwnCheck.
+ */
+static List *
+own_checks(Oid relid)
+{
+	List	   *context = deparse_context_for(get_rel_name(relid), relid);
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	List	   *result = NIL;
+
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+		OwnCheck   *check;
+		Datum		bin;
+		bool		isnull;
+
+		if (con->contype != CONSTRAINT_CHECK || con->coninhcount > 0)
+			continue;
+		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
+						   RelationGetDescr(catalog), &isnull);
+		if (isnull)
+			continue;
+		check = palloc(sizeof(OwnCheck));
+		check->expr = stringToNode(TextDatumGetCString(bin));
+		if (shard_is_placement(check->expr) || shard_is_slot(check->expr))
+			continue;
+		check->name = pstrdup(NameStr(con->conname));
+		check->text = deparse_expression(check->expr, context, false, false);
+		result = lappend(result, check);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * Does this condition let a date or time be no later than some constant?
+ */
+static bool
+bounds_time(Node *expr)
+{
+	if (is_andclause(expr))
+	{
+		ListCell   *lc;
+
+		foreach(lc, ((BoolExpr *) expr)->args)
+			if (bounds_time(lfirst(lc)))
+				return true;
+	}
+	else if (is_orclause(expr))
+	{
+		bool		result = false;
+		ListCell   *lc;
+
+		/* Nulls may be let through. */
+		foreach(lc, ((BoolExpr *) expr)->args)
+			if (bounds_time(lfirst(lc)))
+				result = true;
+			else if (!IsA(lfirst(lc), NullTest))
+				return false;
+		return result;
+	}
+	else if (IsA(expr, OpExpr) && list_length(((OpExpr *) expr)->args) == 2)
+	{
+		OpExpr	   *op = (OpExpr *) expr;
+		bool		is_left = contain_var_clause(linitial(op->args));
+		Node	   *column = is_left ? linitial(op->args) : lsecond(op->args);
+		Node	   *bound = is_left ? lsecond(op->args) : linitial(op->args);
+		Oid			type = exprType(column);
+		int			strategy;
+
+		if (!contain_var_clause(column) || contain_var_clause(bound) ||
+			contain_mutable_functions(bound) ||
+			(type != DATEOID && type != TIMESTAMPOID &&
+			 type != TIMESTAMPTZOID))
+			return false;
+		strategy = get_op_opfamily_strategy(op->opno,
+											lookup_type_cache(type,
+															  TYPECACHE_BTREE_OPFAMILY)->btree_opf);
+		return strategy == BTEqualStrategyNumber ||
+			strategy == (is_left ? BTLessStrategyNumber :
+						 BTGreaterStrategyNumber) ||
+			strategy == (is_left ? BTLessEqualStrategyNumber :
+						 BTGreaterEqualStrategyNumber);
+	}
+	return false;
+}
+
+/*
+ * shard_unfit_checks
+ *		The names of the CHECK constraints that a new shard has got from a
+ *		closed or sealed one and should not keep, because they are about the
+ *		rows of that shard.
+ *
+ * These are constraints that not all of the siblings, a list of OIDs, have as
+ * well, and those that end at some time.  A sibling that somebody is altering
+ * does not count.  The result is in the current memory context.
+ */
+List *
+shard_unfit_checks(Oid shard, List *siblings)
+{
+	List	   *checks = own_checks(shard);
+	List	   *unfit = NIL;
+	List	   *theirs = NIL;
+	ListCell   *lc;
+
+	if (checks == NIL)
+		return NIL;
+	foreach(lc, siblings)
+	{
+		Oid			sibling = lfirst_oid(lc);
+
+		if (!ConditionalLockRelationOid(sibling, AccessShareLock))
+			continue;
+		if (get_rel_name(sibling) != NULL)
+			theirs = lappend(theirs, own_checks(sibling));
+		UnlockRelationOid(sibling, AccessShareLock);
+	}
+	foreach(lc, checks)
+	{
+		OwnCheck   *check = lfirst(lc);
+		bool		is_unfit = bounds_time(check->expr);
+		ListCell   *lc2;
+
+		foreach(lc2, theirs)
+		{
+			bool		is_shared = false;
+			ListCell   *lc3;
+
+			foreach(lc3, (List *) lfirst(lc2))
+				is_shared |= strcmp(((OwnCheck *) lfirst(lc3))->text,
+									check->text) == 0;
+			is_unfit |= !is_shared;
+		}
+		if (is_unfit)
+			unfit = lappend(unfit, check->name);
+	}
+	return unfit;
 }

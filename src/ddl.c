@@ -385,6 +385,51 @@ shard_catch(MemoryContext context, ResourceOwner owner)
 }
 
 /*
+ * The shards that are ordinary tables, except one.
+ */
+static List *
+other_local_shards(const ShardTable *table, Oid shard)
+{
+	List	   *result = NIL;
+
+	for (int i = 0; i < table->nmembers; i++)
+		if (table->members[i].is_local && table->members[i].relid != shard)
+			result = lappend_oid(result, table->members[i].relid);
+	return result;
+}
+
+/*
+ * Drop the constraints of these names from a new shard.
+ */
+static void
+drop_checks(Oid shard, List *names)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+		shard_execute("ALTER TABLE %s DROP CONSTRAINT %s",
+					  shard_qualified_name(shard),
+					  quote_identifier(lfirst(lc)));
+}
+
+/*
+ * Tell which constraints of a closed or sealed shard its copies do not have.
+ */
+static void
+report_unfit_checks(Relation source, ShardState state, List *names)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+		ereport(WARNING,
+				(errmsg("CHECK constraint \"%s\" of %s shard \"%s\" is not copied",
+						(char *) lfirst(lc), shard_state_name(state),
+						RelationGetRelationName(source)),
+				 errdetail("It ends at some time, or other shards do not have it: it seems to be about the rows of that shard."),
+				 errhint("If new shards are to have it, add it to them, or call create_shards() with a table to be copied.")));
+}
+
+/*
  * shard_schema_option
  *		The schema that option "shard_schema" names.  If there is none of that
  *		name, reports ERRCODE_UNDEFINED_SCHEMA, and returns InvalidOid unless
@@ -450,6 +495,9 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 	char	  **placements = NULL;
 	uint64		number;
 	ShardIdentity identity;
+	ShardState	state = SHARD_OPEN; /* of the shard that is copied */
+	List	   *siblings = NIL;
+	List	   *unfit = NIL;
 
 	/* Others that create shards wait for us; inserts do not. */
 	logical = table_open(logical_relid, ShareUpdateExclusiveLock);
@@ -466,7 +514,16 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 				 errhint("Raise option \"max_shards\" of the foreign table.")));
 
 	if (!OidIsValid(template))
+	{
+		int			ordinal;
+
 		template = lock_model_shard(logical_relid);
+		ordinal = shard_table_find(table, template);
+		if (ordinal >= 0)
+			state = table->members[ordinal].state;
+		if (state != SHARD_OPEN)
+			siblings = other_local_shards(table, template);
+	}
 	if (!OidIsValid(schema))
 		schema = shard_new_schema(logical_relid, &options, template);
 	number = next_shard_number(logical, table);
@@ -502,6 +559,12 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 
 		shards = lappend_oid(shards, shard);
 		MemoryContextSwitchTo(oldcontext);
+		if (state != SHARD_OPEN && i == 0)
+		{
+			unfit = shard_unfit_checks(shard, siblings);
+			report_unfit_checks(source, state, unfit);
+		}
+		drop_checks(shard, unfit);
 		if (source != NULL && with_checks)
 			shard_clone_checks(source, RelationGetRelationName(source), shard);
 	}
@@ -610,8 +673,18 @@ shard_create_shards(PG_FUNCTION_ARGS)
 				 errmsg("cannot create %d shards", count),
 				 errhint("Give a number of at least 1.")));
 
+	/* As shard_create() does; from now on we know what it will copy. */
+	LockRelationOid(logical, ShareUpdateExclusiveLock);
+	shard_check_owned(logical);
 	if (OidIsValid(template))
 		shard_advise_template(logical, template);
+	else if (!OidIsValid(shard_model_shard(logical)))
+		ereport(WARNING,
+				(errmsg("foreign table \"%s\" has no shard to be copied",
+						get_rel_name(logical)),
+				 errdetail("The new shards have its columns and constraints, but no primary key and no index."),
+				 errhint("Call create_shards() with a table to be copied, or create indexes with SELECT shard_fdw.run_command_on_shards().")));
+
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	foreach(lc, shard_create(logical, count, template, InvalidOid, true))
 	{

@@ -458,6 +458,7 @@ extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
 extern void shard_set_trigger_state(Oid relid, const char *name, char state);
 extern void shard_clone_checks(Relation source, const char *source_name,
 							   Oid shard);
+extern List *shard_unfit_checks(Oid shard, List *siblings);
 
 /* in lifecycle.c */
 extern bool shard_is_closed(Oid shard);

@@ -439,6 +439,34 @@ SELECT is((SELECT array_agg(line)
   ARRAY['notices_1', 'unseal', 'seal', 'seal', 'unseal', '0'],
   '... which are no errors');
 
+-- a warning of what new shards do not have
+
+CREATE TEMP TABLE warning_commands (command text);
+INSERT INTO warning_commands
+VALUES ('BEGIN'),
+       ('SET shard_fdw.shard = -1'),
+       ('CREATE FOREIGN TABLE warned (at date, n int) SERVER shards'),
+       ('SELECT shard_fdw.create_shards(''warned'', 2)'),
+       ('ALTER TABLE warned_0 ADD CONSTRAINT year CHECK (at < ''2027-01-01'')'),
+       ('ALTER TABLE warned_1 ADD CONSTRAINT year CHECK (at < ''2027-01-01''), ADD CONSTRAINT own CHECK (n > 5)'),
+       ('SELECT shard_fdw.seal(shard) FROM shard_fdw.list_shards(''warned'')'),
+       ('SELECT shard_fdw.create_shards(''warned'', 2)'),
+       ('ROLLBACK');
+SELECT string_agg(command, '; ') AS commands FROM warning_commands \gset
+\set warnings `psql -XqAt -d :'DBNAME' -c :'commands' 2>&1`
+SELECT results_eq($$ SELECT line FROM regexp_split_to_table($$ || quote_literal(:'warnings') || $$, E'\n')
+                       WITH ORDINALITY l(line, n) WHERE line ~ '^[A-Z]' ORDER BY n $$,
+  $$ VALUES ('WARNING:  foreign table "warned" has no shard to be copied'),
+            ('DETAIL:  The new shards have its columns and constraints, but no primary key and no index.'),
+            ('HINT:  Call create_shards() with a table to be copied, or create indexes with SELECT shard_fdw.run_command_on_shards().'),
+            ('WARNING:  CHECK constraint "own" of sealed shard "warned_1" is not copied'),
+            ('DETAIL:  It ends at some time, or other shards do not have it: it seems to be about the rows of that shard.'),
+            ('HINT:  If new shards are to have it, add it to them, or call create_shards() with a table to be copied.'),
+            ('WARNING:  CHECK constraint "year" of sealed shard "warned_1" is not copied'),
+            ('DETAIL:  It ends at some time, or other shards do not have it: it seems to be about the rows of that shard.'),
+            ('HINT:  If new shards are to have it, add it to them, or call create_shards() with a table to be copied.') $$,
+  'warnings when shards are created');
+
 -- what counts as sealed
 
 CREATE TABLE checks (expression text, state text);

@@ -569,6 +569,52 @@ SELECT results_eq($$ SELECT amname::text COLLATE "default", count(*)
 SELECT results_eq('SELECT count(*), sum(id) FROM other',
   'VALUES (5::bigint, 15::bigint)', '... and used');
 
+-- constraints of a sealed shard that new ones must not have
+
+CREATE FUNCTION checks_of(shard regclass) RETURNS text LANGUAGE sql AS $$
+  SELECT string_agg(conname, ' ' ORDER BY conname COLLATE "C") FROM pg_constraint
+   WHERE conrelid = shard AND contype = 'c'
+$$;
+CREATE TABLE aging_template (id int PRIMARY KEY, at timestamptz, day date, k text CONSTRAINT filled CHECK (k <> ''));
+CREATE FOREIGN TABLE aging (id int, at timestamptz, day date, k text) SERVER shards
+OPTIONS (shards '2', template 'aging_template', route 'round_robin');
+ALTER FOREIGN TABLE aging ADD CONSTRAINT inherited CHECK (at < '2100-01-01');
+DO $$ BEGIN
+  FOR i IN 0 .. 1 LOOP
+    -- about the rows of a month, and of no use for others
+    EXECUTE format('ALTER TABLE aging_%s ADD CONSTRAINT month CHECK (at >= ''2026-01-01'' AND at < ''2026-02-01''),
+      ADD CONSTRAINT month_or_null CHECK (at IS NULL OR ''2026-02-01'' > at),
+      ADD CONSTRAINT one_day CHECK (day = ''2026-01-01''),
+      ADD CONSTRAINT by_function CHECK ((at AT TIME ZONE ''UTC'') BETWEEN timestamp ''2026-01-01'' AND timestamp ''2026-02-01'')', i);
+    -- about all rows
+    EXECUTE format('ALTER TABLE aging_%s ADD CONSTRAINT not_before CHECK (at >= ''2020-01-01''),
+      ADD CONSTRAINT not_yet CHECK (at < now()), ADD CONSTRAINT positive CHECK (id BETWEEN 1 AND 1000),
+      ADD CONSTRAINT either CHECK (day < ''2026-02-01'' OR k = ''x'')', i);
+  END LOOP;
+END $$;
+ALTER TABLE aging_0 ADD CONSTRAINT ids CHECK (id < 100);
+ALTER TABLE aging_1 ADD CONSTRAINT ids CHECK (id >= 100);
+SELECT is((SELECT checks_of(create_shards) FROM shard_fdw.create_shards('aging', 1, 'aging_1')),
+  'by_function either filled ids inherited month month_or_null not_before not_yet one_day positive',
+  'a table that is named is copied as it is');
+DROP TABLE aging_2;
+SELECT is((SELECT checks_of(create_shards) FROM shard_fdw.create_shards('aging', 1)),
+  'by_function either filled ids inherited month month_or_null not_before not_yet one_day positive',
+  'an open shard is copied as it is');
+DROP TABLE aging_2;
+SELECT shard_fdw.seal('aging_0');
+SELECT shard_fdw.seal('aging_1');
+SET LOCAL client_min_messages = error;
+SELECT results_eq($$ SELECT checks_of(create_shards) FROM shard_fdw.create_shards('aging', 2) $$,
+  $$ SELECT 'either filled inherited not_before not_yet positive' FROM generate_series(1, 2) $$,
+  'of a sealed shard remains what does not end and what others have, too');
+SET LOCAL client_min_messages = warning;
+INSERT INTO aging VALUES (150, '2026-03-01', '2026-03-01', 'x'), (50, '2026-03-01', '2026-03-01', 'x');
+SELECT is((SELECT count(*) FROM aging), 2::bigint, '... and rows of a new month are taken');
+CREATE FOREIGN TABLE aging_slots (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2');
+SELECT shard_fdw.seal(shard) FROM shard_fdw.list_shards('aging_slots');
+SELECT is((SELECT checks_of(create_shards) FROM shard_fdw.create_shards('aging_slots', 1)), 'shard_slot', 'slots are not meant by that');
+
 -- which shard is the model
 
 CREATE FOREIGN TABLE models (id int, t text) SERVER shards OPTIONS (shards '3');
@@ -718,7 +764,9 @@ SELECT results_eq('SELECT * FROM bare_old ORDER BY id',
 DROP TABLE bare_old;
 SELECT is(state_of('INSERT INTO bare VALUES (1)'), '55000',
   'the last shard is dropped');
+SET LOCAL client_min_messages = error;
 SELECT shard_fdw.create_shards('bare', 1);
+SET LOCAL client_min_messages = warning;
 INSERT INTO bare VALUES (3);
 SELECT results_eq('SELECT id FROM bare', 'VALUES (3)', 'the first way works');
 

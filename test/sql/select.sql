@@ -748,7 +748,9 @@ TRUNCATE prep, prep_twin;
 SELECT ok(prepared_agree(), 'prepared: truncated');
 DROP TABLE prep_0, prep_1, prep_2;
 SELECT ok(prepared_agree(), 'prepared: no shards are left');
+SET LOCAL client_min_messages = error;
 SELECT is(count(*), 1::bigint, 'a new one') FROM shard_fdw.create_shards('prep', 1);
+SET LOCAL client_min_messages = warning;
 INSERT INTO prep SELECT g FROM generate_series(1, 70) g;
 INSERT INTO prep_twin SELECT g FROM generate_series(1, 70) g;
 SELECT ok(prepared_agree(), 'prepared: shards are back');
@@ -843,7 +845,9 @@ SELECT same(query, 'no shards: ' || query) FROM (VALUES
   ('SELECT count(*) FROM void{} a FULL JOIN void{} b ON a.a = b.a')
 ) q(query);
 -- one that has had shards
+SET LOCAL client_min_messages = error;
 SELECT is(count(*), 1::bigint, 'a shard') FROM shard_fdw.create_shards('void', 1);
+SET LOCAL client_min_messages = warning;
 DROP TABLE void_0;
 SELECT same('SELECT count(*), max(a) FROM void{}', 'no shards any more');
 

@@ -376,7 +376,9 @@ SELECT is(fill(2), 6::bigint, 'a shard whose creation is rolled back');
 ROLLBACK TO s;
 SELECT is(last_value, 6::bigint, '... leaves the sequence where it is') FROM once_id_3_seq;
 DROP TABLE once_0, once_1;
+SET LOCAL client_min_messages = error;
 SELECT shard_fdw.create_shards('once', 3);
+SET LOCAL client_min_messages = warning;
 SELECT is((SELECT array_agg(drawn('once_' || i)::text ORDER BY i) FROM generate_series(0, 2) i), '{once_id_1_seq,once_id_2_seq,once_id_3_seq}', 'all slots again');
 SELECT fill(i, 5) FROM generate_series(0, 2) i;
 ALTER TABLE once_0 NO INHERIT once;
@@ -421,7 +423,9 @@ RESET ROLE;
 SELECT is((SELECT count(*) - count(DISTINCT nr) FROM elsewhere.once), 0::bigint, '... and give ids as before');
 ALTER FOREIGN TABLE elsewhere.once OWNER TO CURRENT_USER;
 DROP TABLE once_2, shards_only.once_1, away, once_3;
+SET LOCAL client_min_messages = error;
 SELECT lives_ok('SELECT shard_fdw.create_shards(''elsewhere.once'', 2)', 'shards of a table that was moved');
+SET LOCAL client_min_messages = warning;
 SELECT is((SELECT array_agg(DISTINCT refobjid::regclass::text) FROM pg_attrdef d JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid
     JOIN pg_sequence ON seqrelid = refobjid JOIN pg_inherits ON inhrelid = adrelid WHERE inhparent = 'elsewhere.once'::regclass),
   '{elsewhere.once_id_1_seq,elsewhere.once_id_2_seq}', '... go on with its sequences');

@@ -262,7 +262,7 @@ sub takes_inserts
 		database => $database);
 	is($state, '23514', "$title: a sealed shard is sealed");
 	is( $node->safe_psql($database, q{
-			SET client_min_messages = warning;
+			SET client_min_messages = error;
 			BEGIN;
 			SELECT shard_fdw.create_shards('log', 2);
 			SELECT shard_fdw.create_shards('later', 2);
