@@ -461,5 +461,62 @@ foreach my $step ([ 'attached', 'attached2' ], [ 'attached2', 'attached3' ])
 same_text(dump_text('attached3'), dump_text('attached2'),
 	'a dump of what was restored equals the one before');
 
+# Foreign data: the rows of a logical table are those of its shards.
+
+$node->safe_psql('postgres', q{CREATE DATABASE foreign_data});
+setup_shards($node, 'foreign_data');
+$node->safe_psql('foreign_data', q{
+	CREATE FOREIGN DATA WRAPPER nothing;
+	CREATE SERVER files FOREIGN DATA WRAPPER nothing;
+	CREATE TABLE model (id bigint PRIMARY KEY, v text);
+	CREATE FOREIGN TABLE hashed (id bigint, v text) SERVER shards OPTIONS (shards '3', route 'hash', key 'id', template 'model');
+	CREATE FOREIGN TABLE numbered (id bigint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '3', template 'model');
+	CREATE FOREIGN TABLE bare (id bigint, v text) SERVER shards OPTIONS (shards '3', route 'round_robin');
+	INSERT INTO hashed SELECT g, 'v' FROM generate_series(1, 30) g;
+	INSERT INTO bare SELECT g, 'v' FROM generate_series(1, 30) g;
+	DO $$ BEGIN
+	  FOR i IN 0 .. 2 LOOP
+	    PERFORM set_config('shard_fdw.shard', i::text, false);
+	    INSERT INTO numbered (v) SELECT 'v' FROM generate_series(1, 10) g;
+	  END LOOP;
+	END $$});
+my $counts = join(';', map { "SELECT count(*), count(DISTINCT id) FROM $_" } 'hashed', 'numbered', 'bare');
+my $once = join("\n", ('30|30') x 3);
+my $unique = q{SELECT count(*) FROM pg_index JOIN pg_inherits ON indrelid = inhrelid};
+
+# Dump, restore, and return what both have said.
+sub by_way_of
+{
+	my ($database, @dump_options) = @_;
+	my $said = '';
+
+	IPC::Run::run([ 'pg_dump', '-Fc', @dump_options, '-f', "$dir/$database", '-d', $node->connstr('foreign_data') ],
+		'2>', \$said)
+	  or die "pg_dump failed: $said";
+	IPC::Run::run([ 'pg_restore', '-d', create_database($database), "$dir/$database" ], '2>>', \$said);
+	return $said;
+}
+
+my $said = by_way_of('doubled', '--include-foreign-data=*');
+is(scalar(() = $said =~ /could not create unique index "(?:hashed|numbered)_\d_pkey"/g),
+	6, 'all foreign data: the restore says which indexes it cannot create');
+is($node->safe_psql('doubled', $counts), join("\n", ('60|30') x 3), '... rows are doubled');
+is($node->safe_psql('doubled', $unique), '0', '... without those indexes');
+
+# What is restored of it can be chosen.
+my $list = '';
+IPC::Run::run([ 'pg_restore', '--list', "$dir/doubled" ], '>', \$list) or die 'pg_restore --list failed';
+append_to_file("$dir/list", join('', grep { !/ TABLE DATA public (hashed|numbered|bare) / } split(/^/, $list)));
+$node->command_ok([ @restore, '-L', "$dir/list", '-d', create_database('chosen'), "$dir/doubled" ],
+	'all foreign data: restored without that of the logical tables');
+is($node->safe_psql('chosen', "$counts; $unique"), "$once\n6", '... all is there once');
+
+is(by_way_of('others', '--include-foreign-data=files'), '', 'data of another server: nothing to be said');
+is($node->safe_psql('others', "$counts; $unique"), "$once\n6", '... all is there once');
+
+# Rows that are to be routed anew.
+is(by_way_of('routed', '--include-foreign-data=shards', '--exclude-table-data=*_[0-9]'), '', 'foreign data without that of the shards');
+is($node->safe_psql('routed', "$counts; $unique"), "$once\n6", '... all is there once');
+
 $node->stop;
 done_testing();
