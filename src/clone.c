@@ -503,7 +503,7 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 						  shard_qualified_name(shard),
 						  quote_identifier(constraint));
 	}
-	shard_add_sequence(logical, shard, true);
+	shard_add_sequence(logical, shard, true, true);
 	if (placement != NULL)
 		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_hash CHECK (%s)",
 					  shard_qualified_name(shard), placement);

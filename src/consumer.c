@@ -405,7 +405,7 @@ check_not_behind(Oid relid, const char *consumer, Oid shard,
 	if (strcmp(watermark, NO_WATERMARK) == 0 || !OidIsValid(sequence) ||
 		execute_registry(psprintf("SELECT FROM pg_catalog.pg_sequence WHERE seqrelid OPERATOR(pg_catalog.=) %u::pg_catalog.oid"
 								  " AND (CASE WHEN seqincrement OPERATOR(pg_catalog.>) 0 THEN COALESCE(pg_catalog.pg_sequence_last_value(%u::pg_catalog.regclass), seqstart OPERATOR(pg_catalog.-) seqincrement) END)"
-								  " OPERATOR(pg_catalog.>=) pg_catalog.int8 '%s'"
+								  " OPERATOR(pg_catalog.>) (pg_catalog.int8 '%s' OPERATOR(pg_catalog.-) seqincrement)"
 								  " UNION ALL SELECT FROM pg_catalog.pg_subscription_rel WHERE srrelid OPERATOR(pg_catalog.=) %u::pg_catalog.oid",
 								  sequence, sequence, watermark, shard)) > 0)
 		return;

@@ -156,7 +156,7 @@ shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 			(void) shard_query_int64(psprintf("SELECT 1::pg_catalog.int8 FROM ONLY %s",
 											  shard_qualified_name(lfirst_oid(lc))),
 									 &is_empty);
-			shard_add_sequence(logical, lfirst_oid(lc), is_empty);
+			shard_add_sequence(logical, lfirst_oid(lc), false, is_empty);
 		}
 	}
 

@@ -15,6 +15,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
@@ -86,6 +87,7 @@ shard_advance_sequence(Oid sequence, int64 floor)
 	int64		increment;
 	int64		ahead;
 	int64		next;
+	bool		is_called;
 	bool		isnull;
 
 	if (!shard_get_sequence(sequence, &form))
@@ -108,11 +110,17 @@ shard_advance_sequence(Oid sequence, int64 floor)
 		return next_value(sequence, increment);
 	}
 
-	/* As far from the start as before, in whole steps. */
+	/*
+	 * As far from the start as before, in whole steps.  As if the value before
+	 * had been given, for one that has not been called has no last value.
+	 */
 	ahead = (form.seqstart - floor - 1) % increment;
 	next = floor + 1 + (ahead < 0 ? ahead + increment : ahead);
-	(void) shard_query_int64(psprintf("SELECT pg_catalog.setval(%u, " INT64_FORMAT ", false)",
-									  sequence, next), &isnull);
+	is_called = next >= form.seqmin + increment;
+	(void) shard_query_int64(psprintf("SELECT pg_catalog.setval(%u, " INT64_FORMAT ", %s)",
+									  sequence,
+									  is_called ? next - increment : next,
+									  is_called ? "true" : "false"), &isnull);
 	return next;
 }
 
@@ -276,9 +284,9 @@ free_slot(const ShardTable *table, List *sequences, int stride, Oid shard)
  * Ids up to this one may have been given, or loaded, that a new sequence for
  * the slot would give again.
  *
- * Sequences of another stride have given any ids.  Where a shard may have ids
- * of any slot, reset_sequences() has got all sequences past them, so the one
- * that is least far tells how far that is.
+ * Sequences of another stride have given any ids.  Where ids of any slot have
+ * come with a table, reset_sequences() has got all sequences past them, so the
+ * one that is least far tells how far that is.
  */
 static int64
 ids_in_use(const ShardTable *table, List *sequences, Oid shard, int stride,
@@ -286,7 +294,6 @@ ids_in_use(const ShardTable *table, List *sequences, Oid shard, int stride,
 {
 	int64		result = PG_INT64_MIN;
 	int64		least = PG_INT64_MAX;
-	bool		is_mixed = false;
 	ListCell   *lc;
 
 	sequences = list_copy(sequences);
@@ -294,10 +301,7 @@ ids_in_use(const ShardTable *table, List *sequences, Oid shard, int stride,
 	{
 		const ShardMember *member = &table->members[i];
 
-		if (member->relid == shard)
-			continue;
-		is_mixed |= !member->is_slot_valid;
-		if (OidIsValid(member->sequence) &&
+		if (member->relid != shard && OidIsValid(member->sequence) &&
 			pg_class_aclcheck(member->sequence, GetUserId(),
 							  ACL_SELECT) == ACLCHECK_OK)
 			sequences = list_append_unique_oid(sequences, member->sequence);
@@ -311,11 +315,30 @@ ids_in_use(const ShardTable *table, List *sequences, Oid shard, int stride,
 			continue;
 		if (form.seqincrement != stride)
 			result = Max(result, next_value(lfirst_oid(lc), form.seqincrement) - 1);
-		else if (is_mixed && least > slot)
-			least = Min(least, next_value(lfirst_oid(lc), form.seqincrement));
+		else if (least > slot)
+			least = Min(least, next_value(lfirst_oid(lc), stride));
 	}
 	list_free(sequences);
 	return least == PG_INT64_MAX ? result : Max(result, least - 1);
+}
+
+/*
+ * No sequence has given an id greater than this.
+ */
+static int64
+greatest_id(List *sequences)
+{
+	int64		result = PG_INT64_MIN;
+	ListCell   *lc;
+
+	foreach(lc, sequences)
+	{
+		FormData_pg_sequence form;
+
+		if (shard_get_sequence(lfirst_oid(lc), &form) && form.seqincrement > 0)
+			result = Max(result, next_value(lfirst_oid(lc), form.seqincrement) - 1);
+	}
+	return result;
 }
 
 /*
@@ -339,18 +362,56 @@ create_sequence(Relation logical, Form_pg_attribute att, int stride, int slot)
 }
 
 /*
+ * Have the sequence of a slot start where a new shard begins to draw from it.
+ *
+ * This tells how many ids the shard has drawn, and is where the sequence is
+ * restarted.  Not worth waiting for others that draw from it now.
+ *
+ * ALTER SEQUENCE would make a new file for the sequence, and a rollback would
+ * bring the old one back, with the ids that were given meanwhile.
+ */
+static void
+start_here(Oid sequence)
+{
+	FormData_pg_sequence form;
+	Relation	catalog;
+	HeapTuple	tuple;
+	int64		next;
+
+	if (!shard_get_sequence(sequence, &form))
+		return;
+	next = next_value(sequence, form.seqincrement);
+	if (next == form.seqstart || next < form.seqmin || next > form.seqmax ||
+		(next - form.seqstart) % form.seqincrement != 0 ||
+		!ConditionalLockRelationOid(sequence, ShareRowExclusiveLock))
+		return;
+	catalog = table_open(SequenceRelationId, RowExclusiveLock);
+	tuple = SearchSysCacheCopy1(SEQRELID, ObjectIdGetDatum(sequence));
+	if (HeapTupleIsValid(tuple))
+	{
+		((Form_pg_sequence) GETSTRUCT(tuple))->seqstart =
+			next_value(sequence, form.seqincrement);
+		CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
+		heap_freetuple(tuple);
+	}
+	table_close(catalog, RowExclusiveLock);
+	CommandCounterIncrement();
+}
+
+/*
  * shard_add_sequence
  *		Have a shard draw from the sequence of a slot for the column of the
  *		logical table that has option "sequence", if there is one.  SPI is
  *		connected.
  *
  * The slot is that of the shard's in_slot() constraint, or else a free one.
- * A shard that is not empty may have any ids, and gets no constraint.  Raises
- * ERRCODE_PROGRAM_LIMIT_EXCEEDED if there is no free slot, and what the DDL
- * commands raise.
+ * A shard that is not new may have drawn from another sequence before, and
+ * its ids must go on ascending.  One that is not empty may have any ids, and
+ * gets no constraint.  Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED if there is no
+ * free slot, and what the DDL commands raise.
  */
 void
-shard_add_sequence(Relation logical, Oid shard, bool is_empty)
+shard_add_sequence(Relation logical, Oid shard, bool is_new, bool is_empty)
 {
 	Oid			relid = RelationGetRelid(logical);
 	bool		always;
@@ -412,6 +473,10 @@ shard_add_sequence(Relation logical, Oid shard, bool is_empty)
 		sequence = create_sequence(logical, att, stride, slot);
 		(void) shard_advance_sequence(sequence, floor);
 	}
+	if (!has_slot && !is_new)
+		(void) shard_advance_sequence(sequence, greatest_id(sequences));
+	if (!has_slot)
+		start_here(sequence);
 	shard_execute("ALTER TABLE %s ALTER %s SET DEFAULT nextval(%s), ALTER %s SET NOT NULL",
 				  shard_name, column,
 				  quote_literal_cstr(shard_qualified_name(sequence)), column);

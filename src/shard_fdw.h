@@ -308,7 +308,8 @@ extern void shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
 extern int64 shard_query_int64(const char *sql, bool *isnull);
 extern int64 shard_advance_sequence(Oid sequence, int64 floor);
 extern List *shard_slot_sequences(Oid logical, AttrNumber attno);
-extern void shard_add_sequence(Relation logical, Oid shard, bool is_empty);
+extern void shard_add_sequence(Relation logical, Oid shard, bool is_new,
+							   bool is_empty);
 extern void shard_check_sequence(Oid relid, PartitionKey key);
 extern void shard_check_attached_ids(Oid shard);
 extern void shard_check_ids(Oid relid, const AlterTableStmt *stmt);

@@ -360,6 +360,46 @@ SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::"Job %")), 1::bigint, '.
 RESET ROLE;
 
 -- Ids of each type.
+-- A shard that goes on with a sequence, and a sequence that is set forward.
+CREATE FOREIGN TABLE renewed (id bigint OPTIONS (sequence 'always'), v int) SERVER shards OPTIONS (shards '2', max_shards '2', commit_order 'true');
+SELECT shard_fdw.register_consumer('renewed', 'c', 'id');
+CREATE FUNCTION renewed(ordinal int) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('shard_fdw.shard', ordinal::text, true);
+  INSERT INTO renewed (v) SELECT generate_series(1, 5);
+  PERFORM set_config('shard_fdw.shard', '-1', true);
+  RETURN (SELECT string_agg(concat_ws(' ', shard, watermark, rows_behind), ', ' ORDER BY shard::text) FROM shard_fdw.consumers WHERE logical = 'renewed'::regclass);
+END $$;
+SELECT is(renewed(1), 'renewed_0 0, renewed_1 5', 'how far a consumer is behind');
+DROP TABLE renewed_1;
+SELECT shard_fdw.create_shards('renewed', 1);
+SELECT is((SELECT sum(rows_behind) FROM shard_fdw.consumers WHERE logical = 'renewed'::regclass), 0::numeric, 'a shard that goes on with a sequence has no rows');
+SELECT is(renewed(1), 'renewed_0 0, renewed_1 5', '... it counts its own');
+SELECT is((SELECT array_agg(id) FROM shard_fdw.read_batch(NULL::renewed, 'c', 3)), '{12,14,16}', '... which are read');
+SELECT is(renewed(1), 'renewed_0 0, renewed_1 16 7', '... bit by bit');
+INSERT INTO renewed_1 VALUES (100, 6);
+SELECT results_eq($$ SELECT sequence::text, next_value FROM shard_fdw.reset_sequences('renewed') ORDER BY 1 $$, $$ VALUES ('renewed_id_1_seq', 1::bigint), ('renewed_id_2_seq', 102) $$,
+  'a sequence that is set forward');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::renewed, 'c', 100)), 8::bigint, '... is not behind what has been read');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::renewed, 'c', 100)), 0::bigint, '... up to the end');
+SELECT is(renewed(1), 'renewed_0 0, renewed_1 100 5', '... and goes on');
+
+CREATE FOREIGN TABLE aged (id bigint OPTIONS (sequence 'always'), v int) SERVER shards OPTIONS (shards '1', max_shards '10', commit_order 'true');
+CREATE TABLE aged_before AS SELECT g::bigint AS id, g AS v FROM generate_series(1, 27) g;
+SET LOCAL client_min_messages = error;
+ALTER TABLE aged_before INHERIT aged;
+SET LOCAL client_min_messages = warning;
+SELECT shard_fdw.register_consumer('aged', 'c', 'id');
+SELECT is((SELECT array_agg(next_value ORDER BY next_value) FROM shard_fdw.reset_sequences('aged')), '{31,32}', 'a table that came with ids of any slot');
+SELECT is((SELECT count(*) FROM (SELECT FROM shard_fdw.read_batch(NULL::aged, 'c') UNION ALL SELECT FROM shard_fdw.read_batch(NULL::aged, 'c')) r), 27::bigint, '... is read');
+SELECT is((SELECT count(*) FROM (SELECT FROM shard_fdw.read_batch(NULL::aged, 'c') UNION ALL SELECT FROM shard_fdw.read_batch(NULL::aged, 'c')) r), 0::bigint, '... and has not gone back');
+SELECT setval('aged_id_1_seq', 501);
+DELETE FROM aged;
+SET LOCAL client_min_messages = error;
+ALTER TABLE aged_before ALTER id DROP DEFAULT;
+SET LOCAL client_min_messages = warning;
+SELECT is((SELECT max(next_value) FROM shard_fdw.reset_sequences('aged')), 513::bigint, 'the ids of a shard go on ascending with another sequence');
+
 CREATE FUNCTION batches_of(type text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   result text[];
