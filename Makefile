@@ -35,6 +35,7 @@ OBJS = \
 	src/plan.o \
 	src/reshard.o \
 	src/route.o \
+	src/sees_rows.o \
 	src/seqcare.o \
 	src/sequence.o \
 	src/sequence_ddl.o \

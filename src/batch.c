@@ -17,7 +17,7 @@
  * - COPY on PostgreSQL 15: we do.  Core calls nothing between the last row
  *	 and the firing of the AFTER triggers, so only where nobody can tell: no
  *	 triggers on the logical table, no row triggers on the shard (foreign keys
- *	 have some, too), no volatile expression in the command.  What is left at
+ *	 have some, too), nothing in the command that sees rows.  What is left at
  *	 the end is written by EndForeignInsert.
  *
  *-------------------------------------------------------------------------
@@ -561,7 +561,8 @@ copy_may_collect(ShardInsert *insert)
 
 	if (!shard_copy_is_row_by_row || root->ri_TrigDesc != NULL ||
 		copy->volatile_defexprs ||
-		contain_volatile_functions(copy->whereClause))
+		contain_volatile_functions(copy->whereClause) ||
+		shard_sees_rows(copy->whereClause, NULL))
 		return false;
 	insert->batch->copy = copy;
 	return true;

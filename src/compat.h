@@ -308,6 +308,13 @@ shard_check_insert_target(ResultRelInfo *rri)
 /* 16 made COPY collect rows for foreign tables that take batches. */
 #define shard_copy_is_row_by_row	(PG_VERSION_NUM < 160000)
 
+/* 17 has expressions that make values of any type from json. */
+#if PG_VERSION_NUM < 170000
+#define shard_is_json_expr(node) false
+#else
+#define shard_is_json_expr(node) IsA(node, JsonExpr)
+#endif
+
 /* 16 moved permission checks out of the range table entry. */
 #if PG_VERSION_NUM < 160000
 #define shard_rte_no_permissions(rte) ((rte)->requiredPerms = 0)

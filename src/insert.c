@@ -21,8 +21,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_language_d.h"
-#include "catalog/pg_proc.h"
 #include "commands/trigger.h"
 #include "executor/nodeModifyTable.h"
 #include "nodes/makefuncs.h"
@@ -34,65 +32,10 @@
 #include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
 #include "storage/sinval.h"
-#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/partcache.h"
-#include "utils/syscache.h"
-
-/*
- * Could the function see rows that the running statement has inserted?
- *
- * Only a volatile one can, since only it gets a new snapshot.  Of those,
- * built-in functions that parallel plans may call read no table either:
- * random(), clock_timestamp(), gen_random_uuid().  Nor does nextval() read
- * any table of the user's.
- */
-static bool
-could_see_rows(Oid funcid, void *context)
-{
-	HeapTuple	tuple;
-	Form_pg_proc proc;
-	bool		result;
-
-	if (funcid == F_NEXTVAL)
-		return false;
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", funcid);
-	proc = (Form_pg_proc) GETSTRUCT(tuple);
-	result = proc->provolatile == PROVOLATILE_VOLATILE &&
-		(proc->prolang != INTERNALlanguageId ||
-		 proc->proparallel == PROPARALLEL_UNSAFE);
-	ReleaseSysCache(tuple);
-	return result;
-}
-
-static bool
-contains_seeing_function(Node *node, void *context)
-{
-	/* What long lists of VALUES are made of gets a short way out. */
-	if (node == NULL || IsA(node, Const) || IsA(node, Param))
-		return false;
-	if (check_functions_in_node(node, could_see_rows, context))
-		return true;
-	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, contains_seeing_function,
-								 context, 0);
-	return expression_tree_walker(node, contains_seeing_function, context);
-}
-
-/*
- * shard_sees_rows
- *		Is there a function in the expression or query that could see rows
- *		inserted by the statement that calls it?
- */
-bool
-shard_sees_rows(Node *node)
-{
-	return contains_seeing_function(node, NULL);
-}
 
 /*
  * Does the query make rows that are all right as they are, with nothing for
@@ -131,6 +74,32 @@ makes_plain_rows(ModifyTable *plan, Oid relid)
 }
 
 /*
+ * May the rows that the query makes wait to be written with others?  The plan
+ * is good as long as the answer is.
+ */
+static bool
+may_batch(PlannerInfo *root, Oid relid)
+{
+	List	  **depends = &root->glob->invalItems;
+	bool		result = !shard_sees_rows((Node *) root->parse, depends);
+	Relation	rel;
+	ListCell   *lc;
+
+	/* Subqueries that became subplans are found in the list of their roots. */
+	foreach(lc, root->glob->subroots)
+	{
+		result = result &&
+			!shard_sees_rows((Node *) lfirst_node(PlannerInfo, lc)->parse,
+							 depends);
+	}
+	/* Core computes these before we see the row. */
+	rel = table_open(relid, NoLock);
+	result = result && !shard_generated_see_rows(rel, depends);
+	table_close(rel, NoLock);
+	return result;
+}
+
+/*
  * shardPlanForeignModify
  *		Plan an INSERT.  The private list tells the executor whether rows may
  *		be collected and inserted together, what the target of an ON CONFLICT
@@ -144,9 +113,7 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 					   Index result_relation, int subplan_index)
 {
 	Oid			relid = planner_rt_fetch(result_relation, root)->relid;
-	bool		may_batch;
 	List	   *conflict_target = NIL;
-	ListCell   *lc;
 
 	if (plan->operation != CMD_INSERT)
 		return NIL;
@@ -155,15 +122,7 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 		conflict_target = shard_plan_on_conflict(root->parse->onConflict,
 												 result_relation, relid);
 
-	/* Subqueries that became subplans are found in the list of their roots. */
-	may_batch = !shard_sees_rows((Node *) root->parse);
-	foreach(lc, root->glob->subroots)
-	{
-		may_batch = may_batch &&
-			!shard_sees_rows((Node *) lfirst_node(PlannerInfo, lc)->parse);
-	}
-
-	return list_make4(makeBoolean(may_batch), conflict_target,
+	return list_make4(makeBoolean(may_batch(root, relid)), conflict_target,
 					  makeInteger(root->parse->override),
 					  makeBoolean(makes_plain_rows(plan, relid)));
 }
@@ -278,8 +237,9 @@ shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
 
 	if (insert->on_conflict != ONCONFLICT_NONE)
 		shard_check_route_for_conflict(insert->table);
-	insert->may_batch = true;
 	insert->is_copy = mtstate->ps.plan == NULL;
+	insert->may_batch = !insert->is_copy ||
+		!shard_copy_sees_rows(rri->ri_RelationDesc);
 	insert->cid = insert->is_copy ? GetCurrentCommandId(true) :
 		mtstate->ps.state->es_output_cid;
 	begin_routing(insert);
@@ -387,7 +347,7 @@ init_defaults(ShardTarget *target, Relation shard)
 									COERCION_IMPLICIT, COERCE_IMPLICIT_CAST,
 									-1, false);
 		}
-		target->sees_rows |= shard_sees_rows(expr);
+		target->sees_rows |= shard_sees_rows(expr, NULL);
 		target->default_attnos[target->ndefaults] = i + 1;
 		target->default_exprs[target->ndefaults] =
 			ExecInitExpr(expression_planner((Expr *) expr), NULL);
@@ -581,6 +541,7 @@ open_target(ShardInsert *insert, int ordinal)
 	/* See batch.c about AFTER triggers and COPY. */
 	target->can_batch = !target->is_logical &&
 		!sees_rows && !target->sees_rows &&
+		!shard_generated_see_rows(rel, NULL) && !shard_indexes_see_rows(rri) &&
 		!(rri->ri_TrigDesc != NULL && rri->ri_TrigDesc->trig_insert_after_row &&
 		  insert->is_copy && shard_copy_is_row_by_row);
 	insert->targets = lappend(insert->targets, target);

@@ -82,14 +82,15 @@ typedef struct ShardMember
 	ShardState	state;
 	bool		is_open;		/* state is SHARD_OPEN */
 	bool		has_children;	/* may have inheritance children of its own */
-	bool		sees_rows;		/* has a BEFORE ROW INSERT trigger, or a CHECK
-								 * constraint that may look at other rows */
+	bool		sees_rows;		/* has a BEFORE ROW INSERT trigger, or a
+								 * trigger's condition or CHECK constraint
+								 * that may look at other rows */
 
 	/* Hash route: which hashes of the key it holds; modulus 0: unknown. */
 	int			modulus;
 	int			remainder;
 	bool		is_place_valid; /* ... and that its rows have been checked */
-	int			nplace_checks;	/* its own CHECK constraints that say just that */
+	int			nplace_checks;	/* own CHECK constraints that say so */
 
 	/* Column option "sequence"; see sequence.c. */
 	Oid			sequence;		/* what its ids come from, or InvalidOid */
@@ -97,7 +98,7 @@ typedef struct ShardMember
 	int			stride;			/* which ids it holds; 0: unknown */
 	int			slot;
 	bool		is_slot_valid;	/* ... and that its rows have been checked */
-	int			nslot_checks;	/* its own CHECK constraints that say just that */
+	int			nslot_checks;	/* own CHECK constraints that say so */
 
 	/*
 	 * How columns of the logical table map to columns of the shard.  Found
@@ -137,6 +138,7 @@ typedef struct ShardTable
 	ShardRoute	route;
 	int			batch_size;
 	bool		sees_rows;		/* some open shard has such a trigger or CHECK */
+	List	   *depends;		/* what that depends on; of PlanInvalItem */
 	AttrNumber	seq_attno;		/* column with option "sequence", or 0 */
 	bool		seq_always;		/* ... with value "always" */
 	bool		commit_order;	/* one transaction at a time writes a shard */
@@ -370,7 +372,6 @@ extern TupleTableSlot *shard_insert_row(ShardInsert *insert,
 										ShardTarget *target,
 										TupleTableSlot *slot,
 										TupleTableSlot *plan_slot);
-extern bool shard_sees_rows(Node *node);
 extern void shard_copy_header(TupleTableSlot *to, TupleTableSlot *from);
 extern List *shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 									Index result_relation, int subplan_index);
@@ -385,6 +386,13 @@ extern void shardEndForeignModify(EState *estate, ResultRelInfo *rri);
 extern void shardBeginForeignInsert(ModifyTableState *mtstate,
 									ResultRelInfo *rri);
 extern void shardEndForeignInsert(EState *estate, ResultRelInfo *rri);
+
+/* in sees_rows.c */
+extern bool shard_sees_rows(Node *node, List **depends);
+extern bool shard_trigger_sees_rows(Oid relid, List **depends);
+extern bool shard_generated_see_rows(Relation rel, List **depends);
+extern bool shard_copy_sees_rows(Relation rel);
+extern bool shard_indexes_see_rows(ResultRelInfo *rri);
 
 /* in conflict.c */
 extern void shard_check_route_for_conflict(const ShardTable *table);

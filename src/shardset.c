@@ -30,9 +30,7 @@
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_opfamily_d.h"
-#include "catalog/pg_trigger.h"
 #include "catalog/pg_type_d.h"
-#include "commands/trigger.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -86,6 +84,32 @@ invalidate_table(Datum arg, Oid relid)
 			 bsearch(&relid, table->sorted, table->nmembers, sizeof(Oid),
 					 compare_oids) != NULL))
 			table->is_valid = false;
+	}
+}
+
+/* A function or type has changed: does somebody care? */
+static void
+invalidate_object(Datum arg, int cacheid, uint32 hashvalue)
+{
+	HASH_SEQ_STATUS status;
+	ShardTable *table;
+	ListCell   *lc;
+
+	hash_seq_init(&status, shard_tables);
+	while ((table = hash_seq_search(&status)) != NULL)
+	{
+		if (table->is_building)
+			table->is_outdated = true;
+		if (!table->is_valid)
+			continue;
+		foreach(lc, table->depends)
+		{
+			PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
+
+			if (item->cacheId == cacheid &&
+				(hashvalue == 0 || hashvalue == item->hashValue))
+				table->is_valid = false;
+		}
 	}
 }
 
@@ -167,6 +191,8 @@ shard_table_init(void)
 	CacheRegisterRelcacheCallback(invalidate_table, (Datum) 0);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate_server,
 								  (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, invalidate_object, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, invalidate_object, (Datum) 0);
 	RegisterXactCallback(on_xact_end, NULL);
 	RegisterSubXactCallback(on_subxact_end, NULL);
 }
@@ -369,6 +395,7 @@ typedef struct ShardChecks
 	char	   *placement;		/* name of one that calls in_hash() or
 								 * in_slot(), or NULL */
 	bool		sees_rows;		/* one might look at other rows */
+	List	   *depends;		/* what that depends on; of PlanInvalItem */
 } ShardChecks;
 
 /*
@@ -442,7 +469,7 @@ read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 			checks->seal = pstrdup(NameStr(con->conname));
 		if (seal_only)
 			continue;
-		checks->sees_rows |= shard_sees_rows(expr);
+		checks->sees_rows |= shard_sees_rows(expr, &checks->depends);
 		/* What it has inherited is about all shards of its parent. */
 		if (con->coninhcount > 0 ||
 			(!shard_is_placement(expr) && !shard_is_slot(expr)))
@@ -502,45 +529,13 @@ shard_placement_constraint(Oid relid)
 }
 
 /*
- * Does the relation have a BEFORE ROW trigger that an insert would fire?
- */
-static bool
-has_before_row_insert_trigger(Oid relid)
-{
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-	bool		result = false;
-
-	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	catalog = table_open(TriggerRelationId, AccessShareLock);
-	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true,
-							  NULL, 1, &key);
-
-	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
-
-		result = trigger->tgenabled != TRIGGER_DISABLED &&
-			TRIGGER_TYPE_MATCHES(trigger->tgtype, TRIGGER_TYPE_ROW,
-								 TRIGGER_TYPE_BEFORE, TRIGGER_TYPE_INSERT);
-	}
-
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return result;
-}
-
-/*
  * Read what the catalogs say of one child.  False if it is no longer there
  * or is out of this backend's reach.  Without "table" just what anybody may
  * ask for is read: name, kind, and whether it is open.
  */
 static bool
 describe_member(NamedMember *named, Oid relid, bool is_temp,
-				const ShardTable *table)
+				ShardTable *table)
 {
 	ShardMember *member = &named->member;
 	HeapTuple	tuple;
@@ -568,8 +563,12 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 	if (form->relchecks > 0)
 		read_checks(relid, table == NULL, &checks, member, table);
 	if (table != NULL)
+	{
 		member->sees_rows = checks.sees_rows ||
-			(form->relhastriggers && has_before_row_insert_trigger(relid));
+			(form->relhastriggers &&
+			 shard_trigger_sees_rows(relid, &checks.depends));
+		table->depends = list_concat(table->depends, checks.depends);
+	}
 
 	if (table != NULL && table->seq_attno != 0)
 	{
@@ -653,7 +652,7 @@ has_columns(Oid relid)
  * current memory context.
  */
 static NamedMember *
-describe_members(Oid relid, const ShardTable *table, int *n)
+describe_members(Oid relid, ShardTable *table, int *n)
 {
 	List	   *children = NIL;
 	NamedMember *named;
@@ -703,9 +702,11 @@ read_table(ShardTable *table, MemoryContext scratch)
 	table->seq_attno = shard_sequence_column(table->relid, true,
 											 &table->seq_always);
 
+	table->depends = NIL;
 	named = describe_members(table->relid, table, &n);
 	MemoryContextSwitchTo(oldcontext);
 
+	table->depends = copyObject(table->depends);
 	table->nopen = 0;
 	table->sees_rows = false;
 	table->members = palloc(sizeof(ShardMember) * Max(n, 1));
