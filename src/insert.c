@@ -133,7 +133,7 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
  *
  * Opens and locks nothing.  The state is allocated in the current memory
  * context, which lasts as long as the statement, and becomes root's FDW
- * state.
+ * state.  Raises what shard_check_options() raises.
  */
 ShardInsert *
 shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
@@ -146,6 +146,8 @@ shard_insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	 */
 	AcceptInvalidationMessages();
 	insert->table = shard_table_get(RelationGetRelid(root->ri_RelationDesc));
+	if (unlikely(insert->table->has_bad_options))
+		shard_check_options(insert->table->relid);
 	insert->root = root;
 	insert->estate = mtstate->ps.state;
 	insert->mtstate = mtstate;

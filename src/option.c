@@ -6,7 +6,8 @@
  *
  * A new option is a row in valid_options[] and a case in apply_option().
  * The validator and the getter share that code, so what passes one is
- * understood by the other.
+ * understood by the other.  There may be options that have not passed it: a
+ * superuser can create a wrapper with our handler and no validator.
  *
  *-------------------------------------------------------------------------
  */
@@ -66,6 +67,19 @@ const char *
 shard_route_name(ShardRoute route)
 {
 	return route_names[route];
+}
+
+/*
+ * Do objects described in this catalog take an option of this name?
+ */
+static bool
+is_valid_option(const char *name, Oid context)
+{
+	for (int i = 0; i < lengthof(valid_options); i++)
+		if (valid_options[i].context == context &&
+			strcmp(name, valid_options[i].name) == 0)
+			return true;
+	return false;
 }
 
 /*
@@ -289,12 +303,8 @@ shard_fdw_validator(PG_FUNCTION_ARGS)
 	foreach(lc, defs)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
-		bool		known = false;
 
-		for (int i = 0; i < lengthof(valid_options) && !known; i++)
-			known = context == valid_options[i].context &&
-				strcmp(def->defname, valid_options[i].name) == 0;
-		if (!known)
+		if (!is_valid_option(def->defname, context))
 			report_unknown_option(def->defname, context);
 		apply_option(&options, def);
 		has_route |= strcmp(def->defname, "route") == 0;
@@ -328,23 +338,111 @@ shard_fdw_validator(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Store a stored option's value.  One that the validator would not have let
+ * pass is an error, or is left out if missing_ok, and false is returned.
+ */
+static bool
+apply_stored_option(ShardOptions *options, DefElem *def, Oid context,
+					bool missing_ok)
+{
+	ShardOptions before = *options;
+	MemoryContext oldcontext = CurrentMemoryContext;
+	volatile bool result = is_valid_option(def->defname, context);
+
+	if (!result && !missing_ok)
+		report_unknown_option(def->defname, context);
+	if (!result)
+		return false;
+	if (!missing_ok)
+	{
+		apply_option(options, def);
+		return true;
+	}
+
+	/* Nothing is held and no catalog is open while a value is looked at. */
+	PG_TRY();
+	{
+		apply_option(options, def);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(oldcontext);
+		FlushErrorState();
+		*options = before;
+		result = false;
+	}
+	PG_END_TRY();
+	return result;
+}
+
+static bool
+get_options(Oid relid, ShardOptions *options, bool missing_ok)
+{
+	ForeignTable *table = GetForeignTable(relid);
+	ForeignServer *server = GetForeignServer(table->serverid);
+	bool		result = true;
+	ListCell   *lc;
+
+	set_defaults(options);
+	foreach(lc, server->options)
+		result &= apply_stored_option(options, lfirst_node(DefElem, lc),
+									  ForeignServerRelationId, missing_ok);
+	foreach(lc, table->options)
+		result &= apply_stored_option(options, lfirst_node(DefElem, lc),
+									  ForeignTableRelationId, missing_ok);
+	return result;
+}
+
+/*
  * shard_get_options
  *		Fill in the options of a logical table: its own, else its server's,
  *		else the built-in defaults.
  *
  * Reads the system catalogs.  What *options points to is allocated in the
- * current memory context.
+ * current memory context.  Raises what shard_fdw_validator() raises for an
+ * option, which it does only for those of a wrapper without it.
  */
 void
 shard_get_options(Oid relid, ShardOptions *options)
 {
-	ForeignTable *table = GetForeignTable(relid);
-	ForeignServer *server = GetForeignServer(table->serverid);
-	ListCell   *lc;
+	(void) get_options(relid, options, false);
+}
 
-	set_defaults(options);
-	foreach(lc, server->options)
-		apply_option(options, lfirst_node(DefElem, lc));
-	foreach(lc, table->options)
-		apply_option(options, lfirst_node(DefElem, lc));
+/*
+ * shard_check_options
+ *		Raise an error if one of these options is bad.
+ */
+void
+shard_check_options(Oid relid)
+{
+	ShardOptions options;
+
+	shard_get_options(relid, &options);
+}
+
+/*
+ * shard_get_good_options
+ *		As shard_get_options(), but bad options count as not given.  Returns
+ *		false if there are some.
+ */
+bool
+shard_get_good_options(Oid relid, ShardOptions *options)
+{
+	return get_options(relid, options, true);
+}
+
+/*
+ * shard_check_column_option
+ *		Check an option of a column of a logical table, as shard_get_options()
+ *		does for the table.  Returns false if it is bad and missing_ok.
+ */
+bool
+shard_check_column_option(DefElem *def, bool missing_ok)
+{
+	ShardOptions options;
+
+	set_defaults(&options);
+	return apply_stored_option(&options, def, AttributeRelationId, missing_ok);
 }

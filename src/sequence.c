@@ -212,7 +212,8 @@ shard_read_slot(Node *expr, Oid shard, Oid logical, AttrNumber attno,
  *		there is none; *always says which kind.
  *
  * Raises ERRCODE_INVALID_OBJECT_DEFINITION and the like for a column that
- * cannot have it, or for two, unless missing_ok; then these count as none.
+ * cannot have it, or for two, and for options that a column does not take,
+ * unless missing_ok; then these count as none.
  */
 AttrNumber
 shard_sequence_column(Oid relid, bool missing_ok, bool *always)
@@ -243,7 +244,8 @@ shard_sequence_column(Oid relid, bool missing_ok, bool *always)
 			NIL : GetForeignColumnOptions(relid, attno);
 		foreach(lc, options)
 		{
-			if (strcmp(lfirst_node(DefElem, lc)->defname, "sequence") == 0)
+			if (shard_check_column_option(lfirst_node(DefElem, lc), missing_ok) &&
+				strcmp(lfirst_node(DefElem, lc)->defname, "sequence") == 0)
 				value = defGetString(lfirst_node(DefElem, lc));
 		}
 		if (value == NULL)

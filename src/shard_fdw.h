@@ -135,6 +135,7 @@ typedef struct ShardTable
 
 	MemoryContext context;		/* holds all that follows */
 	bool		has_columns;
+	bool		has_bad_options;	/* some that the validator has not seen */
 	ShardRoute	route;
 	int			batch_size;
 	bool		sees_rows;		/* some open shard has such a trigger or CHECK */
@@ -256,6 +257,9 @@ extern bool shard_is_logical(Oid relid);
 /* in option.c */
 extern const char *shard_route_name(ShardRoute route);
 extern void shard_get_options(Oid relid, ShardOptions *options);
+extern void shard_check_options(Oid relid);
+extern bool shard_get_good_options(Oid relid, ShardOptions *options);
+extern bool shard_check_column_option(DefElem *def, bool missing_ok);
 
 /* in shardset.c */
 extern void shard_table_init(void);

@@ -688,7 +688,8 @@ read_table(ShardTable *table, MemoryContext scratch)
 	NamedMember *named;
 	int			n;
 
-	shard_get_options(table->relid, &options);
+	/* Readers do without bad ones, and whoever inserts is told. */
+	table->has_bad_options = !shard_get_good_options(table->relid, &options);
 	table->route = options.route;
 	table->batch_size = options.batch_size;
 	table->commit_order = options.commit_order;
