@@ -152,6 +152,7 @@ shard_prepare_on_conflict(Query *query)
 {
 	ListCell   *lc;
 
+	check_stack_depth();
 	if (query->commandType == CMD_INSERT && query->onConflict != NULL)
 	{
 		Oid			relid = rt_fetch(query->resultRelation,

@@ -821,8 +821,11 @@ shardExecForeignInsert(EState *estate, ResultRelInfo *rri,
 					   TupleTableSlot *slot, TupleTableSlot *plan_slot)
 {
 	ShardInsert *insert = rri->ri_FdwState;
-	ShardTarget *target = shard_insert_target(insert, slot);
+	ShardTarget *target;
 
+	/* A shard may be a logical table itself, and so on. */
+	check_stack_depth();
+	target = shard_insert_target(insert, slot);
 	if (shard_collect_row(insert, target, slot))
 		return slot;
 	return shard_insert_row(insert, target, slot, plan_slot);
@@ -841,6 +844,7 @@ shardEndForeignModify(EState *estate, ResultRelInfo *rri)
 	if (insert == NULL)
 		return;
 
+	check_stack_depth();
 	foreach(lc, insert->targets)
 	{
 		ShardTarget *target = lfirst(lc);

@@ -221,4 +221,33 @@ foreach my $statement (
 $session->quit;
 $small->stop;
 
+# ---- A stack that is too small for logical tables in logical tables.
+
+my $deep = shard_node('deep', conf => "max_locks_per_transaction = 512\n");
+my $levels = 1000;
+$deep->safe_psql('postgres', qq{
+	SET client_min_messages = warning;
+	CREATE FOREIGN TABLE deep_0 (k int) SERVER shards;
+	DO \$\$ BEGIN
+	  FOR i IN 1 .. $levels LOOP
+	    EXECUTE format('CREATE FOREIGN TABLE deep_%s () INHERITS (deep_%s) SERVER shards', i, i - 1);
+	  END LOOP;
+	END \$\$;
+	CREATE TABLE leaf () INHERITS (deep_$levels)});
+$session = session($deep);
+foreach my $statement (
+	'INSERT INTO deep_0 VALUES (1)',
+	'INSERT INTO deep_0 SELECT generate_series(2, 100)',
+	"COPY deep_0 FROM STDIN;\n101\n\\.\nSELECT")
+{
+	my ($state, $message) = state_of($session, "SET max_stack_depth = '100kB';\n$statement");
+	is("$state $message", '54001 stack depth limit exceeded', "$levels levels: " . substr($statement, 0, 50));
+	($state, $message) = state_of($session, "RESET max_stack_depth;\n$statement");
+	is("$state $message", '00000 ', '... which a larger stack has room for');
+}
+is($session->query_safe('UPDATE deep_0 SET k = k + 1; SELECT count(*), max(k), shard_fdw.last_shard() FROM deep_0'),
+	'101|102|leaf', '... and all rows are there');
+$session->quit;
+$deep->stop;
+
 done_testing();
