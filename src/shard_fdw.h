@@ -119,8 +119,8 @@ typedef struct ShardPlace
 /*
  * What this backend knows about a logical table.
  *
- * Entries live as long as the backend, so a pointer to one stays good; what
- * an entry holds is rebuilt in place by shard_table_get() after an
+ * Entries live at least as long as the transaction, so a pointer to one stays
+ * good; what an entry holds is rebuilt in place by shard_table_get() after an
  * invalidation, and "generation" then changes.  Pointers into "members" must
  * not be kept across a call that might rebuild.
  */

@@ -42,8 +42,17 @@
 
 static HTAB *shard_tables = NULL;
 
+/* The entry that was asked for last; a session mostly asks for the same. */
+static ShardTable *last_table = NULL;
+
 /* Has the running transaction built entries? */
 static bool has_built = false;
+
+/* Are there entries that may hold nothing? */
+static bool has_empty = false;
+
+/* May one of the tables be gone? */
+static bool may_be_gone = false;
 
 /* A shard while the set is being built: what sorting needs. */
 typedef struct NamedMember
@@ -79,6 +88,8 @@ invalidate_table(Datum arg, Oid relid)
 		/* We do not know yet which shards it will turn out to have. */
 		if (table->is_building)
 			table->is_outdated = true;
+		if (!OidIsValid(relid) || relid == table->relid)
+			may_be_gone = true;
 		if (table->is_valid &&
 			(!OidIsValid(relid) || relid == table->relid ||
 			 bsearch(&relid, table->sorted, table->nmembers, sizeof(Oid),
@@ -155,7 +166,7 @@ on_xact_end(XactEvent event, void *arg)
 	HASH_SEQ_STATUS status;
 	ShardTable *table;
 
-	if (!has_built || event == XACT_EVENT_PRE_COMMIT ||
+	if ((!has_built && !has_empty) || event == XACT_EVENT_PRE_COMMIT ||
 		event == XACT_EVENT_PARALLEL_PRE_COMMIT ||
 		event == XACT_EVENT_PRE_PREPARE)
 		return;
@@ -163,8 +174,15 @@ on_xact_end(XactEvent event, void *arg)
 		forget_built(TopSubTransactionId);
 	hash_seq_init(&status, shard_tables);
 	while ((table = hash_seq_search(&status)) != NULL)
+	{
 		table->built_in = InvalidSubTransactionId;
+		/* No statement is running that could have a pointer to it. */
+		if (table->context == NULL)
+			hash_search(shard_tables, &table->relid, HASH_REMOVE, NULL);
+	}
+	last_table = NULL;
 	has_built = false;
+	has_empty = false;
 }
 
 /* Options may come from the server. */
@@ -771,7 +789,8 @@ build_table(ShardTable *table)
  *		The cache entry of a logical table, brought up to date if need be.
  *
  * The caller holds a lock on the logical table.  The entry lives as long as
- * the backend and is not to be freed.  Raises what reading catalogs raises.
+ * the transaction at least and is not to be freed.  Raises what reading
+ * catalogs raises.
  *
  * If the catalogs change while they are being read, the entry returned is
  * still marked invalid: good for a try, to be checked under lock.
@@ -779,21 +798,25 @@ build_table(ShardTable *table)
 ShardTable *
 shard_table_get(Oid relid)
 {
-	static ShardTable *last = NULL; /* a session mostly asks for the same */
 	ShardTable *table;
 	bool		found;
 
-	if (likely(last != NULL && last->relid == relid && last->is_valid))
-		return last;
+	if (likely(last_table != NULL && last_table->relid == relid &&
+			   last_table->is_valid))
+		return last_table;
 
 	table = hash_search(shard_tables, &relid, HASH_ENTER, &found);
 	if (!found)
+	{
 		memset((char *) table + sizeof(Oid), 0,
 			   sizeof(ShardTable) - sizeof(Oid));
-	last = table;
+		has_empty = true;
+	}
+	last_table = table;
 	if (table->is_valid)
 		return table;
 
+	shard_table_sweep();
 	table->is_building = true;
 	table->is_outdated = false;
 	build_table(table);
@@ -848,7 +871,8 @@ shard_list_members(Oid relid, int *nmembers)
  * shard_table_sweep
  *		Give back the leases and the memory of logical tables that are gone.
  *
- * A table that is dropped is not looked up again, so somebody has to.
+ * A table that is dropped is not looked up again, so somebody has to.  What
+ * is left of its entry goes at the end of the transaction.
  */
 void
 shard_table_sweep(void)
@@ -856,6 +880,9 @@ shard_table_sweep(void)
 	HASH_SEQ_STATUS status;
 	ShardTable *table;
 
+	if (likely(!may_be_gone))
+		return;
+	may_be_gone = false;
 	hash_seq_init(&status, shard_tables);
 	while ((table = hash_seq_search(&status)) != NULL)
 	{
@@ -867,6 +894,7 @@ shard_table_sweep(void)
 		table->nopen = 0;
 		MemoryContextDelete(table->context);
 		table->context = NULL;
+		has_empty = true;
 	}
 }
 

@@ -143,5 +143,36 @@ foreach my $table ('log_plain', 'rr_plain')
 	$session->quit;
 }
 
+# What is known of tables that have been dropped goes, whatever the route: their
+# entries' contents, and the entries.  The owner inserts, or somebody else has
+# dropped them.
+foreach my $route ('session', 'round_robin', 'hash')
+{
+	my $session = $node->background_psql('postgres');
+	my $other = $node->background_psql('postgres');
+	my $options = $route eq 'hash' ? "route 'hash', key 'id'" : "route '$route'";
+	my $create = "CREATE FOREIGN TABLE brief (id int, v text) SERVER shards OPTIONS (shards '2', $options)";
+	my $insert = 'INSERT INTO brief SELECT generate_series(1, 100); SELECT count(*) FROM brief WHERE id = 1';
+	my $drop = 'SET client_min_messages = warning; DROP FOREIGN TABLE brief CASCADE';
+	my $known = q{SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'shard_fdw table'};
+	my $entries = q{SELECT used_bytes FROM pg_backend_memory_contexts WHERE name = 'shard_fdw tables'};
+	my @loop = (
+		sub { $session->query_safe($_) foreach $create, $insert, $drop },
+		sub { $other->query_safe($create); $session->query_safe($insert); $other->query_safe($drop) },
+		sub { $session->query_safe($_) foreach 'BEGIN', $create, $insert, 'ROLLBACK' },
+		sub { $session->query_safe($_) foreach 'BEGIN', $create, $insert, 'SAVEPOINT s', $drop, $create, $insert, 'ROLLBACK TO s', $drop, 'COMMIT' });
+
+	foreach my $which (0 .. $#loop)
+	{
+		$loop[$which]->() foreach 1 .. 5;
+		my $before = $session->query_safe($entries);
+		$loop[$which]->() foreach 1 .. 60;
+		cmp_ok($session->query_safe($known), '<=', 2, "tables come and go, $route, case $which: what is known of them goes");
+		is($session->query_safe($entries), $before, "... and their entries");
+	}
+	is($session->query_safe(q{SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'}) <= 1, 1, '... and leases');
+	$_->quit foreach $session, $other;
+}
+
 $node->stop;
 done_testing();
