@@ -313,7 +313,7 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 		ordinal = shard_table_find(table, shard);
 		if (ordinal >= 0 && table->members[ordinal].is_open &&
 			(!by_id || shard_route_by_id(table, row) == ordinal) &&
-			(by_id || !by_hash || shard_route(table, row, -1) == ordinal))
+			(by_id || !by_hash || shard_route(table, row, InvalidOid) == ordinal))
 			return ordinal;
 		UnlockRelationOid(shard, RowExclusiveLock);
 	}
