@@ -83,6 +83,7 @@ shard_expand_child(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 	parse->rtable = lappend(parse->rtable, childrte);
 	rti = list_length(parse->rtable);
 
+	shard_note_not_null(root, child);
 	appinfo = make_append_rel_info(parent, child, rel->relid, rti);
 	root->append_rel_list = lappend(root->append_rel_list, appinfo);
 
