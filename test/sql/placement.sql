@@ -4,7 +4,7 @@
 -- it is in, and a row that is refused would be refused by the shard itself.
 BEGIN;
 SELECT no_plan();
-SET LOCAL client_min_messages = warning;
+SET LOCAL client_min_messages = error;
 CREATE SCHEMA placement_test;
 SET LOCAL search_path = placement_test, public;
 \ir helpers.psql
@@ -58,9 +58,7 @@ SELECT is(count(*), sum((SELECT count(*) FROM made WHERE k = ks.k))::bigint, '..
 -- more than one constraint of the kind
 
 CREATE FOREIGN TABLE two (k int, id bigint OPTIONS (sequence 'always')) SERVER shards OPTIONS (route 'hash', key 'k', max_shards '4');
-SET LOCAL client_min_messages = error;
 SELECT shard_fdw.create_shards('two', 2);
-SET LOCAL client_min_messages = warning;
 INSERT INTO two SELECT generate_series(1, 100);
 SELECT is_empty('SELECT misplaced(''two'')', 'rows where the constraints say what the place says');
 ALTER TABLE two_0 ADD CHECK (shard_fdw.in_hash(2, 0, k));
@@ -81,9 +79,7 @@ SELECT is((error_of(format('INSERT INTO two VALUES (%s)', g))).state, CASE WHEN 
 
 CREATE SERVER turning FOREIGN DATA WRAPPER shard_fdw OPTIONS (route 'session');
 CREATE FOREIGN TABLE turned (id bigint OPTIONS (sequence 'by_default'), v int) SERVER turning OPTIONS (key 'id');
-SET LOCAL client_min_messages = error;
 SELECT shard_fdw.create_shards('turned', 2);
-SET LOCAL client_min_messages = warning;
 ALTER TABLE turned_0 ADD CHECK (shard_fdw.in_hash(2, 0, id));
 ALTER TABLE turned_1 ADD CHECK (shard_fdw.in_hash(2, 1, id));
 ALTER SERVER turning OPTIONS (SET route 'hash');
