@@ -33,6 +33,7 @@ OBJS = \
 	src/lock.o \
 	src/option.o \
 	src/plan.o \
+	src/range.o \
 	src/reshard.o \
 	src/route.o \
 	src/sees_rows.o \

@@ -339,6 +339,28 @@ LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION shard_fdw.open_shard(regclass)
 IS 'lets a closed shard get rows again';
 
+CREATE PROCEDURE shard_fdw.add_range(shard regclass)
+AS 'MODULE_PATHNAME', 'shard_add_range'
+LANGUAGE C;
+COMMENT ON PROCEDURE shard_fdw.add_range(regclass)
+IS 'notes from when to when the rows of a closed shard are, in a CHECK constraint';
+
+CREATE FUNCTION shard_fdw.rotate(logical regclass, count int DEFAULT NULL)
+RETURNS SETOF regclass
+AS 'MODULE_PATHNAME', 'shard_rotate_sql'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.rotate(regclass, int)
+IS 'creates as many shards as are open, or as given, and closes those that were';
+
+CREATE FUNCTION shard_fdw.retain(
+  logical regclass, older_than timestamptz DEFAULT NULL,
+  keep_tables bool DEFAULT false)
+RETURNS SETOF text
+AS 'MODULE_PATHNAME', 'shard_retain_sql'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.retain(regclass, timestamptz, bool)
+IS 'drops the closed shards all of whose rows are older than a time, or than option "retain_for" says';
+
 --
 -- Consumers
 --

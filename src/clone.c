@@ -489,7 +489,6 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 	pfree(sql.data);
 
 	shard = get_relname_relid(name, schema);
-	shard_forget_closed(shard);
 	if (source != NULL)
 	{
 		disown_columns(shard);
@@ -498,7 +497,8 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 		/* A sealed table can be the model, but new shards are open. */
 		if (shard_seal_constraint(RelationGetRelid(logical)) == NULL)
 			shard_drop_seal(shard);
-		while ((constraint = shard_placement_constraint(shard)) != NULL)
+		while ((constraint = shard_placement_constraint(shard)) != NULL ||
+			   (constraint = shard_range_constraint(shard, NULL)) != NULL)
 			shard_execute("ALTER TABLE %s DROP CONSTRAINT %s",
 						  shard_qualified_name(shard),
 						  quote_identifier(constraint));

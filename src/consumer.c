@@ -563,6 +563,63 @@ move_watermark(Reading *r, Oid lane, const char *watermark,
 							  consumer_condition(r->relid, r->consumer), lane));
 }
 
+/*
+ * shard_unread_by
+ *		The name of a consumer of the logical table that has not read all rows
+ *		of the shard, or NULL if there is none.  SPI is connected.
+ *
+ * The shard is locked against those who read and write it.  The result is
+ * allocated in the current memory context of SPI.
+ */
+char *
+shard_unread_by(Oid logical, Oid shard)
+{
+	ShardTable *table = shard_table_get(logical);
+	const char *id = table->seq_attno == 0 ? NULL :
+		quote_identifier(get_attname(logical, table->seq_attno, false));
+	SPITupleTable *consumers;
+	uint64		n;
+
+	n = execute_registry(psprintf("SELECT r.consumer, COALESCE(k.watermark, pg_catalog.int8 '%s'), k.window_end,"
+								  " CASE WHEN r.windows THEN r.order_by END"
+								  " FROM shard_fdw.consumer_registry r"
+								  " LEFT JOIN shard_fdw.consumer_lanes k ON k.logical OPERATOR(pg_catalog.=) r.logical"
+								  " AND k.consumer OPERATOR(pg_catalog.=) r.consumer AND k.shard OPERATOR(pg_catalog.=) %u"
+								  " WHERE r.logical OPERATOR(pg_catalog.=) %u ORDER BY 1",
+								  NO_WATERMARK, shard, logical));
+	consumers = SPI_tuptable;
+	for (uint64 i = 0; i < n; i++)
+	{
+		HeapTuple	row = consumers->vals[i];
+		TupleDesc	desc = consumers->tupdesc;
+		char	   *watermark = SPI_getvalue(row, desc, 2);
+		char	   *order_by = SPI_getvalue(row, desc, 4);
+		bool		isnull;
+		Datum		window_end = SPI_getbinval(row, desc, 3, &isnull);
+		StringInfoData sql;
+
+		initStringInfo(&sql);
+		appendStringInfo(&sql, "SELECT FROM ONLY %s",
+						 shard_qualified_name(shard));
+		/* Without ids, or before the first window, all rows are unread. */
+		if (id != NULL && (order_by == NULL || !isnull))
+		{
+			appendStringInfo(&sql, " WHERE %s OPERATOR(pg_catalog.>) pg_catalog.int8 '%s'",
+							 id, watermark);
+			if (order_by != NULL)
+				appendStringInfo(&sql, " OR %s OPERATOR(pg_catalog.>=) %s",
+								 quote_identifier(order_by),
+								 time_literal(DatumGetTimestampTz(window_end)));
+		}
+		appendStringInfoString(&sql, " LIMIT 1");
+		if (SPI_execute(sql.data, false, 1) != SPI_OK_SELECT)
+			elog(ERROR, "SPI_execute failed: %s", sql.data);
+		if (SPI_processed > 0)
+			return SPI_getvalue(row, desc, 1);
+	}
+	return NULL;
+}
+
 typedef struct LastId
 {
 	Oid			type;			/* of the column */

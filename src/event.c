@@ -90,6 +90,7 @@ logical_table_changed(Oid relid, const Node *parsetree)
 	shard_check_sequence(relid, key);
 	if (options.shards > 0 && options.shard_schema != NULL)
 		(void) shard_schema_option(relid, &options, ERROR);
+	shard_check_time_column(relid);
 	/* A table with option "shards" loses that, and comes here again. */
 	if (!shard_is_acting() &&
 		((is_new && options.shards == 0) ||
@@ -105,6 +106,8 @@ logical_table_changed(Oid relid, const Node *parsetree)
 				 errhint("Add shards to foreign table \"%s\" with SELECT shard_fdw.create_shards().",
 						 get_rel_name(relid))));
 	consume_options(relid, &options);
+	/* It is up to the template whether it can be null. */
+	shard_check_time_column(relid);
 }
 
 /*
@@ -119,14 +122,20 @@ shard_changed(Oid relid, const Node *parsetree)
 
 	foreach(lc, shard_logical_parents(relid))
 	{
-		/* A shard that had this OID before may have been read. */
+		/* A shard that had this OID before may have been read, and closed. */
 		if (is_new)
+		{
 			shard_forget_lanes(lfirst_oid(lc), relid);
+			shard_forget_closed(relid);
+		}
 		if (!shard_is_acting() &&
 			(is_new || has_subcommand(parsetree, AT_AddInherit) ||
 			 has_subcommand(parsetree, AT_AddConstraint) ||
 			 has_subcommand(parsetree, AT_DropConstraint)))
 			shard_advise_place(lfirst_oid(lc), relid);
+		if (is_new || has_subcommand(parsetree, AT_AddInherit) ||
+			has_subcommand(parsetree, AT_DropNotNull))
+			shard_check_not_null(lfirst_oid(lc), relid);
 	}
 }
 
@@ -168,10 +177,16 @@ shard_ddl_end(PG_FUNCTION_ARGS)
 	{
 		/* The logical tables below it have had theirs renamed with it. */
 		foreach(lc, find_all_inheritors(relid, NoLock, NULL))
-			if (shard_is_logical(lfirst_oid(lc)))
-				shard_column_renamed(lfirst_oid(lc),
-									 castNode(RenameStmt, parsetree)->subname,
-									 castNode(RenameStmt, parsetree)->newname);
+		{
+			const RenameStmt *rename = castNode(RenameStmt, parsetree);
+
+			if (!shard_is_logical(lfirst_oid(lc)))
+				continue;
+			shard_column_renamed(lfirst_oid(lc), rename->subname,
+								 rename->newname);
+			shard_rename_time_column(lfirst_oid(lc), rename->subname,
+									 rename->newname);
+		}
 	}
 	else
 	{

@@ -43,10 +43,11 @@ set_timeout(const char *name, int value)
 }
 
 /*
- * Wait for the lock for so many milliseconds.  Returns whether we have it.
+ * Wait for the locks, for so many milliseconds each.  Returns whether we have
+ * them all; else we have none.
  */
 static bool
-try_to_lock(Oid relid, LOCKMODE mode, int timeout)
+try_to_lock(List *relids, LOCKMODE mode, int timeout)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -57,6 +58,7 @@ try_to_lock(Oid relid, LOCKMODE mode, int timeout)
 	PG_TRY();
 	{
 		int			guc_level = NewGUCNestLevel();
+		ListCell   *lc;
 
 		/*
 		 * Looking for a deadlock is also what makes an autovacuum worker that
@@ -64,9 +66,12 @@ try_to_lock(Oid relid, LOCKMODE mode, int timeout)
 		 */
 		set_timeout("deadlock_timeout", Max(timeout / 2, 1));
 		set_timeout("lock_timeout", timeout);
-		LockRelationOid(relid, mode);
-		/* The time may have been over at the moment when we got it. */
-		CHECK_FOR_INTERRUPTS();
+		foreach(lc, relids)
+		{
+			LockRelationOid(lfirst_oid(lc), mode);
+			/* The time may have been over at the moment when we got it. */
+			CHECK_FOR_INTERRUPTS();
+		}
 		AtEOXact_GUC(false, guc_level);
 		ReleaseCurrentSubTransaction();
 	}
@@ -74,7 +79,10 @@ try_to_lock(Oid relid, LOCKMODE mode, int timeout)
 	{
 		ErrorData  *error = shard_catch(context, owner);
 
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		/* A deadlock may be due to the locks that we have just given back. */
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+			!(error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
+			  list_length(relids) > 1))
 			ReThrowError(error);
 		FreeErrorData(error);
 		result = false;
@@ -145,6 +153,42 @@ report_impatience(Oid relid, LOCKMODE mode, int patience)
 }
 
 /*
+ * shard_try_patiently
+ *		Lock relations, all or none of them, without making others wait for
+ *		more than a moment at a time while we do not have the locks.  Returns
+ *		whether that has succeeded in so many milliseconds.
+ *
+ * They are locked in the order of the list, until the end of the
+ * (sub)transaction.  See shard_lock_patiently() for the rest.
+ */
+bool
+shard_try_patiently(List *relids, LOCKMODE mode, int patience)
+{
+	int			pause = FIRST_PAUSE;
+	TimestampTz start = GetCurrentTimestamp();
+
+	if (list_length(relids) == 1 &&
+		ConditionalLockRelationOid(linitial_oid(relids), mode))
+		return true;
+	for (;;)
+	{
+		long		left = patience -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+
+		if (try_to_lock(relids, mode, Max(Min(left, TRY_TIME), 1)))
+			return true;
+		left = patience -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+		if (left <= 0)
+			return false;
+		/* Not in step with others who try the same. */
+		sleep_for(Min(left,
+					  (int) (pause * (0.5 + pg_prng_double(&pg_global_prng_state) / 2))));
+		pause = Min(pause * 3 / 2, LAST_PAUSE);
+	}
+}
+
+/*
  * shard_lock_patiently
  *		Lock a relation until the end of the transaction, in a mode that
  *		conflicts with its use, without making others wait for more than a
@@ -162,25 +206,7 @@ void
 shard_lock_patiently(Oid relid, LOCKMODE mode)
 {
 	int			patience = LockTimeout > 0 ? LockTimeout : DEFAULT_PATIENCE;
-	int			pause = FIRST_PAUSE;
-	TimestampTz start = GetCurrentTimestamp();
 
-	if (ConditionalLockRelationOid(relid, mode))
-		return;
-	for (;;)
-	{
-		long		left = patience -
-			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
-
-		if (try_to_lock(relid, mode, Max(Min(left, TRY_TIME), 1)))
-			return;
-		left = patience -
-			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
-		if (left <= 0)
-			report_impatience(relid, mode, patience);
-		/* Not in step with others who try the same. */
-		sleep_for(Min(left,
-					  (int) (pause * (0.5 + pg_prng_double(&pg_global_prng_state) / 2))));
-		pause = Min(pause * 3 / 2, LAST_PAUSE);
-	}
+	if (!shard_try_patiently(list_make1_oid(relid), mode, patience))
+		report_impatience(relid, mode, patience);
 }

@@ -22,6 +22,7 @@
 #include "pg_config_manual.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/timestamp.h"
 #include "utils/varlena.h"
 
 #define DEFAULT_BATCH_SIZE	1000
@@ -48,6 +49,10 @@ static const ValidOption valid_options[] = {
 	{"batch_size", ForeignTableRelationId},
 	{"max_shards", ForeignTableRelationId},
 	{"commit_order", ForeignTableRelationId},
+	{"time_column", ForeignTableRelationId},
+	{"rotate_every", ForeignTableRelationId},
+	{"retain_for", ForeignTableRelationId},
+	{"maintenance", ForeignTableRelationId},
 	{"sequence", AttributeRelationId},
 };
 
@@ -227,6 +232,85 @@ boolean_option(DefElem *def)
 }
 
 /*
+ * The name of one column, which must at least look like one.
+ */
+static char *
+column_option(DefElem *def)
+{
+	char	   *value = defGetString(def);
+	List	   *names;
+
+	if (!SplitIdentifierString(pstrdup(value), ',', &names) ||
+		list_length(names) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						def->defname, value),
+				 errhint("The value is the name of a column.")));
+	return linitial(names);
+}
+
+/*
+ * An interval of which no part is negative, and not all are zero.
+ */
+static Interval *
+interval_option(DefElem *def)
+{
+	char	   *value = defGetString(def);
+	MemoryContext context = CurrentMemoryContext;
+	Interval   *volatile result = NULL;
+
+	PG_TRY();
+	{
+		result = DatumGetIntervalP(DirectFunctionCall3(interval_in,
+													   CStringGetDatum(value),
+													   ObjectIdGetDatum(InvalidOid),
+													   Int32GetDatum(-1)));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+			PG_RE_THROW();
+		/* It is an error still, only another one. */
+		FlushErrorState();
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+
+	/* The greatest months and days are infinity. */
+	if (result == NULL || result->month < 0 || result->day < 0 ||
+		result->time < 0 || result->month == PG_INT32_MAX ||
+		(result->month == 0 && result->day == 0 && result->time == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						def->defname, value),
+				 errhint("The value is an interval greater than zero, such as \"1 day\" or \"3 months\".")));
+	return result;
+}
+
+/*
+ * Whether maintenance is left to the user.
+ */
+static bool
+maintenance_option(DefElem *def)
+{
+	char	   *value = defGetString(def);
+
+	if (strcmp(value, "auto") != 0 && strcmp(value, "manual") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						def->defname, value),
+				 errhint("Valid values are: auto, manual.")));
+	return strcmp(value, "manual") == 0;
+}
+
+/*
  * Only checks the value: it is sequence.c that reads it.
  */
 static void
@@ -264,6 +348,14 @@ apply_option(ShardOptions *options, DefElem *def)
 		options->max_shards = integer_option(def, 1, SHARD_MAX_SHARDS);
 	else if (strcmp(def->defname, "commit_order") == 0)
 		options->commit_order = boolean_option(def);
+	else if (strcmp(def->defname, "time_column") == 0)
+		options->time_column = column_option(def);
+	else if (strcmp(def->defname, "rotate_every") == 0)
+		options->rotate_every = interval_option(def);
+	else if (strcmp(def->defname, "retain_for") == 0)
+		options->retain_for = interval_option(def);
+	else if (strcmp(def->defname, "maintenance") == 0)
+		options->is_manual = maintenance_option(def);
 	else if (strcmp(def->defname, "sequence") == 0)
 		sequence_option(def);
 	else
@@ -323,6 +415,14 @@ shard_fdw_validator(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("option \"commit_order\" does not go with route \"round_robin\""),
 				 errhint("With commit order a transaction keeps to few shards; use route \"session\" or \"hash\".")));
+	if ((options.rotate_every != NULL || options.retain_for != NULL) &&
+		options.time_column == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"%s\" requires option \"time_column\"",
+						options.rotate_every != NULL ? "rotate_every" :
+						"retain_for"),
+				 errhint("Name the column that says of which time a row is.")));
 	if (options.template_name != NULL && options.shards == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),

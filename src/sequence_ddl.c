@@ -230,9 +230,11 @@ common_stride(const ShardTable *table, List *sequences, int stride)
 }
 
 /*
- * The slot for a shard that has none: one that was never in use, the next
- * after the greatest if there is one; or else one that no other shard has
- * now, the oldest.
+ * The slot for a shard that has none: the first of those that closed shards
+ * have and no open one, so that a new generation of shards goes on with the
+ * slots of the one before; else one that was never in use, the next after the
+ * greatest if there is one; or else one that no other shard has now, the
+ * oldest.
  *
  * Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED if there is none.
  */
@@ -241,6 +243,8 @@ free_slot(const ShardTable *table, List *sequences, int stride, Oid shard)
 {
 	bool	   *used = palloc0(sizeof(bool) * (stride + 1));
 	bool	   *taken = palloc0(sizeof(bool) * (stride + 1));
+	bool	   *open = palloc0(sizeof(bool) * (stride + 1));
+	bool	   *closed = palloc0(sizeof(bool) * (stride + 1));
 	int			result = 0;
 	ListCell   *lc;
 
@@ -249,19 +253,27 @@ free_slot(const ShardTable *table, List *sequences, int stride, Oid shard)
 	for (int i = 0; i < table->nmembers; i++)
 	{
 		const ShardMember *member = &table->members[i];
+		int			slot = shard_sequence_slot(member->sequence, stride);
 
 		/* What the shard itself has, its model has left it. */
 		if (member->relid == shard)
 			continue;
 		if (member->stride == stride)
 			taken[member->slot] = true;
-		taken[shard_sequence_slot(member->sequence, stride)] = true;
+		taken[slot] = true;
+		open[slot] |= member->is_open;
+		closed[slot] |= member->state == SHARD_CLOSED &&
+			list_member_oid(sequences, member->sequence);
 	}
 	for (int slot = 1; slot <= stride; slot++)
 		used[slot] |= taken[slot];
 
-	for (int slot = stride; slot > 0 && !used[slot]; slot--)
-		result = slot;
+	for (int slot = 1; slot <= stride && result == 0; slot++)
+		if (closed[slot] && !open[slot])
+			result = slot;
+	if (result == 0)
+		for (int slot = stride; slot > 0 && !used[slot]; slot--)
+			result = slot;
 	for (int slot = stride; slot > 0 && result == 0; slot--)
 		if (!used[slot])
 			result = slot;
@@ -270,6 +282,8 @@ free_slot(const ShardTable *table, List *sequences, int stride, Oid shard)
 			result = slot;
 	pfree(used);
 	pfree(taken);
+	pfree(open);
+	pfree(closed);
 	if (result == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

@@ -26,6 +26,7 @@
 #include "nodes/pathnodes.h"
 #include "partitioning/partdefs.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 /*
  * User-visible advisory locks have 1 or 2 in the tag's fourth field; ours, by
@@ -64,6 +65,10 @@ typedef struct ShardOptions
 	int			batch_size;		/* rows inserted at once, at most */
 	int			max_shards;		/* shards a table may have */
 	bool		commit_order;	/* one transaction at a time writes a shard */
+	char	   *time_column;	/* its name, or NULL */
+	Interval   *rotate_every;	/* NULL: not given */
+	Interval   *retain_for;		/* NULL: not given */
+	bool		is_manual;		/* option "maintenance" is "manual" */
 } ShardOptions;
 
 /* What a shard takes. */
@@ -99,6 +104,16 @@ typedef struct ShardMember
 	int			slot;
 	bool		is_slot_valid;	/* ... and that its rows have been checked */
 	int			nslot_checks;	/* own CHECK constraints that say so */
+
+	/*
+	 * Option "time_column": a validated range of the times of its rows, not
+	 * null and both ends included.  As integers of the column's type: days of
+	 * a date, microseconds of the others; infinity is the extreme of the
+	 * type.  If it is empty, the minimum is greater than the maximum.
+	 */
+	bool		has_range;
+	int64		range_min;
+	int64		range_max;
 
 	/*
 	 * How columns of the logical table map to columns of the shard.  Found
@@ -143,6 +158,8 @@ typedef struct ShardTable
 	AttrNumber	seq_attno;		/* column with option "sequence", or 0 */
 	bool		seq_always;		/* ... with value "always" */
 	bool		commit_order;	/* one transaction at a time writes a shard */
+	AttrNumber	time_attno;		/* column of option "time_column", or 0 */
+	Oid			time_type;		/* ... its type */
 	int			nmembers;
 	ShardMember *members;		/* in ordinal order */
 	Oid		   *sorted;			/* the shards' OIDs, ascending */
@@ -332,6 +349,7 @@ extern void shard_advise_template(Oid logical, Oid template);
 /* in consumer.c */
 extern void shard_forget_consumers(Oid relid);
 extern void shard_forget_lanes(Oid relid, Oid shard);
+extern char *shard_unread_by(Oid logical, Oid shard);
 extern void shard_column_renamed(Oid relid, const char *from, const char *to);
 
 /* in dequeue.c */
@@ -476,9 +494,37 @@ extern List *shard_unfit_checks(Oid shard, List *siblings);
 /* in lifecycle.c */
 extern bool shard_is_closed(Oid shard);
 extern void shard_forget_closed(Oid shard);
+extern List *shard_rotate(Oid logical, int count);
+extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
+						  bool keep_tables, int patience);
+extern int	shard_retain_patience(void);
 
 /* in lock.c */
+extern bool shard_try_patiently(List *relids, LOCKMODE mode, int patience);
 extern void shard_lock_patiently(Oid relid, LOCKMODE mode);
+
+/* in range.c */
+
+/* How far shard_advance_range() has come. */
+typedef enum ShardRangeStep
+{
+	SHARD_RANGE_NONE,			/* the shard has none, or no longer */
+	SHARD_RANGE_BUSY,			/* somebody writes it: try again later */
+	SHARD_RANGE_AGAIN,			/* commit, and call it again */
+	SHARD_RANGE_DONE			/* the range is valid */
+} ShardRangeStep;
+
+extern bool shard_is_time_type(Oid type);
+extern bool shard_read_range(Node *expr, Oid shard, Oid logical,
+							 AttrNumber attno, ShardMember *member);
+extern char *shard_range_constraint(Oid relid, bool *is_valid);
+extern void shard_drop_range(Oid shard);
+extern bool shard_is_busy(Oid relid);
+extern ShardRangeStep shard_advance_range(Oid logical, Oid shard);
+extern void shard_check_not_null(Oid logical, Oid shard);
+extern void shard_check_time_column(Oid relid);
+extern void shard_rename_time_column(Oid relid, const char *from,
+									 const char *to);
 
 /* in plan.c */
 extern void shard_plan_init(void);

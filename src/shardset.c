@@ -488,6 +488,10 @@ read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 		if (seal_only)
 			continue;
 		checks->sees_rows |= shard_sees_rows(expr, &checks->depends);
+		if (table != NULL && table->time_attno != 0 && con->convalidated &&
+			con->coninhcount == 0)
+			member->has_range |= shard_read_range(expr, relid, table->relid,
+												  table->time_attno, member);
 		/* What it has inherited is about all shards of its parent. */
 		if (con->coninhcount > 0 ||
 			(!shard_is_placement(expr) && !shard_is_slot(expr)))
@@ -712,6 +716,12 @@ read_table(ShardTable *table, MemoryContext scratch)
 	table->batch_size = options.batch_size;
 	table->commit_order = options.commit_order;
 	table->has_columns = has_columns(table->relid);
+	table->time_attno = options.time_column == NULL ? 0 :
+		get_attnum(table->relid, options.time_column);
+	table->time_type = table->time_attno <= 0 ? InvalidOid :
+		get_atttype(table->relid, table->time_attno);
+	if (!shard_is_time_type(table->time_type))
+		table->time_attno = 0;
 
 	MemoryContextSwitchTo(oldcontext);
 	table->key = options.route == SHARD_ROUTE_HASH ?

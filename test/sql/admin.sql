@@ -50,7 +50,7 @@ SELECT o.type, o.schema, o.identity, d.classid, d.objid,
    AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'shard_fdw')
    AND o.type NOT LIKE 'type%';
 SELECT bag_eq('SELECT DISTINCT type FROM members',
-  $$ VALUES ('function'), ('view'), ('table'), ('event trigger'),
+  $$ VALUES ('function'), ('procedure'), ('view'), ('table'), ('event trigger'),
             ('foreign-data wrapper') $$,
   'kinds of objects that the extension has');
 SELECT is_empty('SELECT type, identity FROM members WHERE comment IS NULL',

@@ -208,5 +208,287 @@ SELECT is((SELECT count(*) FROM shard_fdw.closed_shards s WHERE NOT EXISTS (SELE
 SELECT shard_fdw.close_shard('own_1');
 SELECT is((SELECT count(*) FROM shard_fdw.closed_shards s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.shard)), 0::bigint, '... which the next call tidies up');
 
+--
+-- Options
+--
+
+SELECT is(said(format('CREATE FOREIGN TABLE bad (at timestamptz NOT NULL, a int) SERVER shards OPTIONS (shards ''2'', %s)', options)), wanted, options)
+  FROM (VALUES
+    ($$ time_column 'nobody' $$, '42703 time column "nobody" of foreign table "bad" does not exist
+Name another column with option "time_column" of the foreign table, or drop that option before.'),
+    ($$ time_column 'a' $$, '42P17 column "a" of foreign table "bad" cannot be its time column
+Its type is integer.
+A time column has type timestamp with time zone, timestamp without time zone, or date.'),
+    ($$ time_column 'tableoid' $$, '42P17 column "tableoid" of foreign table "bad" cannot be its time column
+It is a system column.
+A time column has type timestamp with time zone, timestamp without time zone, or date.'),
+    ($$ time_column 'at, a' $$, 'HV024 invalid value for option "time_column": "at, a"
+The value is the name of a column.'),
+    ($$ time_column '' $$, 'HV024 invalid value for option "time_column": ""
+The value is the name of a column.'),
+    ($$ rotate_every '1 day' $$, 'HV024 option "rotate_every" requires option "time_column"
+Name the column that says of which time a row is.'),
+    ($$ retain_for '1 day' $$, 'HV024 option "retain_for" requires option "time_column"
+Name the column that says of which time a row is.'),
+    ($$ time_column 'at', rotate_every 'soon' $$, 'HV024 invalid value for option "rotate_every": "soon"
+The value is an interval greater than zero, such as "1 day" or "3 months".'),
+    ($$ time_column 'at', rotate_every '0' $$, 'HV024 invalid value for option "rotate_every": "0"
+The value is an interval greater than zero, such as "1 day" or "3 months".'),
+    ($$ time_column 'at', retain_for '1 month -1 day' $$, 'HV024 invalid value for option "retain_for": "1 month -1 day"
+The value is an interval greater than zero, such as "1 day" or "3 months".'),
+    ($$ time_column 'at', retain_for '-1 hour' $$, 'HV024 invalid value for option "retain_for": "-1 hour"
+The value is an interval greater than zero, such as "1 day" or "3 months".'),
+    ($$ time_column 'at', retain_for '999999999999 years' $$, 'HV024 invalid value for option "retain_for": "999999999999 years"
+The value is an interval greater than zero, such as "1 day" or "3 months".'),
+    ($$ maintenance 'always' $$, 'HV024 invalid value for option "maintenance": "always"
+Valid values are: auto, manual.'),
+    ($$ time_column 'at', rotate_every '1 day', route 'hash', key 'a' $$, '42P17 option "rotate_every" of foreign table "bad" cannot be used with route "hash"
+Each generation of shards could hold the same keys once more.'),
+    ($$ time_column 'at', rotate_every '1 month', retain_for '3 years 2 days', maintenance 'manual' $$, '')) t(options, wanted);
+DROP FOREIGN TABLE bad CASCADE;
+SELECT is(said('CREATE FOREIGN TABLE bad (at date) SERVER shards OPTIONS (shards ''1'', time_column ''at'')'),
+  '42P17 time column "at" of foreign table "bad" can be null in shard "bad_0"
+Declare the column NOT NULL, in the foreign table or in each shard.', 'a time column that can be null');
+CREATE TABLE timed_template (at date NOT NULL);
+CREATE FOREIGN TABLE timed (at date) SERVER shards OPTIONS (shards '1', template 'timed_template', time_column 'at');
+SELECT is((SELECT state FROM error_of('ALTER TABLE timed_0 ALTER COLUMN at DROP NOT NULL')), '42P17', '... if the template has it NOT NULL that is enough, and it stays so');
+CREATE TABLE timed_more (at date);
+SELECT is((SELECT state FROM error_of('ALTER TABLE timed_more INHERIT timed')), '42P17', '... a table is not attached where it can be null');
+SELECT is((SELECT state FROM error_of('ALTER FOREIGN TABLE timed DROP COLUMN at')), '42703', 'the time column cannot be dropped');
+ALTER FOREIGN TABLE timed RENAME COLUMN at TO "when, then";
+SELECT is((SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'timed'::regclass), ARRAY['time_column="when, then"'], 'the option follows when it is renamed');
+SELECT is(said('ALTER FOREIGN TABLE timed OPTIONS (DROP time_column)'), '', 'the option can be dropped');
+SELECT is(said('ALTER FOREIGN TABLE timed OPTIONS (ADD time_column ''"when, then"'')'), '', '... and be added');
+
+--
+-- Ranges
+--
+
+SET LOCAL timezone = 'America/New_York';
+SET LOCAL datestyle = 'SQL, DMY';
+SET LOCAL intervalstyle = 'sql_standard';
+-- Times of one type in a shard, and the range that this gives.
+CREATE FUNCTION range_of(type text, times text[]) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  result text;
+BEGIN
+  EXECUTE format('CREATE FOREIGN TABLE t (a int, at %s NOT NULL) SERVER shards OPTIONS (shards ''1'', time_column ''at'')', type);
+  EXECUTE format('INSERT INTO t SELECT 1, u::%s FROM unnest($1) u', type) USING times;
+  PERFORM shard_fdw.close_shard('t_0');
+  CALL shard_fdw.add_range('t_0');
+  SET LOCAL datestyle = 'ISO';
+  SET LOCAL timezone = 'UTC';
+  SELECT string_agg(conname || ' ' || convalidated || ' ' || pg_get_constraintdef(oid), '; ') INTO result
+    FROM pg_constraint WHERE conrelid = 't_0'::regclass AND contype = 'c';
+  SET LOCAL datestyle = 'SQL, DMY';
+  SET LOCAL timezone = 'America/New_York';
+  DROP FOREIGN TABLE t CASCADE;
+  RETURN result;
+END $$;
+SELECT is(range_of(type, times::text[]), format('shard_range true CHECK (((at IS NOT NULL) AND (at >= %L::%s) AND (at <= %L::%s)))', wanted_min, long_name, wanted_max, long_name), type || ' ' || times)
+  FROM (VALUES
+    ('timestamptz', 'timestamp with time zone', '{2026-03-08 06:59:59.999999Z,2026-03-08 07:00Z}', '2026-03-08 06:59:59.999999+00', '2026-03-08 07:00:00+00'),
+    ('timestamptz', 'timestamp with time zone', '{-infinity,infinity}', '-infinity', 'infinity'),
+    ('timestamptz', 'timestamp with time zone', '{4713-01-01 00:00Z BC,294276-12-31 23:59:59Z}', '4713-01-01 00:00:00+00 BC', '294276-12-31 23:59:59+00'),
+    ('timestamptz', 'timestamp with time zone', '{}', 'infinity', '-infinity'),
+    ('timestamp', 'timestamp without time zone', '{2026-03-08 02:30,2026-03-08 02:31}', '2026-03-08 02:30:00', '2026-03-08 02:31:00'),
+    ('timestamp', 'timestamp without time zone', '{}', 'infinity', '-infinity'),
+    ('date', 'date', '{2026-05-04,2026-04-05}', '2026-04-05', '2026-05-04'),
+    ('date', 'date', '{-infinity,2026-04-05,0044-03-15 BC}', '-infinity', '2026-04-05'),
+    ('date', 'date', '{}', 'infinity', '-infinity')) v(type, long_name, times, wanted_min, wanted_max);
+
+CREATE TABLE day_template (at timestamptz NOT NULL, a int, PRIMARY KEY (at, a));
+CREATE FOREIGN TABLE day (at timestamptz, a int) SERVER shards OPTIONS (shards '1', template 'day_template', time_column 'at');
+INSERT INTO day SELECT '2026-01-01Z'::timestamptz + g * interval '1 hour', g FROM generate_series(0, 23) g;
+SELECT is(said('CALL shard_fdw.add_range(''day_0'')'), '55000 shard "day_0" is open
+Rows of any time may come.
+Close it with SELECT shard_fdw.close_shard().', 'an open shard has no range');
+SELECT shard_fdw.close_shard('day_0');
+SELECT is(said('CALL shard_fdw.add_range(''day_0'')'), '', 'a closed one gets it');
+SELECT is(said('CALL shard_fdw.add_range(''day_0'')'), '', '... once');
+SELECT is((SELECT count(*) FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), 1::bigint, '... indeed');
+SELECT is((SELECT state || ' ' || message FROM error_of('UPDATE day SET at = ''2026-01-02Z'' WHERE a = 1')),
+  '23514 new row for relation "day_0" violates check constraint "shard_range"', 'no row leaves the range');
+SELECT is((SELECT state FROM error_of('INSERT INTO day_0 VALUES (''2026-01-02Z'', 0)')), '23514', '... nor comes in from outside');
+SELECT is(said('UPDATE day SET at = at + interval ''1 minute'' WHERE a = 1'), '', '... but can be changed within');
+SELECT is((SELECT count(*) FROM shard_fdw.create_shards('day', 1)), 1::bigint, 'a shard in the likeness of a closed one');
+SELECT is(said('INSERT INTO day VALUES (''2026-01-02Z'', 30)'), '', '... does not have its range');
+SELECT is(shard_fdw.last_shard()::text, 'day_1', '... and takes rows of any time');
+SELECT is(said('SELECT shard_fdw.open_shard(''day_0'')'), '', 'a shard is opened');
+SELECT is((SELECT count(*) FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), 0::bigint, '... and has lost its range');
+SELECT shard_fdw.close_shard('day_1');
+SELECT is(said('INSERT INTO day VALUES (''2027-01-02Z'', 31)'), '', '... and takes rows of any time');
+SELECT shard_fdw.close_shard('day_0');
+
+-- A row may have come between: the constraint is not valid then, and made anew.
+SAVEPOINT s;
+ALTER TABLE day_0 ADD CONSTRAINT shard_range CHECK (at IS NOT NULL AND at >= '2026-01-01Z'::timestamptz AND at <= '2026-01-02Z'::timestamptz) NOT VALID;
+SELECT is(said('CALL shard_fdw.add_range(''day_0'')'), '', 'a range that is wrong');
+SELECT is((SELECT convalidated AND pg_get_constraintdef(oid) ~ '2027' FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), true, '... is replaced');
+ROLLBACK TO s;
+
+-- What the range is of changes with the option.
+ALTER FOREIGN TABLE day ADD COLUMN d date NOT NULL DEFAULT '2026-02-02';
+CALL shard_fdw.add_range('day_0');
+ALTER FOREIGN TABLE day OPTIONS (SET time_column 'd');
+CALL shard_fdw.add_range('day_0');
+SELECT is((SELECT array_agg(pg_get_constraintdef(oid) ~ 'd >=') FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), '{t}', 'another time column, another range');
+ALTER FOREIGN TABLE day OPTIONS (SET time_column 'at');
+CALL shard_fdw.add_range('day_0');
+SELECT is((SELECT array_agg(pg_get_constraintdef(oid) ~ 'at >=') FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), '{t}', '... and back');
+
+SELECT is(said('CALL shard_fdw.add_range(''noone'')') ~ '^42P01', true, 'add_range() of nothing');
+SELECT is(said('CALL shard_fdw.add_range(NULL)'), '22004 shard must not be null', 'add_range(NULL)');
+SELECT is(said('CALL shard_fdw.add_range(''log_0'')'), '55000 shard "log_0" has no time column
+Set option "time_column" of its foreign table.', 'add_range() without a time column');
+CREATE TABLE day_child () INHERITS (day_0);
+SELECT shard_fdw.open_shard('day_0');
+SELECT shard_fdw.close_shard('day_0');
+SELECT is(said('CALL shard_fdw.add_range(''day_0'')'), '0A000 shard "day_0" cannot have a range
+It is a foreign table or has inheritance children.', 'add_range() of a shard with children');
+DROP TABLE day_child;
+
+--
+-- Rotation
+--
+
+SELECT is(said('SELECT shard_fdw.rotate(''h'')'), '0A000 cannot rotate foreign table "h"
+Its route is "hash": each generation of shards could hold the same keys once more.
+Use route "session" or "round_robin".', 'a hash table is not rotated');
+SELECT is(said('SELECT shard_fdw.rotate(''rr'', 0)'), '22023 number of shards must be greater than zero', 'rotate() to none');
+SELECT is(said('SELECT shard_fdw.rotate(NULL)'), '22004 logical table must not be null', 'rotate(NULL)');
+SELECT is(said('SELECT shard_fdw.rotate(''plain'')'), '42809 "plain" is not a foreign table of shard_fdw', 'rotate() of a plain table');
+SELECT is((SELECT array_agg(r::text) FROM shard_fdw.rotate('rr') r), '{rr_3,rr_4}', 'as many new shards as were open');
+SELECT is(states('rr'), 'closed closed closed open open', '... and those are closed');
+SELECT is((SELECT array_agg(r::text) FROM shard_fdw.rotate('rr', 3) r), '{rr_5,rr_6,rr_7}', 'as many as given');
+SELECT is(states('rr'), 'closed closed closed closed closed open open open', '... and those before are closed');
+INSERT INTO rr SELECT generate_series(1, 9);
+SELECT is((SELECT array_agg(n) FROM (SELECT count(*) AS n FROM rr WHERE tableoid::regclass::text ~ 'rr_[567]' GROUP BY tableoid) t), '{3,3,3}', 'rows go to the new generation');
+SELECT shard_fdw.close_shard(shard) FROM shard_fdw.list_shards('rr') WHERE state = 'open';
+SELECT is(said('SELECT shard_fdw.rotate(''rr'')'), '55000 foreign table "rr" has no open shards
+Say how many shards to create.', 'without open shards one has to say how many');
+SELECT is((SELECT count(*) FROM shard_fdw.rotate('rr', 1)), 1::bigint, '... which will do');
+
+-- Ids go on, in the slots of the generation before.
+CREATE TABLE refs (n int PRIMARY KEY);
+INSERT INTO refs VALUES (1);
+CREATE TABLE gen_template (id bigint PRIMARY KEY, at timestamptz NOT NULL, n int REFERENCES refs);
+CREATE INDEX ON gen_template (at);
+CREATE FOREIGN TABLE gen (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL, n int)
+  SERVER shards OPTIONS (shards '2', max_shards '10', commit_order 'true', time_column 'at', retain_for '10 days', template 'gen_template');
+CREATE FUNCTION fill(day text) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+DECLARE
+  shard int;
+BEGIN
+  FOR shard IN SELECT ordinal FROM shard_fdw.list_shards('gen') WHERE state = 'open' LOOP
+    PERFORM set_config('shard_fdw.shard', shard::text, true);
+    RETURN QUERY INSERT INTO gen (at, n) SELECT day::timestamptz + g * interval '1 hour', 1 FROM generate_series(0, 1) g RETURNING id;
+  END LOOP;
+  PERFORM set_config('shard_fdw.shard', '-1', true);
+END $$;
+SELECT is(array(SELECT fill('2026-01-01Z')), '{1,11,2,12}', 'ids of the first generation');
+SELECT is((SELECT array_agg(r::text) FROM shard_fdw.rotate('gen') r), '{gen_2,gen_3}', 'the second generation');
+SELECT is(array(SELECT fill('2026-01-02Z')), '{21,31,22,32}', '... its ids go on where those of the first have ended');
+SELECT is((SELECT string_agg(pg_get_constraintdef(oid), ' ' ORDER BY conrelid::regclass::text) FROM pg_constraint WHERE conrelid::regclass::text ~ '^gen_[23]' AND contype = 'c'),
+  'CHECK (shard_fdw.in_slot(10, 1, id)) CHECK (shard_fdw.in_slot(10, 2, id))', '... as the slots say');
+SELECT shard_fdw.rotate('gen') \g /dev/null
+SELECT is(array(SELECT fill('2026-01-03Z')), '{41,51,42,52}', '... nor does the third begin anew');
+SELECT shard_fdw.rotate('gen', 3) \g /dev/null
+SELECT is(array(SELECT fill('2026-01-04Z')), '{61,71,62,72,63,73}', 'one more shard takes a slot that nobody has had, and begins where the others are');
+SELECT is((SELECT count(DISTINCT id) FROM gen), (SELECT count(*) FROM gen), 'no id is given twice');
+SELECT is((SELECT count(*) FROM pg_constraint WHERE conrelid::regclass::text ~ '^gen_\d' AND contype = 'f'), 9::bigint, 'all have the foreign key');
+
+--
+-- Retention
+--
+
+SELECT is(said('SELECT shard_fdw.retain(NULL)'), '22004 logical table must not be null', 'retain(NULL)');
+SELECT is(said('SELECT shard_fdw.retain(''plain'')'), '42809 "plain" is not a foreign table of shard_fdw', 'retain() of a plain table');
+SELECT is(said('SELECT shard_fdw.retain(''rr'')'), '55000 foreign table "rr" has no time column
+Set option "time_column" of the foreign table.', 'retain() without a time column');
+SELECT is(said('SELECT shard_fdw.retain(''day'')'), '55000 foreign table "day" has no option "retain_for"
+Set the option, or call retain() with a time.', 'retain() without a time');
+SELECT is(array(SELECT shard_fdw.retain('gen', '-infinity')), '{}', 'nothing is older than all times');
+SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-01 01:00Z')), '{}', 'a row of just that time is not older');
+CALL shard_fdw.add_range('gen_0');
+CALL shard_fdw.add_range('gen_2');
+SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-01 01:00Z')), '{}', '... as the range says as well');
+SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-01 01:00:00.000001Z')), '{lifecycle_test.gen_0,lifecycle_test.gen_1}', 'shards are dropped by range or by their rows');
+SELECT is(to_regclass('gen_0') IS NULL AND to_regclass('gen_1') IS NULL, true, '... indeed');
+SELECT is((SELECT count(*) FROM shard_fdw.closed_shards s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.shard)), 0::bigint, '... and nothing is left of them');
+SELECT is((SELECT array_agg(DISTINCT tableoid::regclass::text) FROM gen), '{gen_2,gen_3,gen_4,gen_5,gen_6,gen_7,gen_8}', '... and nothing else is gone');
+
+-- Consumers.
+SELECT shard_fdw.register_consumer('gen', 'slow', 'id');
+SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-03Z')), '{}', 'what has not been read stays');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::gen, 'slow', 1)), 1::bigint, 'a shard is read, but not to its end');
+SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-03Z')), '{}', '... and stays');
+DO $$ BEGIN LOOP EXIT WHEN NOT EXISTS (SELECT FROM shard_fdw.read_batch(NULL::gen, 'slow', 100)); END LOOP; END $$;
+SELECT shard_fdw.register_consumer('gen', 'by time', 'at');
+SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-03Z')), '{}', 'what one of two has not read stays');
+DO $$ BEGIN FOR i IN 1 .. 20 LOOP PERFORM shard_fdw.read_window(NULL::gen, 'by time', '2026-01-03 00:30Z'); END LOOP; END $$;
+SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-04Z', keep_tables => true)), '{lifecycle_test.gen_2,lifecycle_test.gen_3}', 'what both have read is detached, what is in no window yet stays');
+SELECT is((SELECT count(*) FROM gen_2), 2::bigint, '... with its rows');
+SELECT is((SELECT count(*) FROM gen WHERE tableoid = 'gen_2'::regclass), 0::bigint, '... which are no longer in the table');
+DO $$ BEGIN FOR i IN 1 .. 20 LOOP PERFORM shard_fdw.read_window(NULL::gen, 'by time', '2026-01-05Z'); END LOOP; END $$;
+ALTER TABLE gen_2 INHERIT gen;
+SELECT is((SELECT state FROM shard_fdw.list_shards('gen') WHERE shard = 'gen_2'::regclass), 'closed', 'one that comes back is still closed');
+SELECT is(array(SELECT shard_fdw.retain('gen')), '{lifecycle_test.gen_2,lifecycle_test.gen_4,lifecycle_test.gen_5}', 'without a time, option "retain_for" says it');
+SELECT is(states('gen'), 'open open open', '... open shards stay, however old');
+
+-- What cannot be dropped is in nobody's way.
+SELECT shard_fdw.rotate('gen', 1) \g /dev/null
+CREATE VIEW depends AS SELECT * FROM gen_6;
+SELECT is(array(SELECT shard_fdw.retain('gen')), '{lifecycle_test.gen_7,lifecycle_test.gen_8}', 'a shard that something depends on is kept, the others go');
+SELECT shard_fdw.seal('gen_6');
+SELECT is(array(SELECT shard_fdw.retain('gen', keep_tables => true)), '{lifecycle_test.gen_6}', '... it can be detached, and be sealed');
+SELECT shard_fdw.rotate('gen', 1) \g /dev/null
+SELECT is(array(SELECT shard_fdw.retain('gen')), '{lifecycle_test.gen_9}', 'an empty closed shard goes at once');
+
+-- Times of other types are compared as DELETE would.
+CREATE FUNCTION retained(type text, row_at text, older_than text, with_range bool) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  n int;
+BEGIN
+  EXECUTE format('CREATE FOREIGN TABLE t (a int, at %s NOT NULL) SERVER shards OPTIONS (shards ''1'', time_column ''at'')', type);
+  EXECUTE format('INSERT INTO t VALUES (1, %L)', row_at);
+  PERFORM shard_fdw.close_shard('t_0');
+  IF with_range THEN CALL shard_fdw.add_range('t_0'); END IF;
+  EXECUTE format('SELECT count(*) FROM t WHERE at < %L::timestamptz', older_than) INTO n;
+  RETURN n || ' ' || (SELECT count(*) FROM shard_fdw.retain('t', older_than::timestamptz));
+END $$;
+CREATE TABLE results (tried text, result text);
+DO $$
+DECLARE
+  r record;
+BEGIN
+  FOR r IN SELECT * FROM unnest('{timestamptz,timestamp,date}'::text[]) type, unnest('{2026-03-08,2026-11-01 01:30,infinity,-infinity}'::text[]) row_at,
+                         unnest('{2026-03-08,2026-03-08 12:00,2026-03-08 00:00Z,2026-03-08 05:00Z,2026-03-08 05:00:00.1Z,2026-11-01 05:30Z,2026-11-01 05:31Z,2026-11-01 06:31Z,infinity,-infinity}'::text[]) older_than,
+                         unnest('{t,f}'::bool[]) with_range LOOP
+    BEGIN
+      INSERT INTO results SELECT r::text, retained(r.type, r.row_at, r.older_than, r.with_range);
+      RAISE SQLSTATE 'OK000' USING MESSAGE = (SELECT result FROM results WHERE tried = r::text);
+    EXCEPTION WHEN SQLSTATE 'OK000' THEN
+      INSERT INTO results VALUES (r::text, SQLERRM);
+    END;
+  END LOOP;
+END $$;
+SELECT is((SELECT count(*) FROM results), 240::bigint, 'all have been tried');
+SELECT is_empty($$ SELECT * FROM results WHERE split_part(result, ' ', 1) <> split_part(result, ' ', 2) $$, 'a shard goes if DELETE would take its row');
+SELECT is((SELECT count(DISTINCT result) FROM results), 2::bigint, '... which happens or not');
+
+-- Rights.
+SET LOCAL ROLE shard_reader;
+SELECT is((SELECT state FROM error_of(command)), '42501', command || ' is for the owner')
+  FROM unnest(ARRAY['SELECT shard_fdw.rotate(''gen'')', 'SELECT shard_fdw.retain(''gen'')', 'CALL shard_fdw.add_range(''gen_10'')']) command;
+RESET ROLE;
+SET LOCAL ROLE shard_user;
+CREATE FOREIGN TABLE theirs (at timestamptz NOT NULL) SERVER shards OPTIONS (shards '1', time_column 'at');
+INSERT INTO theirs VALUES ('2026-01-01');
+SELECT is(said('SELECT shard_fdw.rotate(''theirs'')'), '', 'the owner need not be a superuser to rotate');
+SELECT is(said('CALL shard_fdw.add_range(''theirs_0'')'), '', '... to add a range');
+SELECT is(array(SELECT shard_fdw.retain('theirs', 'infinity')), '{lifecycle_test.theirs_0}', '... and to drop');
+RESET ROLE;
+
 SELECT * FROM finish();
 ROLLBACK;
