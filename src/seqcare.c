@@ -38,8 +38,8 @@ static int64
 maximum(Oid relid, const char *column, bool only, bool *isnull)
 {
 	return shard_query_int64(psprintf("SELECT pg_catalog.max(%s)::pg_catalog.int8 FROM %s%s",
-								quote_identifier(column), only ? "ONLY " : "",
-								shard_qualified_name(relid)), isnull);
+									  quote_identifier(column), only ? "ONLY " : "",
+									  shard_qualified_name(relid)), isnull);
 }
 
 static void
@@ -195,9 +195,9 @@ column_sequence(Oid relid, Form_pg_attribute att)
 	result = shard_default_sequence(relid, NameStr(att->attname));
 	if (!OidIsValid(result) && att->attidentity)
 		result = (Oid) shard_query_int64(psprintf("SELECT pg_catalog.pg_get_serial_sequence(%s, %s)::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8",
-											quote_literal_cstr(shard_qualified_name(relid)),
-											quote_literal_cstr(NameStr(att->attname))),
-								   &isnull);
+												  quote_literal_cstr(shard_qualified_name(relid)),
+												  quote_literal_cstr(NameStr(att->attname))),
+										 &isnull);
 	return result;
 }
 
@@ -335,9 +335,9 @@ shard_own_sequences(PG_FUNCTION_ARGS)
 			if (!OidIsValid(sequence))
 				continue;
 			(void) shard_query_int64(psprintf("SELECT 1::pg_catalog.int8 FROM pg_catalog.pg_depend"
-										" WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
-										" AND objid = %u AND refobjsubid > 0 AND deptype IN ('a', 'i')",
-										sequence), &isnull);
+											  " WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+											  " AND objid = %u AND refobjsubid > 0 AND deptype IN ('a', 'i')",
+											  sequence), &isnull);
 			if (!isnull)
 				continue;
 			shard_execute("ALTER SEQUENCE %s OWNED BY %s.%s",

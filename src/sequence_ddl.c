@@ -111,8 +111,9 @@ shard_advance_sequence(Oid sequence, int64 floor)
 	}
 
 	/*
-	 * As far from the start as before, in whole steps.  As if the value before
-	 * had been given, for one that has not been called has no last value.
+	 * As far from the start as before, in whole steps.  As if the value
+	 * before had been given, for one that has not been called has no last
+	 * value.
 	 */
 	ahead = (form.seqstart - floor - 1) % increment;
 	next = floor + 1 + (ahead < 0 ? ahead + increment : ahead);
@@ -478,8 +479,10 @@ shard_add_sequence(Relation logical, Oid shard, bool is_new, bool is_empty)
 					  column);
 
 	foreach(lc, sequences)
+	{
 		if (shard_sequence_slot(lfirst_oid(lc), stride) == slot)
 			sequence = lfirst_oid(lc);
+	}
 	if (!OidIsValid(sequence))
 	{
 		int64		floor = ids_in_use(table, sequences, shard, stride, slot);
