@@ -18,6 +18,7 @@ OBJS = \
 	src/admin.o \
 	src/advice.o \
 	src/batch.o \
+	src/checks.o \
 	src/clone.o \
 	src/conflict.o \
 	src/consumer.o \

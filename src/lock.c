@@ -35,10 +35,10 @@
 static void
 set_timeout(const char *name, int value)
 {
-	char		text[12];
+	char		buf[12];
 
-	snprintf(text, sizeof(text), "%d", value);
-	(void) set_config_option(name, text, PGC_SUSET, PGC_S_SESSION,
+	snprintf(buf, sizeof(buf), "%d", value);
+	(void) set_config_option(name, buf, PGC_SUSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 

@@ -120,7 +120,7 @@ read_range(Node *expr, TimeRange *range)
 		return false;
 	foreach(lc, ((BoolExpr *) expr)->args)
 		if (!read_bound(lfirst(lc), range))
-			return false;
+		return false;
 	return range->column != NULL && range->min != NULL && range->max != NULL;
 }
 

@@ -244,8 +244,8 @@ typedef struct ShardInsert
 	bool		has_after_trigger;	/* AFTER ROW, on the logical table */
 	bool		takes_ids;		/* the sequence column may have a value */
 	ShardRoute	route;			/* the table's as the statement began */
-	Oid			pinned;			/* where shard_fdw.shard sends all rows, as the
-								 * statement began, or InvalidOid */
+	Oid			pinned;			/* where shard_fdw.shard sends all rows, as
+								 * the statement began, or InvalidOid */
 	OverridingKind override;
 
 	/* ON CONFLICT; owned by conflict.c. */
@@ -278,13 +278,27 @@ extern void shard_check_options(Oid relid);
 extern bool shard_get_good_options(Oid relid, ShardOptions *options);
 extern bool shard_check_column_option(DefElem *def, bool missing_ok);
 
+/* What the CHECK constraints of a relation tell us. */
+typedef struct ShardChecks
+{
+	char	   *seal;			/* name of one that rejects every row, or NULL */
+	char	   *placement;		/* name of one that calls in_hash() or
+								 * in_slot(), or NULL */
+	bool		sees_rows;		/* one might look at other rows */
+	List	   *depends;		/* what that depends on; of PlanInvalItem */
+} ShardChecks;
+
+/* in checks.c */
+extern void shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
+							  ShardMember *member, const ShardTable *table);
+extern char *shard_seal_constraint(Oid relid);
+extern char *shard_placement_constraint(Oid relid);
+
 /* in shardset.c */
 extern void shard_table_init(void);
 extern ShardTable *shard_table_get(Oid relid);
 extern ShardMember *shard_list_members(Oid relid, int *nmembers);
 extern void shard_table_sweep(void);
-extern char *shard_seal_constraint(Oid relid);
-extern char *shard_placement_constraint(Oid relid);
 extern const char *shard_state_name(ShardState state);
 extern int	shard_table_find(const ShardTable *table, Oid shard);
 extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
