@@ -43,6 +43,9 @@ PG_FUNCTION_INFO_V1(shard_drop_consumer);
 PG_FUNCTION_INFO_V1(shard_read_batch);
 PG_FUNCTION_INFO_V1(shard_read_window);
 
+/* So many consumers of a table can a role have that does not own the table. */
+#define MAX_CONSUMERS	100
+
 /* The watermark of a shard that has not been read. */
 #define NO_WATERMARK	"-9223372036854775808"
 
@@ -130,10 +133,11 @@ lock_consumer(Oid relid, const char *consumer, LOCKMODE mode, bool dont_wait)
 
 /*
  * Raise an error unless the consumer is registered, and by a role that the
- * caller is a member of.  Returns the column whose windows it reads, or NULL.
+ * caller is a member of, or unless the caller owns the table and that is
+ * enough.  Returns the column whose windows it reads, or NULL.
  */
 static char *
-find_consumer(Oid relid, const char *consumer)
+find_consumer(Oid relid, const char *consumer, bool owner_may)
 {
 	bool		isnull;
 	Oid			role;
@@ -147,7 +151,8 @@ find_consumer(Oid relid, const char *consumer)
 				 errhint("Register it with SELECT shard_fdw.register_consumer().")));
 	role = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
 										  SPI_tuptable->tupdesc, 1, &isnull));
-	if (isnull ? !superuser() : !has_privs_of_role(GetUserId(), role))
+	if ((isnull ? !superuser() : !has_privs_of_role(GetUserId(), role)) &&
+		!(owner_may && shard_class_ownercheck(relid, GetUserId())))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for consumer \"%s\"", consumer),
@@ -159,11 +164,12 @@ find_consumer(Oid relid, const char *consumer)
  * The same, and lock it; only those who may can keep others waiting.
  */
 static char *
-find_and_lock_consumer(Oid relid, const char *consumer, LOCKMODE mode)
+find_and_lock_consumer(Oid relid, const char *consumer, LOCKMODE mode,
+					   bool owner_may)
 {
-	find_consumer(relid, consumer);
+	find_consumer(relid, consumer, owner_may);
 	lock_consumer(relid, consumer, mode, false);
-	return find_consumer(relid, consumer);
+	return find_consumer(relid, consumer, owner_may);
 }
 
 /*
@@ -307,6 +313,36 @@ shard_column_renamed(Oid relid, const char *from, const char *to)
 }
 
 /*
+ * Raise an error if a role that does not own the table would fill the tables
+ * of consumers.  SPI is connected.
+ *
+ * Consumers that other sessions are just registering are not counted, so
+ * there can be a few more.
+ */
+static void
+check_number_of_consumers(Oid relid, const char *role)
+{
+	bool		isnull;
+
+	if (shard_class_ownercheck(relid, GetUserId()))
+		return;
+	execute_registry(psprintf("SELECT pg_catalog.count(*) FROM shard_fdw.consumer_registry"
+							  " WHERE logical OPERATOR(pg_catalog.=) %u AND role OPERATOR(pg_catalog.=) %s",
+							  relid, quote_literal_cstr(role)));
+	if (DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									SPI_tuptable->tupdesc, 1,
+									&isnull)) < MAX_CONSUMERS)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("role \"%s\" cannot have more than %d consumers of foreign table \"%s\"",
+					GetUserNameFromId(GetUserId(), false), MAX_CONSUMERS,
+					get_rel_name(relid)),
+			 errdetail("Only roles that own the table can."),
+			 errhint("Drop those that are not used any more with SELECT shard_fdw.drop_consumer().")));
+}
+
+/*
  * shard_register_consumer(logical regclass, consumer text, order_by name)
  *		SQL function register_consumer(): the current role's consumer of a
  *		table begins with its first row.
@@ -314,7 +350,9 @@ shard_column_renamed(Oid relid, const char *from, const char *to)
  * Strict.  Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE for a table
  * without commit order, ERRCODE_FEATURE_NOT_SUPPORTED for a column that does
  * not show it, ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller may read the
- * table, and ERRCODE_DUPLICATE_OBJECT if there is one of that name.
+ * table, ERRCODE_NAME_TOO_LONG for a name that is, ERRCODE_DUPLICATE_OBJECT
+ * if there is one of that name, and ERRCODE_PROGRAM_LIMIT_EXCEEDED if a role
+ * that does not own the table has too many.
  */
 Datum
 shard_register_consumer(PG_FUNCTION_ARGS)
@@ -322,6 +360,7 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *consumer = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	char	   *order_by = NameStr(*PG_GETARG_NAME(2));
+	const char *role = quote_identifier(GetUserNameFromId(GetUserId(), false));
 	Relation	logical;
 	const char *id;
 	bool		windows;
@@ -329,6 +368,11 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("register_consumer()");
 	shard_check_logical(relid);
+	if (strlen(consumer) >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_NAME_TOO_LONG),
+				 errmsg("name of consumer is too long"),
+				 errdetail("It can have up to %d bytes.", NAMEDATALEN - 1)));
 	shard_check_readable(relid);
 	logical = table_open(relid, AccessShareLock);
 
@@ -345,12 +389,13 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	forget_dropped_tables();
+	check_number_of_consumers(relid, role);
 	if (execute_registry(psprintf("INSERT INTO shard_fdw.consumer_registry (logical, consumer, order_by, windows, role)"
 								  " VALUES (%u, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
 								  relid, quote_literal_cstr(consumer),
 								  quote_literal_cstr(order_by),
 								  windows ? "true" : "false",
-								  quote_literal_cstr(quote_identifier(GetUserNameFromId(GetUserId(), false))))) == 0)
+								  quote_literal_cstr(role))) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("consumer \"%s\" of foreign table \"%s\" already exists",
@@ -369,7 +414,8 @@ shard_register_consumer(PG_FUNCTION_ARGS)
  *		SQL function drop_consumer(): forgets a consumer and its watermarks.
  *
  * Strict.  Raises ERRCODE_UNDEFINED_OBJECT if there is none, and
- * ERRCODE_INSUFFICIENT_PRIVILEGE if it is another role's.
+ * ERRCODE_INSUFFICIENT_PRIVILEGE if it is another role's and the caller does
+ * not own the table.
  */
 Datum
 shard_drop_consumer(PG_FUNCTION_ARGS)
@@ -381,7 +427,7 @@ shard_drop_consumer(PG_FUNCTION_ARGS)
 	shard_check_logical(relid);
 	SPI_connect();
 	forget_dropped_tables();
-	find_and_lock_consumer(relid, consumer, AccessExclusiveLock);
+	find_and_lock_consumer(relid, consumer, AccessExclusiveLock, true);
 	execute_registry(psprintf("DELETE FROM shard_fdw.consumer_registry WHERE %s",
 							  consumer_condition(relid, consumer)));
 	forget_lanes(consumer_condition(relid, consumer));
@@ -454,7 +500,8 @@ begin_reading(FunctionCallInfo fcinfo, const char *function, bool windows,
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
-	registered = find_and_lock_consumer(r->relid, r->consumer, AccessShareLock);
+	registered = find_and_lock_consumer(r->relid, r->consumer, AccessShareLock,
+										false);
 	if (windows != (registered != NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

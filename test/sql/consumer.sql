@@ -108,6 +108,38 @@ SELECT is((error_of('INSERT INTO shard_fdw.consumer_lanes DEFAULT VALUES')).stat
 SELECT lives_ok($$ SELECT shard_fdw.register_consumer('log', 'mine', 'id') $$, 'who may read the table can register one');
 SELECT is((SELECT count(*) > 0 FROM shard_fdw.read_batch(NULL::log, 'mine')), true, '... and read');
 RESET ROLE;
+
+-- How many, and who gets rid of them.
+SAVEPOINT many;
+CREATE FUNCTION register(n int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  FOR i IN 1 .. n LOOP PERFORM shard_fdw.register_consumer('log', 'number ' || i, 'id'); END LOOP;
+END $$;
+SET LOCAL ROLE shard_user;
+SELECT is(error_of('SELECT register(100)')::text,
+  '(54000,"role ""shard_user"" cannot have more than 100 consumers of foreign table ""log""","Only roles that own the table can.","Drop those that are not used any more with SELECT shard_fdw.drop_consumer().")',
+  'a role cannot register without limit');
+SELECT lives_ok('SELECT register(99)', '... but many');
+SELECT is((error_of('SELECT shard_fdw.register_consumer(''log'', ''one more'', ''id'')')).state, '54000', '... and that is all');
+SELECT shard_fdw.drop_consumer('log', 'number 5');
+SELECT lives_ok('SELECT shard_fdw.register_consumer(''log'', ''one more'', ''id'')', 'when one is dropped there is room for another');
+SELECT is((error_of(format('SELECT shard_fdw.register_consumer(''log'', %L, ''id'')', name)))::text, '(42622,"name of consumer is too long","It can have up to 63 bytes.","")', 'a name that is too long')
+  FROM unnest(ARRAY[repeat('x', 64), repeat('é', 32), repeat('x', 1000000)]) name;
+RESET ROLE;
+SELECT lives_ok(format('SELECT shard_fdw.register_consumer(''log'', %L, ''id'')', repeat('x', 63)), 'the longest name');
+GRANT SELECT ON log TO shard_reader;
+GRANT USAGE, CREATE ON SCHEMA consumer_test TO shard_reader;
+ALTER FOREIGN TABLE log OWNER TO shard_reader;
+SET LOCAL ROLE shard_reader;
+SELECT is((SELECT count(DISTINCT consumer) FROM shard_fdw.consumers WHERE logical = 'log'::regclass AND role = 'shard_user'), 100::bigint, 'the owner of the table sees them');
+SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::log, ''number 6'')')).state, '42501', '... does not read for them');
+SELECT lives_ok('SELECT shard_fdw.drop_consumer(''log'', ''number 6'')', '... but gets rid of them');
+SELECT is((SELECT count(*) FROM shard_fdw.consumers WHERE logical = 'log'::regclass AND consumer = 'number 6'), 0::bigint, '... for good');
+SELECT lives_ok($$ SELECT shard_fdw.register_consumer('log', 'owner ' || i, 'id') FROM generate_series(1, 110) i $$, '... and may have as many as he likes');
+RESET ROLE;
+SELECT lives_ok('SELECT shard_fdw.drop_consumer(''log'', ''owner 6'')', 'a superuser drops any');
+ROLLBACK TO many;
+
 REVOKE SELECT ON log FROM shard_user;
 SET LOCAL ROLE shard_user;
 SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::log, ''mine'')')).state, '42501', '... as long as he may');
