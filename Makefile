@@ -42,7 +42,8 @@ OBJS = \
 	src/sequence.o \
 	src/sequence_ddl.o \
 	src/shard_fdw.o \
-	src/shardset.o
+	src/shardset.o \
+	src/view.o
 PGFILEDESC = "shard_fdw - one insert target over many tables"
 
 DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)

@@ -166,29 +166,34 @@ LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION shard_fdw.own_sequences(regclass)
 IS 'makes the sequences that defaults of a table draw from belong to its columns';
 
+-- For the views: these wait for nobody, run nobody's code, and return null
+-- for what cannot be known that way or must not be seen by the caller.
 CREATE FUNCTION shard_fdw.column_maximum(tbl regclass, column_name name)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'shard_column_maximum'
-LANGUAGE C VOLATILE STRICT;
+LANGUAGE C VOLATILE STRICT COST 100;
 COMMENT ON FUNCTION shard_fdw.column_maximum(regclass, name)
-IS 'the greatest value of an integer column; null where it may not be read';
+IS 'the greatest value of an integer column, by an index or from a small table; null where it may not be read';
+
+CREATE FUNCTION shard_fdw.sequence_position(
+  sequence regclass, OUT last_value bigint, OUT next_value bigint)
+RETURNS record
+AS 'MODULE_PATHNAME', 'shard_sequence_position'
+LANGUAGE C VOLATILE STRICT COST 20;
+COMMENT ON FUNCTION shard_fdw.sequence_position(regclass)
+IS 'what a sequence has given last and gives next; null where it may not be read';
 
 CREATE VIEW shard_fdw.sequences AS
 SELECT q.sequence, q.tbl, q.column_name, q.is_owned, q.last_value,
        q.increment_by, q.cache_size, q.maximum,
-       CASE WHEN q.increment_by > 0
-            THEN COALESCE(q.last_value + q.increment_by, q.start_value) <= q.maximum
+       CASE WHEN q.increment_by > 0 THEN q.next_value <= q.maximum
         END AS collides
   FROM (SELECT s.seqrelid::regclass AS sequence,
                a.attrelid::regclass AS tbl,
                a.attname AS column_name,
                own.objid IS NOT NULL AS is_owned,
-               CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
-                    THEN pg_catalog.pg_sequence_last_value(s.seqrelid)
-                END AS last_value,
-               CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'SELECT, USAGE')
-                    THEN s.seqstart
-                END AS start_value,
+               p.last_value,
+               p.next_value,
                s.seqincrement AS increment_by,
                s.seqcache AS cache_size,
                -- A slot that no shard has now has no ids to compare with.
@@ -196,6 +201,7 @@ SELECT q.sequence, q.tbl, q.column_name, q.is_owned, q.last_value,
                     THEN shard_fdw.column_maximum(a.attrelid, a.attname)
                 END AS maximum
           FROM pg_catalog.pg_sequence s
+         CROSS JOIN LATERAL shard_fdw.sequence_position(s.seqrelid) p
           LEFT JOIN pg_catalog.pg_depend own
                  ON own.classid = 'pg_catalog.pg_class'::regclass
                 AND own.objid = s.seqrelid
@@ -231,11 +237,12 @@ IS 'rows of a table with commit order that were committed before a row of their 
 --
 
 CREATE FUNCTION shard_fdw.list_shards(
-  logical regclass, OUT shard regclass, OUT ordinal int, OUT state text)
+  logical regclass, missing_ok bool DEFAULT false,
+  OUT shard regclass, OUT ordinal int, OUT state text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'shard_list_shards'
-LANGUAGE C STABLE STRICT;
-COMMENT ON FUNCTION shard_fdw.list_shards(regclass)
+LANGUAGE C STABLE STRICT COST 100 ROWS 16;
+COMMENT ON FUNCTION shard_fdw.list_shards(regclass, bool)
 IS 'the shards of a logical table in ordinal order, and whether they take inserts';
 
 CREATE FUNCTION shard_fdw.last_shard()
@@ -276,6 +283,13 @@ SELECT i.inhparent::regclass AS logical,
 COMMENT ON VIEW shard_fdw.leases
 IS 'which session inserts into which shard, and whose transaction has its lane';
 
+CREATE FUNCTION shard_fdw.table_bytes(tbl regclass)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'shard_table_bytes'
+LANGUAGE C VOLATILE STRICT COST 20;
+COMMENT ON FUNCTION shard_fdw.table_bytes(regclass)
+IS 'what a table takes with its indexes, as pg_total_relation_size() says, but without a lock';
+
 CREATE VIEW shard_fdw.shards AS
 SELECT ft.ftrelid::regclass AS logical,
        s.shard,
@@ -290,13 +304,13 @@ SELECT ft.ftrelid::regclass AS logical,
        CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint
         END AS estimated_rows,
        CASE WHEN c.relkind <> 'f'
-            THEN pg_catalog.pg_total_relation_size(s.shard)
+            THEN shard_fdw.table_bytes(s.shard)
         END AS bytes,
        COALESCE(l.sessions, 0) AS sessions
   FROM pg_catalog.pg_foreign_table ft
   JOIN pg_catalog.pg_foreign_server fs ON fs.oid = ft.ftserver
   JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
- CROSS JOIN LATERAL shard_fdw.list_shards(ft.ftrelid) s
+ CROSS JOIN LATERAL shard_fdw.list_shards(ft.ftrelid, true) s
   JOIN pg_catalog.pg_class c ON c.oid = s.shard
   LEFT JOIN pg_catalog.pg_foreign_table rt ON rt.ftrelid = s.shard
   LEFT JOIN pg_catalog.pg_foreign_server remote ON remote.oid = rt.ftserver
@@ -458,45 +472,28 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.dequeue(anyelement, int, name, regclass)
 IS 'deletes rows of one shard that nobody has locked, and returns them';
 
+CREATE FUNCTION shard_fdw.rows_behind(
+  logical regclass, shard regclass, watermark bigint)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'shard_rows_behind'
+LANGUAGE C VOLATILE COST 100;
+COMMENT ON FUNCTION shard_fdw.rows_behind(regclass, regclass, bigint)
+IS 'about how many rows of a shard have ids beyond a watermark; for view consumers';
+
 -- The table may have been dropped, and another may have its OID.
 CREATE VIEW shard_fdw.consumers WITH (security_barrier) AS
 SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.window_end,
        k.last_read,
-       CASE WHEN q.seqincrement > 0 AND NOT r.windows
-             AND pg_catalog.has_table_privilege(r.logical, 'SELECT')
-             AND pg_catalog.has_sequence_privilege(q.seqrelid, 'SELECT, USAGE')
-            THEN GREATEST(0, (COALESCE(pg_catalog.pg_sequence_last_value(q.seqrelid),
-                                       q.seqstart - q.seqincrement)
-                              - COALESCE(k.watermark, q.seqstart - q.seqincrement))
-                             / q.seqincrement)
+       CASE WHEN NOT r.windows
+            THEN shard_fdw.rows_behind(r.logical, s.shard, k.watermark)
         END AS rows_behind
   FROM shard_fdw.consumer_registry r
-  JOIN pg_catalog.pg_foreign_table ft ON ft.ftrelid = r.logical
-  JOIN pg_catalog.pg_foreign_server fs ON fs.oid = ft.ftserver
-  JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
- CROSS JOIN LATERAL shard_fdw.list_shards(
-              CASE WHEN fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc
-                   THEN r.logical
-               END) s
+ CROSS JOIN LATERAL shard_fdw.list_shards(r.logical, true) s
   LEFT JOIN shard_fdw.consumer_lanes k
          ON k.logical = r.logical AND k.consumer = r.consumer AND k.shard = s.shard
         -- Ids tell about rows.
-        AND pg_catalog.has_table_privilege(r.logical, 'SELECT')
-  LEFT JOIN pg_catalog.pg_attribute a
-         ON a.attrelid = s.shard
-        AND a.attname = (SELECT i.attname FROM pg_catalog.pg_attribute i
-                          WHERE i.attrelid = r.logical
-                            AND EXISTS (SELECT FROM pg_catalog.pg_options_to_table(i.attfdwoptions) o
-                                         WHERE o.option_name = 'sequence'))
-  -- The sequence is the one that the default of the shard's column draws from.
-  LEFT JOIN (pg_catalog.pg_attrdef f
-             JOIN pg_catalog.pg_depend d
-                  ON d.classid = 'pg_catalog.pg_attrdef'::regclass
-                 AND d.objid = f.oid
-                 AND d.refclassid = 'pg_catalog.pg_class'::regclass
-             JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.refobjid)
-         ON f.adrelid = a.attrelid
-        AND f.adnum = a.attnum;
+        AND (pg_catalog.has_table_privilege(r.logical, 'SELECT')
+             OR pg_catalog.pg_has_role('pg_monitor', 'USAGE'));
 COMMENT ON VIEW shard_fdw.consumers
 IS 'how far each consumer has read each shard, and about how many rows it is behind';
 GRANT SELECT ON shard_fdw.consumers TO PUBLIC;

@@ -47,8 +47,8 @@ get_shards(Oid logical, LOCKMODE mode, int *nshards)
 
 	if (mode != NoLock)
 		LockRelationOid(logical, mode);
-	exists = get_rel_name(logical) != NULL;
-	if (exists)
+	exists = shard_is_logical(logical);
+	if (!exists && get_rel_name(logical) != NULL)
 		shard_check_logical(logical);
 	result = shard_list_members(logical, nshards);
 	/* Anybody may ask, also who must not be in the way of the owner. */
@@ -58,20 +58,25 @@ get_shards(Oid logical, LOCKMODE mode, int *nshards)
 }
 
 /*
- * shard_list_shards(logical regclass)
+ * shard_list_shards(logical regclass, missing_ok bool)
  *		SQL function list_shards(): shard, ordinal and state of every shard.
  *
- * Waits for nobody.  Raises ERRCODE_WRONG_OBJECT_TYPE if the table is no
- * logical table.
+ * Strict.  Waits for nobody.  If the table is no logical table, raises
+ * ERRCODE_WRONG_OBJECT_TYPE, or returns nothing if missing_ok: the views ask
+ * for all tables, in whatever order their plans join them.
  */
 Datum
 shard_list_shards(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			logical = PG_GETARG_OID(0);
 	int			nshards;
-	ShardMember *shards = get_shards(PG_GETARG_OID(0), NoLock, &nshards);
+	ShardMember *shards;
 
 	InitMaterializedSRF(fcinfo, 0);
+	if (PG_GETARG_BOOL(1) && !shard_is_logical(logical))
+		return (Datum) 0;
+	shards = get_shards(logical, NoLock, &nshards);
 	for (int i = 0; i < nshards; i++)
 	{
 		Datum		values[3];

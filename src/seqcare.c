@@ -27,7 +27,6 @@
 
 PG_FUNCTION_INFO_V1(shard_reset_sequences);
 PG_FUNCTION_INFO_V1(shard_own_sequences);
-PG_FUNCTION_INFO_V1(shard_column_maximum);
 PG_FUNCTION_INFO_V1(shard_check_order);
 
 /*
@@ -354,97 +353,6 @@ shard_own_sequences(PG_FUNCTION_ARGS)
 	shard_be_oneself(&identity);
 	SPI_finish();
 	return (Datum) 0;
-}
-
-/*
- * The greatest value of a column as the table's owner sees it; *isnull if he
- * sees none, or if looking for it fails.
- */
-static int64
-owners_maximum(Relation rel, const char *column, bool *isnull)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ShardIdentity identity;
-	volatile int64 result = 0;
-
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		SPI_connect();
-		shard_become_owner(rel, &identity);
-		result = maximum(RelationGetRelid(rel), column, false, isnull);
-		shard_be_oneself(&identity);
-		SPI_finish();
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		FreeErrorData(shard_catch(context, owner));
-		*isnull = true;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return result;
-}
-
-/*
- * shard_column_maximum(tbl regclass, column_name name)
- *		The greatest value of an integer column, as the view "sequences" wants
- *		it; null if there is none or if the caller must not read the column.
- *
- * Strict.  The view calls it for tables of all users, so nothing of theirs
- * must run as the caller: planning alone may call functions in indexes and
- * constraints.  And no casts, no policies, no wrappers of foreign data.  Nor
- * must a table be able to spoil the view for others.
- */
-Datum
-shard_column_maximum(PG_FUNCTION_ARGS)
-{
-	Oid			relid = PG_GETARG_OID(0);
-	char	   *column = NameStr(*PG_GETARG_NAME(1));
-	AttrNumber	attno = get_attnum(relid, column);
-	Oid			type = InvalidOid;
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Form_pg_class form;
-	Relation	rel;
-	bool		is_safe = false;
-	int64		result;
-	bool		isnull;
-
-	if (HeapTupleIsValid(tuple))
-	{
-		form = (Form_pg_class) GETSTRUCT(tuple);
-		is_safe = (form->relkind == RELKIND_RELATION ||
-				   form->relkind == RELKIND_PARTITIONED_TABLE ||
-				   shard_is_logical(relid)) &&
-			!isOtherTempNamespace(form->relnamespace) &&
-			shard_may_use_schema(form->relnamespace) &&
-			(!form->relrowsecurity ||
-			 (!form->relforcerowsecurity && has_bypassrls_privilege(GetUserId())));
-		ReleaseSysCache(tuple);
-	}
-	if (is_safe && attno != InvalidAttrNumber)
-		type = get_atttype(relid, attno);
-	if ((type != INT2OID && type != INT4OID && type != INT8OID) ||
-		(pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
-		 pg_attribute_aclcheck(relid, attno, GetUserId(), ACL_SELECT) != ACLCHECK_OK))
-		PG_RETURN_NULL();
-	/* Nobody is kept waiting by somebody who works on a table of his own. */
-	if (!ConditionalLockRelationOid(relid, AccessShareLock))
-		PG_RETURN_NULL();
-	rel = try_relation_open(relid, NoLock);
-	if (rel == NULL)
-	{
-		UnlockRelationOid(relid, AccessShareLock);
-		PG_RETURN_NULL();
-	}
-	result = owners_maximum(rel, column, &isnull);
-	relation_close(rel, AccessShareLock);
-	if (isnull)
-		PG_RETURN_NULL();
-	PG_RETURN_INT64(result);
 }
 
 /*

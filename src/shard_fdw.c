@@ -9,6 +9,8 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_foreign_table.h"
+#include "catalog/pg_language_d.h"
+#include "catalog/pg_proc.h"
 #include "commands/explain.h"
 #include "foreign/foreign.h"
 #include "utils/builtins.h"
@@ -39,6 +41,32 @@ _PG_init(void)
 }
 
 /*
+ * Is this function a handler of ours?  That is asked of the handlers of all
+ * wrappers, which might be in a library that is not there.
+ */
+static bool
+is_our_handler(Oid handler)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(handler));
+	bool		result = false;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId)
+	{
+		bool		isnull;
+		Datum		symbol = SysCacheGetAttr(PROCOID, tuple,
+											 Anum_pg_proc_prosrc, &isnull);
+
+		result = !isnull &&
+			strcmp(TextDatumGetCString(symbol), "shard_fdw_handler") == 0;
+	}
+	ReleaseSysCache(tuple);
+	return result &&
+		GetFdwRoutine(handler)->GetForeignRelSize == shardGetForeignRelSize;
+}
+
+/*
  * shard_is_logical
  *		Is the relation a foreign table of this foreign-data wrapper?
  *
@@ -63,8 +91,7 @@ shard_is_logical(Oid relid)
 	server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
 	wrapper = server == NULL ? NULL :
 		GetForeignDataWrapperExtended(server->fdwid, FDW_MISSING_OK);
-	return wrapper != NULL && OidIsValid(wrapper->fdwhandler) &&
-		GetFdwRoutine(wrapper->fdwhandler)->GetForeignRelSize == shardGetForeignRelSize;
+	return wrapper != NULL && is_our_handler(wrapper->fdwhandler);
 }
 
 /*

@@ -509,7 +509,7 @@ shard_table_get(Oid relid)
 /*
  * shard_list_members
  *		The shards of a logical table in ordinal order; *nmembers becomes their
- *		number.  Only their relid, kind and is_open are filled in for certain.
+ *		number.  Only relid, is_local, has_children and state are filled in.
  *
  * For views and whoever else must not wait: takes no lock, and nothing that
  * the owner of the table or of a shard has done makes it fail.  What is read

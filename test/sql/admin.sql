@@ -117,6 +117,8 @@ SELECT results_eq($$ SELECT state, message FROM error_of(
     'SELECT * FROM shard_fdw.list_shards(''log_0'')') $$,
   $$ VALUES ('42809', '"log_0" is not a foreign table of shard_fdw') $$,
   'a table that is not a logical table');
+SELECT is_empty($$ SELECT * FROM shard_fdw.list_shards('log_0', true) $$,
+  '... which has no shards where that is no error');
 CREATE FOREIGN TABLE none (id int) SERVER shards;
 SELECT is_empty($$ SELECT * FROM shard_fdw.list_shards('none') $$,
   'a logical table without shards');
