@@ -20,6 +20,7 @@ OBJS = \
 	src/batch.o \
 	src/checks.o \
 	src/clone.o \
+	src/column_type.o \
 	src/conflict.o \
 	src/consumer.o \
 	src/cursor.o \

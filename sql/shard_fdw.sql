@@ -56,6 +56,14 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.reshard(regclass, int)
 IS 'moves the rows of a hash table to another number of shards; returns how many';
 
+CREATE FUNCTION shard_fdw.alter_column_type(
+  logical regclass, column_name name, new_type text, using_expr text DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_alter_column_type'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.alter_column_type(regclass, name, text, text)
+IS 'ALTER COLUMN ... TYPE ... USING for a logical table and its shards';
+
 CREATE FUNCTION shard_fdw.ddl_end(command pg_ddl_command)
 RETURNS void
 AS 'MODULE_PATHNAME', 'shard_ddl_end'

@@ -6,7 +6,7 @@
  * CREATE TABLE ... (LIKE ...) INHERITS (...) does most of it; here is what
  * that leaves out.  All is done with DDL commands, so that core checks
  * permissions, records dependencies and fires event triggers.  The one
- * exception is disown_columns(), for which there is no command.
+ * exception is shard_disown(), for which there is no command.
  *
  *-------------------------------------------------------------------------
  */
@@ -47,14 +47,65 @@ typedef struct OwnCheck
 } OwnCheck;
 
 /*
- * Mark what a new shard has inherited as inherited only.
+ * shard_note_inherited
+ *		What columns and constraints a shard has by inheritance only.
+ *
+ * Allocated in the current memory context.
+ */
+ShardInherited *
+shard_note_inherited(Oid relid)
+{
+	ShardInherited *result = palloc0(sizeof(ShardInherited));
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_attribute_attrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(AttributeRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, AttributeRelidNumIndexId, true, NULL,
+							  1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_attribute att = (Form_pg_attribute) GETSTRUCT(tuple);
+
+		if (att->attnum > 0 && !att->attislocal)
+			result->columns = bms_add_member(result->columns, att->attnum);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+
+		if (!con->conislocal)
+			result->constraints = lappend(result->constraints,
+										  makeString(pstrdup(NameStr(con->conname))));
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * shard_disown
+ *		Mark columns and constraints that a shard has inherited as inherited
+ *		only: those given, or all if NULL.
  *
  * CREATE TABLE ... (LIKE ...) INHERITS (...) counts columns and constraints
- * that come from both sides as the child's own as well.  Then a column that
- * is dropped from the logical table would stay in its shards.
+ * that come from both sides as the child's own as well, and so does ALTER
+ * TABLE ... INHERIT.  Then a column that is dropped from the logical table
+ * would stay in its shards.
  */
-static void
-disown_columns(Oid relid)
+void
+shard_disown(Oid relid, const ShardInherited *only)
 {
 	Relation	catalog;
 	SysScanDesc scan;
@@ -70,7 +121,8 @@ disown_columns(Oid relid)
 	{
 		Form_pg_attribute att = (Form_pg_attribute) GETSTRUCT(tuple);
 
-		if (att->attnum <= 0 || att->attinhcount == 0 || !att->attislocal)
+		if (att->attnum <= 0 || att->attinhcount == 0 || !att->attislocal ||
+			(only != NULL && !bms_is_member(att->attnum, only->columns)))
 			continue;
 		tuple = heap_copytuple(tuple);
 		((Form_pg_attribute) GETSTRUCT(tuple))->attislocal = false;
@@ -88,7 +140,10 @@ disown_columns(Oid relid)
 	{
 		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
 
-		if (con->coninhcount == 0 || !con->conislocal)
+		if (con->coninhcount == 0 || !con->conislocal ||
+			(only != NULL &&
+			 !list_member(only->constraints,
+						  makeString(NameStr(con->conname)))))
 			continue;
 		tuple = heap_copytuple(tuple);
 		((Form_pg_constraint) GETSTRUCT(tuple))->conislocal = false;
@@ -491,7 +546,7 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 	shard = get_relname_relid(name, schema);
 	if (source != NULL)
 	{
-		disown_columns(shard);
+		shard_disown(shard, NULL);
 		copy_column_storage(source, shard);
 		copy_replica_identity(source, shard);
 		/* A sealed table can be the model, but new shards are open. */

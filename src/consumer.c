@@ -343,6 +343,27 @@ check_number_of_consumers(Oid relid, const char *role)
 }
 
 /*
+ * shard_check_column_unread
+ *		Raise ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST if a consumer of the
+ *		logical table reads in order of a column that is being dropped.  SPI is
+ *		connected.
+ */
+void
+shard_check_column_unread(Oid relid, const char *column)
+{
+	if (execute_registry(psprintf("SELECT consumer FROM shard_fdw.consumer_registry"
+								  " WHERE logical OPERATOR(pg_catalog.=) %u AND order_by OPERATOR(pg_catalog.=) %s LIMIT 1",
+								  relid, quote_literal_cstr(column))) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop column \"%s\" of foreign table \"%s\" because consumer \"%s\" reads in its order",
+						column, get_rel_name(relid),
+						SPI_getvalue(SPI_tuptable->vals[0],
+									 SPI_tuptable->tupdesc, 1)),
+				 errhint("Drop the consumer with SELECT shard_fdw.drop_consumer() first.")));
+}
+
+/*
  * shard_register_consumer(logical regclass, consumer text, order_by name)
  *		SQL function register_consumer(): the current role's consumer of a
  *		table begins with its first row.

@@ -14,7 +14,9 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
+#include "commands/defrem.h"
 #include "executor/spi.h"
+#include "foreign/foreign.h"
 #include "nodes/makefuncs.h"
 #include "tcop/deparse_utility.h"
 #include "utils/builtins.h"
@@ -67,6 +69,133 @@ has_subcommand(const Node *parsetree, AlterTableType subtype)
 			return true;
 	}
 	return false;
+}
+
+/* The options of a logical table whose values are names of its columns. */
+static const char *const column_options[] = {"key", "time_column"};
+
+/*
+ * The columns that one of these options names.
+ */
+static List *
+columns_of_option(Oid relid, const char *option)
+{
+	ListCell   *lc;
+	List	   *names = NIL;
+
+	foreach(lc, GetForeignTable(relid)->options)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		/* The validator has seen that this can be split. */
+		if (strcmp(def->defname, option) == 0)
+			(void) SplitIdentifierString(pstrdup(defGetString(def)), ',',
+										 &names);
+	}
+	return names;
+}
+
+/*
+ * A column of a logical table has been renamed: what knows it by its name has
+ * to know the new one.
+ */
+static void
+column_renamed(Oid relid, const char *from, const char *to)
+{
+	StringInfoData changes;
+
+	initStringInfo(&changes);
+	for (int i = 0; i < lengthof(column_options); i++)
+	{
+		StringInfoData value;
+		bool		found = false;
+		ListCell   *lc;
+
+		initStringInfo(&value);
+		foreach(lc, columns_of_option(relid, column_options[i]))
+		{
+			const char *name = lfirst(lc);
+
+			if (strcmp(name, from) == 0)
+			{
+				name = to;
+				found = true;
+			}
+			appendStringInfo(&value, "%s%s", value.len > 0 ? ", " : "",
+							 quote_identifier(name));
+		}
+		if (found)
+			appendStringInfo(&changes, "%sSET %s %s",
+							 changes.len > 0 ? ", " : "", column_options[i],
+							 quote_literal_cstr(value.data));
+	}
+	/* All at once, for each change is checked with the others. */
+	if (changes.len > 0)
+		shard_execute("ALTER FOREIGN TABLE %s OPTIONS (%s)",
+					  shard_qualified_name(relid), changes.data);
+	shard_column_renamed(relid, from, to);
+}
+
+/*
+ * A column with this name has been dropped, perhaps, from the logical table.
+ * Raise an error if it was in use.
+ *
+ * If it was dropped from a table that this one inherits from, it may still be
+ * there.  If it is there although it was dropped from this one, it is another.
+ */
+static void
+column_dropped(Oid relid, const char *name, bool is_certain)
+{
+	ShardOptions options;
+	ListCell   *lc;
+
+	if (!is_certain && get_attnum(relid, name) != InvalidAttrNumber)
+		return;
+	shard_get_options(relid, &options);
+	foreach(lc, options.route == SHARD_ROUTE_HASH ?
+			columns_of_option(relid, "key") : NIL)
+	{
+		if (strcmp(lfirst(lc), name) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+					 errmsg("cannot drop column \"%s\" because it is part of the key of foreign table \"%s\"",
+							name, get_rel_name(relid))));
+	}
+	if (options.time_column != NULL && strcmp(options.time_column, name) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("cannot drop column \"%s\" because it is the time column of foreign table \"%s\"",
+						name, get_rel_name(relid)),
+				 errhint("Drop option \"time_column\" of the foreign table before, or name another column with it.")));
+	shard_check_column_unread(relid, name);
+}
+
+/*
+ * Columns of a table have been dropped, and with them those of the logical
+ * tables below it.
+ */
+static void
+columns_dropped(Oid relid, const AlterTableStmt *stmt)
+{
+	List	   *relids = NIL;
+	ListCell   *lc;
+
+	foreach(lc, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+		ListCell   *lc2;
+
+		if (cmd->subtype != AT_DropColumn)
+			continue;
+		if (relids == NIL)
+			relids = find_all_inheritors(relid, NoLock, NULL);
+		foreach(lc2, relids)
+		{
+			if (shard_is_logical(lfirst_oid(lc2)))
+				column_dropped(lfirst_oid(lc2), cmd->name,
+							   lfirst_oid(lc2) == relid);
+		}
+	}
 }
 
 /*
@@ -178,18 +307,16 @@ shard_ddl_end(PG_FUNCTION_ARGS)
 		/* The logical tables below it have had theirs renamed with it. */
 		foreach(lc, find_all_inheritors(relid, NoLock, NULL))
 		{
-			const RenameStmt *rename = castNode(RenameStmt, parsetree);
-
-			if (!shard_is_logical(lfirst_oid(lc)))
-				continue;
-			shard_column_renamed(lfirst_oid(lc), rename->subname,
-								 rename->newname);
-			shard_rename_time_column(lfirst_oid(lc), rename->subname,
-									 rename->newname);
+			if (shard_is_logical(lfirst_oid(lc)))
+				column_renamed(lfirst_oid(lc),
+							   castNode(RenameStmt, parsetree)->subname,
+							   castNode(RenameStmt, parsetree)->newname);
 		}
 	}
 	else
 	{
+		if (IsA(parsetree, AlterTableStmt))
+			columns_dropped(relid, castNode(AlterTableStmt, parsetree));
 		if (shard_is_logical(relid))
 			logical_table_changed(relid, parsetree);
 		shard_changed(relid, parsetree);

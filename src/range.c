@@ -551,20 +551,3 @@ shard_check_time_column(Oid relid)
 	foreach(lc, find_inheritance_children(relid, NoLock))
 		shard_check_not_null(relid, lfirst_oid(lc));
 }
-
-/*
- * shard_rename_time_column
- *		Have option "time_column" of the logical table follow the name of the
- *		column.  SPI is connected.
- */
-void
-shard_rename_time_column(Oid relid, const char *from, const char *to)
-{
-	ShardOptions options;
-
-	shard_get_options(relid, &options);
-	if (options.time_column != NULL && strcmp(options.time_column, from) == 0)
-		shard_execute("ALTER FOREIGN TABLE %s OPTIONS (SET time_column %s)",
-					  shard_qualified_name(relid),
-					  quote_literal_cstr(quote_identifier(to)));
-}

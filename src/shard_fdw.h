@@ -365,6 +365,7 @@ extern void shard_forget_consumers(Oid relid);
 extern void shard_forget_lanes(Oid relid, Oid shard);
 extern char *shard_unread_by(Oid logical, Oid shard);
 extern void shard_column_renamed(Oid relid, const char *from, const char *to);
+extern void shard_check_column_unread(Oid relid, const char *column);
 
 /* in dequeue.c */
 typedef bool (*ShardTakeRow) (Datum last, void *state);
@@ -498,6 +499,16 @@ extern void shard_check_read_committed(const char *action);
 extern void shard_check_owned(Oid relid);
 
 /* in clone.c */
+
+/* What a shard has by inheritance only. */
+typedef struct ShardInherited
+{
+	Bitmapset  *columns;		/* numbers of its columns */
+	List	   *constraints;	/* names, as String nodes */
+} ShardInherited;
+
+extern ShardInherited *shard_note_inherited(Oid relid);
+extern void shard_disown(Oid relid, const ShardInherited *only);
 extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
 						Relation source, const char *placement);
 extern void shard_set_trigger_state(Oid relid, const char *name, char state);
@@ -537,8 +548,6 @@ extern bool shard_is_busy(Oid relid);
 extern ShardRangeStep shard_advance_range(Oid logical, Oid shard);
 extern void shard_check_not_null(Oid logical, Oid shard);
 extern void shard_check_time_column(Oid relid);
-extern void shard_rename_time_column(Oid relid, const char *from,
-									 const char *to);
 
 /* in plan.c */
 extern void shard_plan_init(void);

@@ -80,18 +80,14 @@ CREATE FOREIGN TABLE of_server (id int) SERVER by_hash OPTIONS (shards '2', key 
 INSERT INTO of_server SELECT generate_series(1, 100);
 SELECT is((SELECT count(*) FROM of_server_0 WHERE NOT shard_fdw.in_hash(2, 0, id)), 0::bigint, 'the server''s route is used');
 
-SELECT is((SELECT state FROM error_of('ALTER FOREIGN TABLE orders DROP COLUMN order_id')), '42703',
-  'a column of the key cannot be dropped');
+SELECT is((SELECT state || ' ' || message FROM error_of('ALTER FOREIGN TABLE orders DROP COLUMN order_id')),
+  '42P16 cannot drop column "order_id" because it is part of the key of foreign table "orders"', 'a column of the key cannot be dropped');
 SELECT is((SELECT state FROM error_of('ALTER FOREIGN TABLE orders OPTIONS (SET key ''nobody'')')), '42703',
   'nor the key be one that is not there');
 SAVEPOINT s;
 ALTER FOREIGN TABLE orders RENAME order_id TO id;
-SELECT is((SELECT hint FROM error_of('INSERT INTO orders VALUES (1)')),
-  'Name the columns of the key with ALTER FOREIGN TABLE ... OPTIONS (SET key ...).', 'a renamed column stops inserts');
-SELECT is((SELECT count(*) FROM orders WHERE id = 1), 0::bigint, '... but not queries');
-ALTER FOREIGN TABLE orders OPTIONS (SET key 'id');
 INSERT INTO orders VALUES (1);
-SELECT is(scanned('SELECT * FROM orders WHERE id = 1'), shard_fdw.last_shard()::text, '... until the key has its new name');
+SELECT is(scanned('SELECT * FROM orders WHERE id = 1'), shard_fdw.last_shard()::text, 'the key follows a column that is renamed');
 ROLLBACK TO s;
 
 --

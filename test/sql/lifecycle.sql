@@ -254,7 +254,8 @@ CREATE FOREIGN TABLE timed (at date) SERVER shards OPTIONS (shards '1', template
 SELECT is((SELECT state FROM error_of('ALTER TABLE timed_0 ALTER COLUMN at DROP NOT NULL')), '42P17', '... if the template has it NOT NULL that is enough, and it stays so');
 CREATE TABLE timed_more (at date);
 SELECT is((SELECT state FROM error_of('ALTER TABLE timed_more INHERIT timed')), '42P17', '... a table is not attached where it can be null');
-SELECT is((SELECT state FROM error_of('ALTER FOREIGN TABLE timed DROP COLUMN at')), '42703', 'the time column cannot be dropped');
+SELECT is((SELECT state || ' ' || message FROM error_of('ALTER FOREIGN TABLE timed DROP COLUMN at')),
+  '42P16 cannot drop column "at" because it is the time column of foreign table "timed"', 'the time column cannot be dropped');
 ALTER FOREIGN TABLE timed RENAME COLUMN at TO "when, then";
 SELECT is((SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'timed'::regclass), ARRAY['time_column="when, then"'], 'the option follows when it is renamed');
 SELECT is(said('ALTER FOREIGN TABLE timed OPTIONS (DROP time_column)'), '', 'the option can be dropped');

@@ -83,6 +83,14 @@ $node->safe_psql('postgres', q{
 	CREATE FOREIGN TABLE hashed (k text, n int) SERVER shards OPTIONS (shards '4', route 'hash', key 'n, k');
 	INSERT INTO hashed SELECT 'k' || g, g FROM generate_series(1, 50) g;
 
+	-- columns with another type and another name than they had
+	CREATE FOREIGN TABLE retyped (k int, v text, CONSTRAINT there CHECK (v IS NOT NULL))
+	SERVER shards OPTIONS (shards '3', route 'hash', key 'k');
+	INSERT INTO retyped SELECT g, g FROM generate_series(1, 50) g;
+	SELECT shard_fdw.alter_column_type('retyped', 'v', 'numeric(8,2)', 'v::numeric / 4');
+	SELECT shard_fdw.alter_column_type('retyped', 'k', 'bigint');
+	ALTER FOREIGN TABLE retyped RENAME k TO "the key";
+
 	-- lanes, and a consumer that has read some of them
 	CREATE FOREIGN TABLE lanes (id bigint OPTIONS (sequence 'always'), v text, at timestamptz NOT NULL DEFAULT clock_timestamp())
 	SERVER shards OPTIONS (shards '3', max_shards '10', commit_order 'true');
@@ -197,6 +205,7 @@ my %facts = (
 		SELECT * FROM kept ORDER BY id;
 		SELECT * FROM quick ORDER BY a;
 		SELECT *, tableoid::regclass FROM hashed ORDER BY n;
+		SELECT *, tableoid::regclass FROM retyped ORDER BY v;
 		SELECT *, tableoid::regclass FROM lanes ORDER BY id;
 		SELECT *, tableoid::regclass FROM gens ORDER BY id;
 		SELECT logical, consumer, role, shard, watermark, window_end, last_read FROM shard_fdw.consumers ORDER BY consumer, shard::text;
