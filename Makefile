@@ -26,6 +26,7 @@ OBJS = \
 	src/cursor.o \
 	src/ddl.o \
 	src/dequeue.o \
+	src/drop_guard.o \
 	src/event.o \
 	src/fromcore.o \
 	src/hash.o \
@@ -36,6 +37,7 @@ OBJS = \
 	src/option.o \
 	src/plan.o \
 	src/range.o \
+	src/release.o \
 	src/reshard.o \
 	src/route.o \
 	src/sees_rows.o \

@@ -137,6 +137,56 @@ COMMENT ON EVENT TRIGGER shard_fdw_on_ddl_end
 IS 'creates the shards that CREATE FOREIGN TABLE asks for';
 
 --
+-- Getting away
+--
+
+CREATE FUNCTION shard_fdw.release(logical regclass)
+RETURNS SETOF regclass
+AS 'MODULE_PATHNAME', 'shard_release'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.release(regclass)
+IS 'makes ordinary tables of the shards of a logical table, which is dropped';
+
+CREATE FUNCTION shard_fdw.guard_drop()
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_guard_drop'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.guard_drop()
+IS 'has a command that begins not drop servers together with shards that have rows';
+
+-- As on_ddl_end(), this is written for those who have nothing to do with us,
+-- or have no library.  The setting is there if the library is loaded; then
+-- the guard that was started last has to be ended.
+CREATE FUNCTION shard_fdw.on_drop_start()
+RETURNS event_trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+  IF pg_catalog.current_setting('shard_fdw.shard', true) IS NOT NULL
+     OR EXISTS (
+       SELECT FROM pg_catalog.pg_foreign_table ft
+         JOIN pg_catalog.pg_foreign_server fs ON fs.oid OPERATOR(pg_catalog.=) ft.ftserver
+         JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid OPERATOR(pg_catalog.=) fs.srvfdw
+        WHERE fdw.fdwhandler OPERATOR(pg_catalog.=) 'shard_fdw.shard_fdw_handler'::pg_catalog.regproc) THEN
+    BEGIN
+      PERFORM shard_fdw.guard_drop();
+    EXCEPTION WHEN OTHERS THEN
+      -- The library cannot be loaded, so this is the only way to be rid of it.
+      NULL;
+    END;
+  END IF;
+END $$;
+COMMENT ON FUNCTION shard_fdw.on_drop_start()
+IS 'has guard_drop() look after commands that might drop servers';
+
+CREATE EVENT TRIGGER shard_fdw_on_drop_start ON ddl_command_start
+  WHEN TAG IN ('DROP EXTENSION', 'DROP SERVER', 'DROP FOREIGN DATA WRAPPER',
+               'DROP SCHEMA', 'DROP OWNED')
+  EXECUTE FUNCTION shard_fdw.on_drop_start();
+ALTER EVENT TRIGGER shard_fdw_on_drop_start ENABLE ALWAYS;
+COMMENT ON EVENT TRIGGER shard_fdw_on_drop_start
+IS 'keeps DROP EXTENSION and DROP SERVER from taking rows with them';
+
+--
 -- The hash route
 --
 

@@ -408,6 +408,17 @@ typedef build_simple_rel_hook_type ShardRelationHook;
 #define SHARD_PLANNER_ARGUMENTS	parse, query_string, cursor_options, params, es
 #endif
 
+/* 19 can be told more about a scan. */
+static inline TableScanDesc
+shard_table_beginscan(Relation rel, Snapshot snapshot)
+{
+#if PG_VERSION_NUM < 190000
+	return table_beginscan(rel, snapshot, 0, NULL);
+#else
+	return table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
+#endif
+}
+
 /* 19 has publications of all tables but some. */
 #if PG_VERSION_NUM < 190000
 #define shard_is_published(relid) (GetRelationPublications(relid) != NIL)

@@ -32,6 +32,7 @@ void
 _PG_init(void)
 {
 	shard_route_init();
+	shard_guard_init();
 	MarkGUCPrefixReserved("shard_fdw");
 
 	shard_table_init();

@@ -549,6 +549,9 @@ extern ShardRangeStep shard_advance_range(Oid logical, Oid shard);
 extern void shard_check_not_null(Oid logical, Oid shard);
 extern void shard_check_time_column(Oid relid);
 
+/* in drop_guard.c */
+extern void shard_guard_init(void);
+
 /* in plan.c */
 extern void shard_plan_init(void);
 extern bool shard_is_our_routine(const FdwRoutine *routine);

@@ -822,10 +822,12 @@ ROLLBACK TO creating;
 SELECT is_empty($$ SELECT names_like('passed') $$,
   'nothing is left of a table whose creation is rolled back');
 SAVEPOINT dropping;
+SET LOCAL shard_fdw.allow_drop_with_rows = on;
 DROP SERVER shards CASCADE;
 SELECT is_empty($$ SELECT names_like('copied') $$,
   'DROP SERVER CASCADE drops logical tables and shards');
 ROLLBACK TO dropping;
+SET LOCAL shard_fdw.allow_drop_with_rows = on;
 DROP EXTENSION shard_fdw CASCADE;
 SELECT is_empty($$ SELECT names_like('copied') UNION ALL
                    SELECT evtname::text FROM pg_event_trigger

@@ -270,7 +270,7 @@ SELECT is(current_user, session_user, 'afterwards the superuser is one again');
 SELECT bag_eq($$ SELECT p.proname::text, p.prosecdef, p.proleakproof, coalesce(p.proacl::text, 'everybody') FROM pg_proc p WHERE p.pronamespace = 'shard_fdw'::regnamespace $$,
   $$ SELECT f, false AS a, false AS b, 'everybody'::text FROM unnest('{shard_fdw_handler,shard_fdw_validator,create_shards,cursor_reads,reshard,on_ddl_end,ddl_end,in_hash,in_slot,
      reset_sequences,own_sequences,column_maximum,sequence_position,table_bytes,rows_behind,check_order,list_shards,last_shard,register_consumer,drop_consumer,read_batch,read_window,dequeue,seal,unseal,
-     alter_column_type,
+     alter_column_type,release,guard_drop,on_drop_start,
      close_shard,open_shard,add_range,rotate,retain,
      run_command_on_shards,format_on_shards}'::text[]) f $$, 'functions, and who may call them');
 SELECT bag_eq($$ SELECT c.relname::text, c.relkind::text, array(SELECT a.privilege_type FROM aclexplode(c.relacl) a WHERE a.grantee = 0)::text FROM pg_class c

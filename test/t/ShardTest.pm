@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Basename qw(dirname);
 use File::Temp ();
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
@@ -14,7 +15,8 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(
   shard_node setup_shards session send_to state_of copy_from $copy_end
-  pgbench_start pgbench_finish pgbench_run pgbench_ok poll_ok indexes_ok sqlstate);
+  pgbench_start pgbench_finish pgbench_run pgbench_ok poll_ok indexes_ok sqlstate
+  copy_installation);
 
 # A running server with the extension and server "shards" in its database
 # postgres.  "conf" is appended to postgresql.conf; "install_path" is that of
@@ -246,6 +248,26 @@ sub sqlstate
 		]);
 	return ($1, $2, $stderr) if $stderr =~ /ERROR:  (\w{5}): (.*)/;
 	return ('00000', '', $stderr);
+}
+
+# A copy of the installation, whose files can be taken away.  Gives its path,
+# for shard_node(), and the files that are shard_fdw's.
+sub copy_installation
+{
+	chomp(my ($bindir, $pkglibdir, $sharedir) =
+		  map { scalar `"$ENV{PG_CONFIG}" --$_` } 'bindir', 'pkglibdir', 'sharedir');
+	my ($found) = grep { -x "$_/postgres" } split(/:/, $ENV{PATH});
+	my $root = substr($found, 0, length($found) - length($bindir));
+	my $copy = PostgreSQL::Test::Utils::tempdir;
+
+	# A server finds its files relative to its program.
+	die "the installation in $found is not one for tests"
+	  if $root eq '' || "$root$bindir" ne $found;
+	IPC::Run::run([ 'cp', '-R', "$root/.", $copy ])
+	  or die 'cannot copy the installation';
+	return (
+		$copy . dirname($bindir),
+		glob("$copy$pkglibdir/shard_fdw.* $copy$sharedir/extension/shard_fdw*"));
 }
 
 1;

@@ -33,6 +33,7 @@ my $other = $node->background_psql('postgres', on_error_stop => 0);
 foreach my $s ($session, $other)
 {
 	$s->query_safe('SET client_min_messages = warning');
+	$s->query_safe('SET shard_fdw.allow_drop_with_rows = on');
 	$s->query_safe("PREPARE ins AS INSERT INTO log VALUES (1, 'x')");
 	$s->query_safe('PREPARE total AS SELECT count(*) FROM log');
 	$s->query_safe('EXECUTE ins') for 1 .. 6;

@@ -3,25 +3,11 @@
 use strict;
 use warnings;
 
-use File::Basename qw(dirname);
-use IPC::Run qw(run);
 use ShardTest;
-use PostgreSQL::Test::Cluster;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
-# A copy of the installation, to take the library out of.  The server finds
-# its files relative to its program.
-chomp(my $bindir = `"$ENV{PG_CONFIG}" --bindir`);
-chomp(my $pkglibdir = `"$ENV{PG_CONFIG}" --pkglibdir`);
-my ($found) = grep { -x "$_/postgres" } split(/:/, $ENV{PATH});
-my $root = substr($found, 0, length($found) - length($bindir));
-die "the installation in $found is not a copy" if $root eq '' || "$root$bindir" ne $found;
-my $copy = PostgreSQL::Test::Utils::tempdir;
-run [ 'cp', '-R', "$root/.", $copy ] or die 'cannot copy the installation';
-my $library = (glob("$copy$pkglibdir/shard_fdw.*"))[0];
-
-my $node = shard_node('no_library', install_path => $copy . dirname($bindir));
+my ($install_path, $library) = copy_installation();
+my $node = shard_node('no_library', install_path => $install_path);
 $node->safe_psql('postgres', q{
 	CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), v int)
 	  SERVER shards OPTIONS (shards '3', commit_order 'true');
