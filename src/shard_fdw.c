@@ -49,19 +49,16 @@ static bool
 is_our_handler(Oid handler)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(handler));
-	bool		result = false;
+	Datum		source;
+	bool		isnull;
+	bool		result;
 
 	if (!HeapTupleIsValid(tuple))
 		return false;
-	if (((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId)
-	{
-		bool		isnull;
-		Datum		symbol = SysCacheGetAttr(PROCOID, tuple,
-											 Anum_pg_proc_prosrc, &isnull);
-
-		result = !isnull &&
-			strcmp(TextDatumGetCString(symbol), "shard_fdw_handler") == 0;
-	}
+	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
+	result = ((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
+		!isnull &&
+		strcmp(TextDatumGetCString(source), "shard_fdw_handler") == 0;
 	ReleaseSysCache(tuple);
 	return result &&
 		GetFdwRoutine(handler)->GetForeignRelSize == shardGetForeignRelSize;
