@@ -375,7 +375,8 @@ SELECT ft.ftrelid::regclass AS logical,
   LEFT JOIN (SELECT shard, pg_catalog.count(level) AS sessions
                FROM shard_fdw.leases
               GROUP BY shard) l ON l.shard = s.shard
- WHERE fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc;
+ WHERE fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc
+ ORDER BY ft.ftrelid, s.ordinal;
 COMMENT ON VIEW shard_fdw.shards
 IS 'all shards of all logical tables';
 
