@@ -451,7 +451,7 @@ shard_rows_behind(PG_FUNCTION_ARGS)
 	bool		is_called;
 	bool		is_known = false;
 	Relation	rel;
-	Range		range = {true};
+	Range		range = {.is_empty = true};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
@@ -534,7 +534,7 @@ shard_column_maximum(PG_FUNCTION_ARGS)
 	char	   *column = NameStr(*PG_GETARG_NAME(1));
 	AttrNumber	attno = get_attnum(relid, column);
 	Relation	top;
-	Range		range = {true};
+	Range		range = {.is_empty = true};
 	bool		is_known = true;
 	List	   *relids;
 	ListCell   *lc;
