@@ -344,7 +344,7 @@ IS 'which session inserts into which shard, and whose transaction has its lane';
 CREATE FUNCTION shard_fdw.table_bytes(tbl regclass)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'shard_table_bytes'
-LANGUAGE C VOLATILE STRICT COST 20;
+LANGUAGE C STABLE STRICT COST 20;
 COMMENT ON FUNCTION shard_fdw.table_bytes(regclass)
 IS 'what a table takes with its indexes, as pg_total_relation_size() says, but without a lock';
 

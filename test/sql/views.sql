@@ -150,6 +150,19 @@ END $$;
 SELECT cmp_ok(plan_cost(format('SELECT * FROM shard_fdw.%I', relname)), '<', current_setting('jit_above_cost')::numeric / 4, 'a plan of view ' || relname) FROM pg_class
  WHERE relnamespace = 'shard_fdw'::regnamespace AND relkind = 'v' ORDER BY relname;
 
+-- In order, whatever the plan is; asking for one table, or for no sizes, does not cost what all of it does.
+CREATE FOREIGN TABLE ordered (id int) SERVER shards OPTIONS (shards '12');
+SELECT is((SELECT array_agg(ordinal) FROM (SELECT ordinal FROM shard_fdw.shards WHERE logical = 'ordered'::regclass) s), ARRAY(SELECT generate_series(0, 11)), 'shards are in order');
+CREATE FUNCTION plan_of(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  plan json;
+BEGIN
+  EXECUTE 'EXPLAIN (VERBOSE, FORMAT JSON) ' || query INTO plan;
+  RETURN plan::text;
+END $$;
+SELECT doesnt_match(plan_of('SELECT count(*) FROM shard_fdw.shards'), 'table_bytes', 'no sizes if nobody asks');
+SELECT matches(plan_of('SELECT * FROM shard_fdw.shards WHERE logical = ''ordered''::regclass'), 'ft\.ftrelid = ''\d+''::oid', 'one table if one is asked for');
+
 --
 -- Greatest ids, without any function of the owner's
 --
