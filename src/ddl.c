@@ -215,13 +215,14 @@ common_modulus(const ShardTable *table, int modulus)
 		int64		a = result;
 		int64		b = other;
 
-		while (b != 0)
+		/* Which is greater than zero. */
+		do
 		{
 			int64		rest = a % b;
 
 			a = b;
 			b = rest;
-		}
+		} while (b != 0);
 		result = result / a * other;
 	}
 	return result <= SHARD_MAX_SHARDS ? (int) result : 0;
@@ -559,7 +560,7 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 
 		shards = lappend_oid(shards, shard);
 		MemoryContextSwitchTo(oldcontext);
-		if (state != SHARD_OPEN && i == 0)
+		if (source != NULL && state != SHARD_OPEN && i == 0)
 		{
 			unfit = shard_unfit_checks(shard, siblings);
 			report_unfit_checks(source, state, unfit);

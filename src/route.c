@@ -607,7 +607,10 @@ shard_route(ShardTable *table, TupleTableSlot *row, Oid pinned)
 	if (unlikely(OidIsValid(pinned)))
 		return route_pinned(table, pinned);
 	if (unlikely(table->nopen == 0))
+	{
 		report_no_open(table);
+		pg_unreachable();
+	}
 
 	switch (table->route)
 	{
