@@ -22,7 +22,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(shard_list_shards);
 PG_FUNCTION_INFO_V1(shard_last_shard);

@@ -42,6 +42,9 @@
 #include "commands/explain_state.h"
 #endif
 
+/* 19 has funcapi.h no longer include it. */
+#include "utils/tuplestore.h"
+
 /* 16 replaced the per-catalog ownership checks with one function. */
 #if PG_VERSION_NUM < 160000
 #define shard_class_ownercheck(relid, roleid) \

@@ -19,7 +19,6 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(shard_create_shards);
 

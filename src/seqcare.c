@@ -23,7 +23,6 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
-#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(shard_reset_sequences);
 PG_FUNCTION_INFO_V1(shard_own_sequences);
