@@ -68,6 +68,9 @@ check_action(const char *action)
  * Change the type of the column in the shards of the logical table, and in the
  * table.  All are locked; SPI is connected, and we are their owner.  "action"
  * is for the shards, "plain_action" for the table.
+ *
+ * The command is not ALTER FOREIGN TABLE, because a server with assertions does
+ * not expect that one to rewrite tables, as this does with the shards.
  */
 static void
 alter_with_expression(Oid relid, const char *action, const char *plain_action)
@@ -98,7 +101,7 @@ alter_with_expression(Oid relid, const char *action, const char *plain_action)
 		else
 			shard_execute("ALTER TABLE %s %s", name, action);
 	}
-	shard_execute("ALTER FOREIGN TABLE %s %s", logical, plain_action);
+	shard_execute("ALTER TABLE %s %s", logical, plain_action);
 	forboth(lc, shards, lc2, inherited)
 	{
 		shard_execute("ALTER TABLE %s INHERIT %s",
@@ -160,7 +163,7 @@ shard_alter_column_type(PG_FUNCTION_ARGS)
 	if (action != NULL)
 		alter_with_expression(relid, action, plain_action);
 	else
-		shard_execute("ALTER FOREIGN TABLE %s %s", shard_qualified_name(relid),
+		shard_execute("ALTER TABLE %s %s", shard_qualified_name(relid),
 					  plain_action);
 	shard_be_oneself(&identity);
 	SPI_finish();

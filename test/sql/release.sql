@@ -38,7 +38,7 @@ SELECT is_empty('SELECT still_needed()', 'nothing needs the extension');
 
 -- One sequence for all shards.
 CREATE TABLE model (id bigint PRIMARY KEY, v text, at timestamptz, g int GENERATED ALWAYS AS (length(v)) STORED, own int DEFAULT 5, CHECK (v <> 'own'));
-CREATE FOREIGN TABLE serial (id bigserial, v text CONSTRAINT ours CHECK (v <> 'ours'), at timestamptz NOT NULL DEFAULT now(), g int)
+CREATE FOREIGN TABLE serial (id bigserial, v text CONSTRAINT ours CHECK (v <> 'ours'), at timestamptz NOT NULL DEFAULT now(), g int GENERATED ALWAYS AS (length(v)) STORED)
   SERVER shards OPTIONS (shards '3', route 'round_robin', template 'model');
 INSERT INTO serial (v) SELECT g FROM generate_series(1, 9) g;
 CREATE TEMP TABLE before AS SELECT *, tableoid AS shard FROM serial;

@@ -459,7 +459,7 @@ CREATE FOREIGN TABLE wider (id smallint OPTIONS (sequence 'by_default'), v text)
 INSERT INTO wider VALUES (32767);
 SELECT is((SELECT next_value > 32767 FROM shard_fdw.reset_sequences('wider')), true, 'a sequence that has no value left');
 SELECT is((error_of('INSERT INTO wider (v) VALUES (1)')).state, '2200H', '... gives none');
-ALTER FOREIGN TABLE wider ALTER id TYPE bigint;
+ALTER TABLE wider ALTER id TYPE bigint;
 SELECT lives_ok('INSERT INTO wider (v) VALUES (1)', '... until the column gets wider');
 SET LOCAL client_min_messages = warning;
 

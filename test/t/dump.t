@@ -259,7 +259,7 @@ sub takes_inserts
 			INSERT INTO events SELECT 1000 + g FROM generate_series(1, 30) g;
 			RESET ROLE;
 			SELECT count(*), count(DISTINCT tableoid), bool_and(id > 100),
-			       bool_and(note = CASE WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = tableoid AND tgenabled = 'D')
+			       bool_and(note = CASE WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = log.tableoid AND tgenabled = 'D')
 			                            THEN 'n' ELSE 'n!' END)
 			  FROM log WHERE xmin = pg_current_xact_id()::xid AND kind = 2;
 			SELECT count(*), count(DISTINCT tableoid), min("the value")

@@ -41,7 +41,7 @@ is(said(q{CREATE FOREIGN TABLE few (id int) SERVER shards OPTIONS (shards '1', m
 is(said(q{ALTER FOREIGN TABLE few ALTER id OPTIONS (ADD sequence 'by_default')}),
 	"$few; shard \"few_0\" of foreign table \"few\" has no sequence for column \"id\"", '... which is added later');
 is(said(q{SELECT shard_fdw.reset_sequences('few'); ALTER FOREIGN TABLE few ADD v text, OPTIONS (ADD batch_size '3')}), '', '... says nothing from then on');
-is(said(q{ALTER FOREIGN TABLE few ALTER id TYPE smallint}), $few, '... but of a smaller type');
+is(said(q{ALTER TABLE few ALTER id TYPE smallint}), $few, '... but of a smaller type');
 
 my $lost = 'of foreign table "log" has no sequence for column "id"';
 $node->safe_psql('postgres', q{
