@@ -21,8 +21,10 @@ OBJS = \
 	src/checks.o \
 	src/clone.o \
 	src/column_type.o \
+	src/command.o \
 	src/conflict.o \
 	src/consumer.o \
+	src/core_exec.o \
 	src/cursor.o \
 	src/ddl.o \
 	src/dequeue.o \
@@ -32,20 +34,26 @@ OBJS = \
 	src/hash.o \
 	src/insert.o \
 	src/join.o \
+	src/lease.o \
 	src/lifecycle.o \
 	src/lock.o \
+	src/logical.o \
 	src/option.o \
+	src/placement.o \
 	src/plan.o \
 	src/range.o \
 	src/release.o \
 	src/reshard.o \
+	src/result.o \
 	src/route.o \
+	src/row.o \
 	src/sees_rows.o \
 	src/seqcare.o \
 	src/sequence.o \
 	src/sequence_ddl.o \
 	src/shard_fdw.o \
 	src/shardset.o \
+	src/target.o \
 	src/view.o
 PGFILEDESC = "shard_fdw - one insert target over many tables"
 

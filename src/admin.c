@@ -7,12 +7,7 @@
  */
 #include "shard_fdw.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/indexing.h"
-#include "catalog/pg_inherits.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "parser/parser.h"
@@ -20,7 +15,6 @@
 #include "tcop/cmdtag.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
 PG_FUNCTION_INFO_V1(shard_list_shards);
@@ -101,64 +95,6 @@ shard_last_shard(PG_FUNCTION_ARGS)
 	if (!OidIsValid(shard_last) || get_rel_name(shard_last) == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_OID(shard_last);
-}
-
-/*
- * shard_logical_parents
- *		The logical tables that a relation is a shard of.
- *
- * Takes no lock.  The list is allocated in the current memory context.
- */
-List *
-shard_logical_parents(Oid relid)
-{
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-	List	   *result = NIL;
-
-	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	catalog = table_open(InheritsRelationId, AccessShareLock);
-	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
-							  1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Oid			parent = ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent;
-
-		if (shard_is_logical(parent))
-			result = lappend_oid(result, parent);
-	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return result;
-}
-
-/*
- * shard_check_to_alter
- *		Raise an error unless the relation is a shard that the caller owns, or,
- *		if wanted, a table of the caller's that is still sealed, which has been
- *		a shard: ERRCODE_UNDEFINED_TABLE, ERRCODE_WRONG_OBJECT_TYPE or
- *		ERRCODE_INSUFFICIENT_PRIVILEGE.
- */
-void
-shard_check_to_alter(Oid shard, bool or_sealed)
-{
-	char	   *name = get_rel_name(shard);
-
-	if (name == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", shard)));
-	if (shard_logical_parents(shard) == NIL &&
-		!(or_sealed && shard_seal_constraint(shard) != NULL))
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a shard", name),
-				 errdetail("A shard is a table that inherits from a foreign table of shard_fdw.")));
-	if (!shard_class_ownercheck(shard, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, name);
 }
 
 /*

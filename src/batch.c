@@ -30,7 +30,6 @@
 #include "commands/trigger.h"
 #include "optimizer/optimizer.h"
 #include "storage/bufmgr.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 /*

@@ -621,8 +621,10 @@ bounds_time(Node *expr)
 		ListCell   *lc;
 
 		foreach(lc, ((BoolExpr *) expr)->args)
+		{
 			if (bounds_time(lfirst(lc)))
-			return true;
+				return true;
+		}
 	}
 	else if (is_orclause(expr))
 	{
@@ -631,10 +633,12 @@ bounds_time(Node *expr)
 
 		/* Nulls may be let through. */
 		foreach(lc, ((BoolExpr *) expr)->args)
+		{
 			if (bounds_time(lfirst(lc)))
-			result = true;
-		else if (!IsA(lfirst(lc), NullTest))
-			return false;
+				result = true;
+			else if (!IsA(lfirst(lc), NullTest))
+				return false;
+		}
 		return result;
 	}
 	else if (IsA(expr, OpExpr) && list_length(((OpExpr *) expr)->args) == 2)

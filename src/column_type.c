@@ -18,7 +18,6 @@
 #include "catalog/pg_inherits.h"
 #include "executor/spi.h"
 #include "parser/parser.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 

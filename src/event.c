@@ -17,11 +17,9 @@
 #include "commands/defrem.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
-#include "nodes/makefuncs.h"
 #include "tcop/deparse_utility.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/regproc.h"
 #include "utils/varlena.h"
 
 PG_FUNCTION_INFO_V1(shard_ddl_end);

@@ -26,8 +26,6 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/indexing.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
@@ -38,7 +36,6 @@
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(shard_close_shard);
@@ -50,64 +47,13 @@ PG_FUNCTION_INFO_V1(shard_retain_sql);
 #define RETAIN_PATIENCE		5000
 
 /*
- * Open the table of closed shards.  NULL if there is none: the extension is
- * just being created or dropped.
- */
-static Relation
-open_closed_shards(LOCKMODE mode)
-{
-	Oid			schema = get_namespace_oid("shard_fdw", true);
-	Oid			relid = OidIsValid(schema) ?
-		get_relname_relid("closed_shards", schema) : InvalidOid;
-	Relation	result = OidIsValid(relid) ?
-		try_relation_open(relid, mode) : NULL;
-
-	if (result != NULL && result->rd_rel->relkind != RELKIND_RELATION)
-	{
-		relation_close(result, mode);
-		return NULL;
-	}
-	return result;
-}
-
-/*
- * shard_is_closed
- *		Is the shard closed, according to the latest that is committed and to
- *		this transaction?
- *
- * Takes no lock on the shard.
- */
-bool
-shard_is_closed(Oid shard)
-{
-	Relation	closed_shards = open_closed_shards(AccessShareLock);
-	Oid			index;
-	SysScanDesc scan;
-	ScanKeyData key;
-	bool		result;
-
-	if (closed_shards == NULL)
-		return false;
-	index = get_relname_relid("closed_shards_pkey",
-							  RelationGetNamespace(closed_shards));
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(shard));
-	scan = systable_beginscan(closed_shards, index, OidIsValid(index),
-							  SnapshotSelf, 1, &key);
-	result = HeapTupleIsValid(systable_getnext(scan));
-	systable_endscan(scan);
-	relation_close(closed_shards, AccessShareLock);
-	return result;
-}
-
-/*
  * Run a command on the table of closed shards, as its owner, with a shard as
  * its parameter.  Returns the number of rows.
  */
 static uint64
 execute_on_closed_shards(const char *sql, Oid shard)
 {
-	Relation	closed_shards = open_closed_shards(RowExclusiveLock);
+	Relation	closed_shards = shard_open_closed(RowExclusiveLock);
 	Oid			types[] = {REGCLASSOID};
 	Datum		values[] = {ObjectIdGetDatum(shard)};
 	Oid			userid;

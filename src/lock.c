@@ -14,7 +14,6 @@
 
 #include "access/xact.h"
 #include "common/pg_prng.h"
-#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"

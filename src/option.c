@@ -14,16 +14,18 @@
 #include "shard_fdw.h"
 
 #include "access/reloptions.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_foreign_table.h"
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
-#include "pg_config_manual.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
+
+#include "pg_config_manual.h"
 
 #define DEFAULT_BATCH_SIZE	1000
 #define DEFAULT_MAX_SHARDS	1024
@@ -545,4 +547,26 @@ shard_check_column_option(DefElem *def, bool missing_ok)
 
 	set_defaults(&options);
 	return apply_stored_option(&options, def, AttributeRelationId, missing_ok);
+}
+
+/*
+ * shard_schema_option
+ *		The schema that option "shard_schema" names.  If there is none of that
+ *		name, reports ERRCODE_UNDEFINED_SCHEMA, and returns InvalidOid unless
+ *		that is an error.
+ */
+Oid
+shard_schema_option(Oid logical, const ShardOptions *options, int elevel)
+{
+	Oid			result = get_namespace_oid(options->shard_schema, true);
+
+	if (!OidIsValid(result))
+		ereport(elevel,
+				(errcode(ERRCODE_UNDEFINED_SCHEMA),
+				 errmsg("schema \"%s\" does not exist",
+						options->shard_schema),
+				 errdetail("Option \"shard_schema\" of foreign table \"%s\" or of its server says that new shards go there.",
+						   get_rel_name(logical)),
+				 errhint("Create the schema, or change the option.")));
+	return result;
 }

@@ -28,14 +28,11 @@
 #include "catalog/pg_type_d.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "optimizer/appendinfo.h"
 #include "optimizer/clauses.h"
 #include "optimizer/cost.h"
-#include "optimizer/inherit.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
-#include "optimizer/plancat.h"
 #include "optimizer/planner.h"
 #include "optimizer/prep.h"
 #include "optimizer/restrictinfo.h"
@@ -54,18 +51,6 @@ static planner_hook_type prev_planner_hook = NULL;
 
 /* fdw_private of a RelOptInfo points here if we are to expand it. */
 static int	expand_mark;
-
-/*
- * shard_is_our_routine
- *		Do these callbacks, or NULL for none, say that a relation is a logical
- *		table?
- */
-bool
-shard_is_our_routine(const FdwRoutine *routine)
-{
-	return routine != NULL &&
-		routine->GetForeignRelSize == shardGetForeignRelSize;
-}
 
 /*
  * Take over the expansion of a logical table that is only read.

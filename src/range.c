@@ -23,186 +23,20 @@
  */
 #include "shard_fdw.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/indexing.h"
-#include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
-#include "nodes/nodeFuncs.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/date.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(shard_add_range);
 
-/* The name of the constraint, unless the user renames it. */
-#define RANGE_NAME "shard_range"
-
 /* How often to find a row that is not in the range just read. */
 #define MAX_TRIES	10
-
-/* What a CHECK constraint says of times. */
-typedef struct TimeRange
-{
-	Var		   *column;
-	Const	   *min;
-	Const	   *max;
-} TimeRange;
-
-/*
- * shard_is_time_type
- *		Can a column of this type be the one that option "time_column" names?
- */
-bool
-shard_is_time_type(Oid type)
-{
-	return type == TIMESTAMPTZOID || type == TIMESTAMPOID || type == DATEOID;
-}
-
-/*
- * Read one of the conditions that a range consists of.
- */
-static bool
-read_bound(Node *node, TimeRange *range)
-{
-	OpExpr	   *op = (OpExpr *) node;
-	Var		   *column;
-	Const	   *value;
-	Oid			function;
-
-	if (IsA(node, NullTest))
-	{
-		column = (Var *) ((NullTest *) node)->arg;
-		if (((NullTest *) node)->nulltesttype != IS_NOT_NULL ||
-			!IsA(column, Var) || range->column != NULL)
-			return false;
-		range->column = column;
-		return true;
-	}
-	if (!IsA(node, OpExpr) || list_length(op->args) != 2)
-		return false;
-	column = linitial(op->args);
-	value = lsecond(op->args);
-	if (!IsA(column, Var) || !IsA(value, Const) || range->column == NULL ||
-		!equal(column, range->column) || value->constisnull ||
-		value->consttype != column->vartype)
-		return false;
-	function = get_opcode(op->opno);
-	if (function == F_TIMESTAMPTZ_GE || function == F_TIMESTAMP_GE ||
-		function == F_DATE_GE)
-		range->min = value;
-	else if (function == F_TIMESTAMPTZ_LE || function == F_TIMESTAMP_LE ||
-			 function == F_DATE_LE)
-		range->max = value;
-	else
-		return false;
-	return true;
-}
-
-/*
- * Is the expression of a CHECK constraint a range of times, and which?
- */
-static bool
-read_range(Node *expr, TimeRange *range)
-{
-	ListCell   *lc;
-
-	memset(range, 0, sizeof(TimeRange));
-	if (!is_andclause(expr) || list_length(((BoolExpr *) expr)->args) != 3)
-		return false;
-	foreach(lc, ((BoolExpr *) expr)->args)
-		if (!read_bound(lfirst(lc), range))
-		return false;
-	return range->column != NULL && range->min != NULL && range->max != NULL;
-}
-
-/*
- * The value of a time as an integer that has the order of the times: what the
- * type is made of.
- */
-static int64
-time_as_int64(Datum value, Oid type)
-{
-	return type == DATEOID ? (int64) DatumGetDateADT(value) :
-		DatumGetInt64(value);
-}
-
-/*
- * shard_read_range
- *		Does the expression of a shard's CHECK constraint say from when to when
- *		its rows are, by the logical table's column "attno"?  If so, fills in
- *		the range of "member".
- */
-bool
-shard_read_range(Node *expr, Oid shard, Oid logical, AttrNumber attno,
-				 ShardMember *member)
-{
-	TimeRange	range;
-
-	if (!read_range(expr, &range) ||
-		!shard_is_column(range.column, shard, logical, attno))
-		return false;
-	member->range_min = time_as_int64(range.min->constvalue,
-									  range.min->consttype);
-	member->range_max = time_as_int64(range.max->constvalue,
-									  range.max->consttype);
-	return true;
-}
-
-/*
- * shard_range_constraint
- *		The name of a CHECK constraint of the relation's own that is a range of
- *		times, or was one when it was made.  NULL if there is none.
- *
- * *is_valid says whether all rows have been checked, if it is not NULL.
- * Takes no lock on the relation.  The result is allocated in the current
- * memory context.
- */
-char *
-shard_range_constraint(Oid relid, bool *is_valid)
-{
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-	char	   *result = NULL;
-
-	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	catalog = table_open(ConstraintRelationId, AccessShareLock);
-	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
-							  NULL, 1, &key);
-	while (result == NULL && HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
-		Datum		bin;
-		bool		isnull;
-		TimeRange	range;
-
-		if (con->contype != CONSTRAINT_CHECK || con->coninhcount > 0)
-			continue;
-		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
-						   RelationGetDescr(catalog), &isnull);
-		if (isnull ||
-			(strcmp(NameStr(con->conname), RANGE_NAME) != 0 &&
-			 !read_range(stringToNode(TextDatumGetCString(bin)), &range)))
-			continue;
-		result = pstrdup(NameStr(con->conname));
-		if (is_valid != NULL)
-			*is_valid = con->convalidated;
-	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return result;
-}
 
 /*
  * shard_drop_range
@@ -283,7 +117,7 @@ add_constraint(Oid shard, const char *column, Oid type)
 	max = SPI_getbinval(row, desc, 2, &max_isnull);
 
 	shard_lock_patiently(shard, AccessExclusiveLock);
-	shard_execute("ALTER TABLE %s ADD CONSTRAINT " RANGE_NAME
+	shard_execute("ALTER TABLE %s ADD CONSTRAINT " SHARD_RANGE_NAME
 				  " CHECK (%s IS NOT NULL AND %s >= %s AND %s <= %s) NOT VALID",
 				  name, column,
 				  column, time_literal(min, min_isnull, "infinity", type),

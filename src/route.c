@@ -25,9 +25,6 @@
 #include "shard_fdw.h"
 
 #include "access/xact.h"
-#include "catalog/pg_class.h"
-#include "commands/sequence.h"
-#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -51,60 +48,6 @@ static bool has_new_pins = false;	/* some have made_in */
 static uint64 present_setting = 0;
 
 /*
- * shard_lock_tag
- *		Fill in the tag of a lock of ours, of one of the kinds in shard_fdw.h,
- *		on a table and a number.
- */
-void
-shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number, uint16 kind)
-{
-	tag->locktag_field1 = MyDatabaseId;
-	tag->locktag_field2 = relid;
-	tag->locktag_field3 = number;
-	tag->locktag_field4 = kind;
-	tag->locktag_type = LOCKTAG_ADVISORY;
-	tag->locktag_lockmethodid = USER_LOCKMETHOD;
-}
-
-static void
-lease_tag(LOCKTAG *tag, Oid shard, uint32 level)
-{
-	shard_lock_tag(tag, shard, level, SHARD_LEASE_LOCK_KIND);
-}
-
-/*
- * Is the lease that the entry remembers still held?  DISCARD ALL and
- * pg_advisory_unlock_all() release it behind our back.
- */
-static bool
-holds_lease(const ShardTable *table)
-{
-	LOCKTAG		tag;
-
-	if (!OidIsValid(table->lease_shard))
-		return false;
-	lease_tag(&tag, table->lease_shard, table->lease_level);
-	return shard_lock_held(&tag, ExclusiveLock);
-}
-
-/*
- * shard_forget_lease
- *		Give back this backend's lease on a shard of the table, if it has one.
- */
-void
-shard_forget_lease(ShardTable *table)
-{
-	LOCKTAG		tag;
-
-	if (holds_lease(table))
-	{
-		lease_tag(&tag, table->lease_shard, table->lease_level);
-		LockRelease(&tag, ExclusiveLock, true);
-	}
-	table->lease_shard = InvalidOid;
-}
-
-/*
  * Lease one of the open shards.  There is at least one.  Returns its ordinal.
  */
 static int
@@ -124,7 +67,7 @@ acquire_lease(ShardTable *table)
 			Oid			shard = table->members[ordinal].relid;
 			LOCKTAG		tag;
 
-			lease_tag(&tag, shard, level);
+			shard_lease_tag(&tag, shard, level);
 			if (LockAcquire(&tag, ExclusiveLock, true, true) ==
 				LOCKACQUIRE_NOT_AVAIL)
 				continue;
@@ -151,78 +94,9 @@ route_by_session(ShardTable *table)
 			shard_forget_lease(table);
 	}
 
-	if (likely(holds_lease(table)))
+	if (likely(shard_holds_lease(table)))
 		return table->lease_ordinal;
 	return acquire_lease(table);
-}
-
-static void
-lane_tag(LOCKTAG *tag, Oid shard)
-{
-	shard_lock_tag(tag, shard, 0, SHARD_LANE_LOCK_KIND);
-}
-
-/*
- * Take the lane of a shard, and wait for it if need be.  Returns false if it
- * is not free and dont_wait.
- */
-static bool
-take_lane(ShardTable *table, const ShardMember *member, bool dont_wait)
-{
-	Oid			shard = member->relid;
-	Oid			sequence = member->sequence;
-	LOCKTAG		tag;
-	FormData_pg_sequence form;
-
-	lane_tag(&tag, shard);
-	if (table->lane_lxid == shard_my_lxid() &&
-		shard_lock_held(&tag, ExclusiveLock))
-		return true;
-	if (LockAcquire(&tag, ExclusiveLock, false, dont_wait) == LOCKACQUIRE_NOT_AVAIL)
-		return false;
-	table->lane_shard = shard;
-	table->lane_lxid = shard_my_lxid();
-
-	/*
-	 * Numbers that this session has cached may be less than those that others
-	 * have used since.
-	 */
-	if (shard_get_sequence(sequence, &form) && form.seqcache > 1)
-		ResetSequenceCaches();
-	return true;
-}
-
-/*
- * shard_take_lane
- *		Take the lane of a shard that a row goes to, if the table has commit
- *		order.
- *
- * Waits for it.  Raises ERRCODE_T_R_DEADLOCK_DETECTED,
- * ERRCODE_LOCK_NOT_AVAILABLE and ERRCODE_QUERY_CANCELED as waiting for a lock
- * does.
- */
-void
-shard_take_lane(ShardTable *table, int ordinal)
-{
-	if (table->commit_order)
-		(void) take_lane(table, &table->members[ordinal], false);
-}
-
-/*
- * shard_await_lane
- *		Wait for the transaction that writes a shard, if the table has commit
- *		order.
- *
- * Takes no lock: who may read only must not keep others from writing.  Raises
- * what shard_take_lane() does.
- */
-void
-shard_await_lane(Oid shard)
-{
-	LOCKTAG		tag;
-
-	lane_tag(&tag, shard);
-	WaitForLockers(tag, ShareLock, false);
 }
 
 /*
@@ -240,14 +114,14 @@ route_by_lane(ShardTable *table)
 		int			ordinal = shard_table_find(table, table->lane_shard);
 		LOCKTAG		tag;
 
-		lane_tag(&tag, table->lane_shard);
+		shard_lane_tag(&tag, table->lane_shard);
 		if (ordinal >= 0 && table->members[ordinal].is_open &&
 			shard_lock_held(&tag, ExclusiveLock))
 			return ordinal;
 		/* It may be gone with a savepoint, and one from before be there. */
 		for (int i = 0; i < table->nopen; i++)
 		{
-			lane_tag(&tag, table->members[table->open[i]].relid);
+			shard_lane_tag(&tag, table->members[table->open[i]].relid);
 			if (shard_lock_held(&tag, ExclusiveLock))
 			{
 				table->lane_shard = table->members[table->open[i]].relid;
@@ -258,17 +132,17 @@ route_by_lane(ShardTable *table)
 	}
 
 	leased = route_by_session(table);
-	if (take_lane(table, &table->members[leased], true))
+	if (shard_try_lane(table, &table->members[leased], true))
 		return leased;
 	for (int i = 0; i < table->nopen; i++)
 		if (table->open[i] > leased &&
-			take_lane(table, &table->members[table->open[i]], true))
+			shard_try_lane(table, &table->members[table->open[i]], true))
 			return table->open[i];
 	for (int i = 0; i < table->nopen; i++)
 		if (table->open[i] < leased &&
-			take_lane(table, &table->members[table->open[i]], true))
+			shard_try_lane(table, &table->members[table->open[i]], true))
 			return table->open[i];
-	(void) take_lane(table, &table->members[leased], false);
+	(void) shard_try_lane(table, &table->members[leased], false);
 	return leased;
 }
 

@@ -9,11 +9,7 @@
 #include "shard_fdw.h"
 
 #include "access/commit_ts.h"
-#include "access/htup_details.h"
-#include "access/relation.h"
 #include "access/table.h"
-#include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
@@ -22,7 +18,6 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(shard_reset_sequences);
 PG_FUNCTION_INFO_V1(shard_own_sequences);

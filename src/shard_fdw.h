@@ -268,15 +268,28 @@ typedef struct ShardInsert
 	List	   *targets;		/* of ShardTarget, in order of opening */
 } ShardInsert;
 
-/* in shard_fdw.c */
-extern bool shard_is_logical(Oid relid);
+/* in advice.c */
+extern void shard_advise_options(Oid relid, const ShardOptions *options);
+extern void shard_advise_trigger(Oid relid, const CreateTrigStmt *stmt);
+extern void shard_advise_place(Oid logical, Oid shard);
+extern void shard_advise_template(Oid logical, Oid template);
 
-/* in option.c */
-extern const char *shard_route_name(ShardRoute route);
-extern void shard_get_options(Oid relid, ShardOptions *options);
-extern void shard_check_options(Oid relid);
-extern bool shard_get_good_options(Oid relid, ShardOptions *options);
-extern bool shard_check_column_option(DefElem *def, bool missing_ok);
+/* in batch.c */
+extern bool shard_is_single_row(Plan *plan);
+extern int	shard_batch_size(ShardInsert *insert);
+extern int	shardGetForeignModifyBatchSize(ResultRelInfo *rri);
+extern void shard_batch_flush(ShardInsert *insert);
+extern void shard_copy_end(ShardInsert *insert);
+extern bool shard_collect_row(ShardInsert *insert, ShardTarget *target,
+							  TupleTableSlot *slot);
+extern TupleTableSlot **shardExecForeignBatchInsert(EState *estate,
+													ResultRelInfo *rri,
+													TupleTableSlot **slots,
+													TupleTableSlot **plan_slots,
+													int *nslots);
+extern void shard_batch_end(ShardInsert *insert, ShardTarget *target);
+
+/* in checks.c */
 
 /* What the CHECK constraints of a relation tell us. */
 typedef struct ShardChecks
@@ -288,177 +301,30 @@ typedef struct ShardChecks
 	List	   *depends;		/* what that depends on; of PlanInvalItem */
 } ShardChecks;
 
-/* in checks.c */
 extern void shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 							  ShardMember *member, const ShardTable *table);
 extern char *shard_seal_constraint(Oid relid);
 extern char *shard_placement_constraint(Oid relid);
 
-/* in shardset.c */
-extern void shard_table_init(void);
-extern ShardTable *shard_table_get(Oid relid);
-extern ShardMember *shard_list_members(Oid relid, int *nmembers);
-extern void shard_table_sweep(void);
-extern const char *shard_state_name(ShardState state);
-extern int	shard_table_find(const ShardTable *table, Oid shard);
-extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
-extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
-									   Relation logical, Relation shard);
+/* in clone.c */
 
-/* in hash.c */
-extern Oid	shard_function(const char *name, const Oid *types, int ntypes);
-extern Oid	shard_placement_function(const char *name, Oid type);
-extern bool shard_is_column(const Var *var, Oid shard, Oid logical,
-							AttrNumber attno);
-extern Expr *shard_in_hash_clause(int modulus, int remainder, List *exprs);
-extern bool shard_can_hash_with(Oid opfamily, Oid type);
-extern PartitionKey shard_key_create(Oid relid, const char *columns,
-									 bool missing_ok);
-extern void shard_report_bad_key(const ShardTable *table);
-extern char *shard_key_columns(PartitionKey key, Oid relid);
-extern uint64 shard_key_hash(PartitionKey key, TupleTableSlot *row);
-extern bool shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b);
-extern bool shard_is_placement(Node *expr);
-extern bool shard_read_placement(Node *expr, Oid shard, PartitionKey key,
-								 Oid logical, int *modulus, int *remainder);
-extern void shard_place_members(ShardTable *table);
-extern int	shard_find_place(const ShardTable *table, uint64 hash);
+/* What a shard has by inheritance only. */
+typedef struct ShardInherited
+{
+	Bitmapset  *columns;		/* numbers of its columns */
+	List	   *constraints;	/* names, as String nodes */
+} ShardInherited;
 
-/* in sequence.c */
-extern int64 shard_id_from_datum(Datum value, Oid type);
-extern bool shard_get_sequence(Oid sequence, Form_pg_sequence form);
-extern Expr *shard_in_slot_clause(int stride, int slot, Expr *id);
-extern bool shard_id_in_slot(int64 id, int stride, int slot);
-extern bool shard_is_slot(Node *expr);
-extern bool shard_read_slot(Node *expr, Oid shard, Oid logical,
-							AttrNumber attno, int *stride, int *slot);
-extern AttrNumber shard_sequence_column(Oid relid, bool missing_ok,
-										bool *always);
-extern Oid	shard_default_sequence(Oid relid, const char *column);
-extern bool shard_owns_sequence(Oid logical, AttrNumber attno, Oid shard,
-								Oid sequence);
-extern int	shard_sequence_slot(Oid sequence, int stride);
-extern void shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
-								TupleTableSlot *row);
+extern ShardInherited *shard_note_inherited(Oid relid);
+extern void shard_disown(Oid relid, const ShardInherited *only);
+extern void shard_set_trigger_state(Oid relid, const char *name, char state);
+extern void shard_clone_checks(Relation source, const char *source_name,
+							   Oid shard);
+extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
+						Relation source, const char *placement);
+extern List *shard_unfit_checks(Oid shard, List *siblings);
 
-/* in sequence_ddl.c */
-extern int64 shard_query_int64(const char *sql, bool *isnull);
-extern int64 shard_advance_sequence(Oid sequence, int64 floor);
-extern List *shard_slot_sequences(Oid logical, AttrNumber attno);
-extern void shard_add_sequence(Relation logical, Oid shard, bool is_new,
-							   bool is_empty);
-extern void shard_check_sequence(Oid relid, PartitionKey key);
-extern void shard_check_attached_ids(Oid shard);
-extern void shard_check_ids(Oid relid, const AlterTableStmt *stmt);
-
-/* in seqcare.c */
-extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
-
-/* in advice.c */
-extern void shard_advise_options(Oid relid, const ShardOptions *options);
-extern void shard_advise_trigger(Oid relid, const CreateTrigStmt *stmt);
-extern void shard_advise_place(Oid logical, Oid shard);
-extern void shard_advise_template(Oid logical, Oid template);
-
-/* in consumer.c */
-extern void shard_forget_consumers(Oid relid);
-extern void shard_forget_lanes(Oid relid, Oid shard);
-extern char *shard_unread_by(Oid logical, Oid shard);
-extern void shard_column_renamed(Oid relid, const char *from, const char *to);
-extern void shard_check_column_unread(Oid relid, const char *column);
-
-/* in dequeue.c */
-typedef bool (*ShardTakeRow) (Datum last, void *state);
-
-extern Relation shard_open_argument(FunctionCallInfo fcinfo,
-									const char *function);
-extern int	shard_count_argument(FunctionCallInfo fcinfo, int n);
-extern uint64 shard_return_rows(ReturnSetInfo *rsinfo, const char *query,
-								int cursor_options, uint64 max_rows,
-								ShardTakeRow take, void *state);
-
-/* in admin.c */
-extern List *shard_logical_parents(Oid relid);
-extern void shard_check_to_alter(Oid shard, bool or_sealed);
-
-/* in route.c */
-extern int	shard_pinned;		/* GUC shard_fdw.shard */
-extern Oid	shard_last;			/* where this session's last row went */
-extern void shard_route_init(void);
-extern Oid	shard_pin(const ShardTable *table);
-extern void shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number,
-						   uint16 kind);
-extern int	shard_route(ShardTable *table, TupleTableSlot *row, Oid pinned);
-extern int	shard_route_by_id(ShardTable *table, TupleTableSlot *row);
-extern void shard_take_lane(ShardTable *table, int ordinal);
-extern void shard_await_lane(Oid shard);
-extern void shard_forget_lease(ShardTable *table);
-
-/* in insert.c */
-extern ShardInsert *shard_insert_begin(ModifyTableState *mtstate,
-									   ResultRelInfo *root);
-extern ShardTarget *shard_insert_target(ShardInsert *insert,
-										TupleTableSlot *row);
-extern TupleTableSlot *shard_target_row(ShardInsert *insert,
-										ShardTarget *target,
-										TupleTableSlot *row,
-										TupleTableSlot *into);
-extern void shard_check_row(ShardInsert *insert, ShardTarget *target,
-							TupleTableSlot *row);
-extern TupleTableSlot *shard_insert_row(ShardInsert *insert,
-										ShardTarget *target,
-										TupleTableSlot *slot,
-										TupleTableSlot *plan_slot);
-extern void shard_copy_header(TupleTableSlot *to, TupleTableSlot *from);
-extern List *shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
-									Index result_relation, int subplan_index);
-extern void shardBeginForeignModify(ModifyTableState *mtstate,
-									ResultRelInfo *rri, List *fdw_private,
-									int subplan_index, int eflags);
-extern TupleTableSlot *shardExecForeignInsert(EState *estate,
-											  ResultRelInfo *rri,
-											  TupleTableSlot *slot,
-											  TupleTableSlot *plan_slot);
-extern void shardEndForeignModify(EState *estate, ResultRelInfo *rri);
-extern void shardBeginForeignInsert(ModifyTableState *mtstate,
-									ResultRelInfo *rri);
-extern void shardEndForeignInsert(EState *estate, ResultRelInfo *rri);
-
-/* in sees_rows.c */
-extern bool shard_sees_rows(Node *node, List **depends);
-extern bool shard_trigger_sees_rows(Oid relid, List **depends);
-extern bool shard_generated_see_rows(Relation rel, List **depends);
-extern bool shard_copy_sees_rows(Relation rel);
-extern bool shard_indexes_see_rows(ResultRelInfo *rri);
-
-/* in conflict.c */
-extern void shard_check_route_for_conflict(const ShardTable *table);
-extern void shard_prepare_on_conflict(Query *query);
-extern List *shard_plan_on_conflict(OnConflictExpr *on_conflict,
-									Index result_relation, Oid relid);
-extern void shard_open_on_conflict(ShardInsert *insert, ShardTarget *target,
-								   int ordinal);
-extern TupleTableSlot *shard_insert_on_conflict(ShardInsert *insert,
-												ShardTarget *target,
-												TupleTableSlot *row,
-												List **recheck);
-
-/* in batch.c */
-extern bool shard_is_single_row(Plan *plan);
-extern int	shard_batch_size(ShardInsert *insert);
-extern int	shardGetForeignModifyBatchSize(ResultRelInfo *rri);
-extern TupleTableSlot **shardExecForeignBatchInsert(EState *estate,
-													ResultRelInfo *rri,
-													TupleTableSlot **slots,
-													TupleTableSlot **plan_slots,
-													int *nslots);
-extern bool shard_collect_row(ShardInsert *insert, ShardTarget *target,
-							  TupleTableSlot *slot);
-extern void shard_batch_flush(ShardInsert *insert);
-extern void shard_copy_end(ShardInsert *insert);
-extern void shard_batch_end(ShardInsert *insert, ShardTarget *target);
-
-/* in ddl.c */
+/* in command.c */
 
 /* A subtransaction in which shard_fdw carries out DDL of its own. */
 typedef struct ShardActing
@@ -486,38 +352,112 @@ extern void shard_become_owner(Relation logical, ShardIdentity *identity);
 extern void shard_be_oneself(const ShardIdentity *identity);
 extern bool shard_is_acting(void);
 extern ErrorData *shard_catch(MemoryContext context, ResourceOwner owner);
+
+/* in conflict.c */
+extern void shard_check_route_for_conflict(const ShardTable *table);
+extern void shard_prepare_on_conflict(Query *query);
+extern List *shard_plan_on_conflict(OnConflictExpr *on_conflict,
+									Index result_relation, Oid relid);
+extern void shard_open_on_conflict(ShardInsert *insert, ShardTarget *target,
+								   int ordinal);
+extern TupleTableSlot *shard_insert_on_conflict(ShardInsert *insert,
+												ShardTarget *target,
+												TupleTableSlot *row,
+												List **recheck);
+
+/* in consumer.c */
+extern void shard_forget_consumers(Oid relid);
+extern void shard_forget_lanes(Oid relid, Oid shard);
+extern void shard_column_renamed(Oid relid, const char *from, const char *to);
+extern void shard_check_column_unread(Oid relid, const char *column);
+extern char *shard_unread_by(Oid logical, Oid shard);
+
+/* in core_exec.c */
+extern void shard_check_tid_visible(EState *estate, ResultRelInfo *rri,
+									ItemPointer tid);
+extern void shard_report_serialization_failure(const char *cause);
+extern bool shard_fetch_conflicting_row(EState *estate, ResultRelInfo *rri,
+										ItemPointer tid,
+										TupleTableSlot *existing);
+extern LockTupleMode shard_lock_mode(LockClauseStrength strength);
+extern bool shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
+									   ItemPointer tid, LockTupleMode mode,
+									   const char *command,
+									   TupleTableSlot *existing);
+extern bool shard_update_row(EState *estate, EPQState *epqstate,
+							 ResultRelInfo *rri, ItemPointer tid,
+							 TupleTableSlot *row);
+extern void shard_copy_header(TupleTableSlot *to, TupleTableSlot *from);
+
+/* in cursor.c */
+extern void shard_cursor_init(void);
+
+/* in ddl.c */
 extern Oid	shard_model_shard(Oid logical);
-extern Oid	shard_schema_option(Oid logical, const ShardOptions *options,
-								int elevel);
 extern Oid	shard_new_schema(Oid logical, const ShardOptions *options,
 							 Oid source);
 extern List *shard_create(Oid logical_relid, int count, Oid template,
 						  Oid schema, bool with_checks);
-extern void shard_check_logical(Oid relid);
-extern void shard_check_readable(Oid relid);
-extern void shard_check_read_committed(const char *action);
-extern void shard_check_owned(Oid relid);
 
-/* in clone.c */
+/* in drop_guard.c */
+extern void shard_guard_init(void);
 
-/* What a shard has by inheritance only. */
-typedef struct ShardInherited
-{
-	Bitmapset  *columns;		/* numbers of its columns */
-	List	   *constraints;	/* names, as String nodes */
-} ShardInherited;
+/* in fromcore.c */
+extern Index shard_expand_child(PlannerInfo *root, RelOptInfo *rel,
+								RangeTblEntry *rte, Relation parent,
+								Relation child);
+extern void shard_set_append_size(PlannerInfo *root, RelOptInfo *rel,
+								  RangeTblEntry *rte, Relids settled);
+extern PartitionScheme shard_find_partition_scheme(PlannerInfo *root,
+												   PartitionKey partkey);
 
-extern ShardInherited *shard_note_inherited(Oid relid);
-extern void shard_disown(Oid relid, const ShardInherited *only);
-extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
-						Relation source, const char *placement);
-extern void shard_set_trigger_state(Oid relid, const char *name, char state);
-extern void shard_clone_checks(Relation source, const char *source_name,
-							   Oid shard);
-extern List *shard_unfit_checks(Oid shard, List *siblings);
+/* in hash.c */
+extern Oid	shard_hash_function(Oid type, Oid *opfamily, Oid *opcintype);
+extern void shard_report_unhashable(Oid type);
+extern bool shard_can_hash_with(Oid opfamily, Oid type);
+extern PartitionKey shard_key_create(Oid relid, const char *columns,
+									 bool missing_ok);
+extern void shard_report_bad_key(const ShardTable *table);
+extern char *shard_key_columns(PartitionKey key, Oid relid);
+extern uint64 shard_key_hash(PartitionKey key, TupleTableSlot *row);
+extern bool shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b);
+
+/* in insert.c */
+extern List *shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
+									Index result_relation, int subplan_index);
+extern ShardInsert *shard_insert_begin(ModifyTableState *mtstate,
+									   ResultRelInfo *root);
+extern void shardBeginForeignModify(ModifyTableState *mtstate,
+									ResultRelInfo *rri, List *fdw_private,
+									int subplan_index, int eflags);
+extern void shardBeginForeignInsert(ModifyTableState *mtstate,
+									ResultRelInfo *rri);
+extern TupleTableSlot *shardExecForeignInsert(EState *estate,
+											  ResultRelInfo *rri,
+											  TupleTableSlot *slot,
+											  TupleTableSlot *plan_slot);
+extern void shardEndForeignModify(EState *estate, ResultRelInfo *rri);
+extern void shardEndForeignInsert(EState *estate, ResultRelInfo *rri);
+extern void shardExplainForeignModify(ModifyTableState *mtstate,
+									  ResultRelInfo *rri, List *fdw_private,
+									  int subplan_index, struct ExplainState *es);
+
+/* in join.c */
+extern void shard_join_init(void);
+
+/* in lease.c */
+extern void shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number,
+						   uint16 kind);
+extern void shard_lease_tag(LOCKTAG *tag, Oid shard, uint32 level);
+extern bool shard_holds_lease(const ShardTable *table);
+extern void shard_forget_lease(ShardTable *table);
+extern void shard_lane_tag(LOCKTAG *tag, Oid shard);
+extern bool shard_try_lane(ShardTable *table, const ShardMember *member,
+						   bool dont_wait);
+extern void shard_take_lane(ShardTable *table, int ordinal);
+extern void shard_await_lane(Oid shard);
 
 /* in lifecycle.c */
-extern bool shard_is_closed(Oid shard);
 extern void shard_forget_closed(Oid shard);
 extern List *shard_rotate(Oid logical, int count);
 extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
@@ -527,6 +467,79 @@ extern int	shard_retain_patience(void);
 /* in lock.c */
 extern bool shard_try_patiently(List *relids, LOCKMODE mode, int patience);
 extern void shard_lock_patiently(Oid relid, LOCKMODE mode);
+
+/* in logical.c */
+extern bool shard_is_logical(Oid relid);
+extern void shardGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid);
+extern ForeignScan *shardGetForeignPlan(PlannerInfo *root, RelOptInfo *rel,
+										Oid relid, ForeignPath *best_path,
+										List *tlist, List *scan_clauses,
+										Plan *outer_plan);
+extern void shardBeginForeignScan(ForeignScanState *node, int eflags);
+extern TupleTableSlot *shardIterateForeignScan(ForeignScanState *node);
+extern void shardReScanForeignScan(ForeignScanState *node);
+extern void shardEndForeignScan(ForeignScanState *node);
+extern bool shardIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel,
+										   RangeTblEntry *rte);
+extern int	shardIsForeignRelUpdatable(Relation rel);
+extern TupleTableSlot *shardExecForeignUpdate(EState *estate,
+											  ResultRelInfo *rri,
+											  TupleTableSlot *slot,
+											  TupleTableSlot *plan_slot);
+extern void shardExecForeignTruncate(List *rels, DropBehavior behavior,
+									 bool restart_seqs);
+extern bool shardAnalyzeForeignTable(Relation rel,
+									 AcquireSampleRowsFunc *func,
+									 BlockNumber *totalpages);
+extern bool shard_is_our_routine(const FdwRoutine *routine);
+extern void shard_check_logical(Oid relid);
+extern void shard_check_readable(Oid relid);
+extern void shard_check_read_committed(const char *action);
+extern void shard_check_owned(Oid relid);
+extern List *shard_logical_parents(Oid relid);
+extern void shard_check_to_alter(Oid shard, bool or_sealed);
+
+/* in option.c */
+
+extern const char *shard_route_name(ShardRoute route);
+extern void shard_get_options(Oid relid, ShardOptions *options);
+extern void shard_check_options(Oid relid);
+extern bool shard_get_good_options(Oid relid, ShardOptions *options);
+extern Oid	shard_schema_option(Oid logical, const ShardOptions *options,
+								int elevel);
+extern bool shard_check_column_option(DefElem *def, bool missing_ok);
+
+/* in placement.c */
+extern int	shard_slot_of_id(int64 id, int stride);
+extern Expr *shard_in_slot_clause(int stride, int slot, Expr *id);
+extern bool shard_id_in_slot(int64 id, int stride, int slot);
+extern bool shard_is_slot(Node *expr);
+extern bool shard_read_slot(Node *expr, Oid shard, Oid logical,
+							AttrNumber attno, int *stride, int *slot);
+extern Oid	shard_function(const char *name, const Oid *types, int ntypes);
+extern Oid	shard_placement_function(const char *name, Oid type);
+extern bool shard_is_column(const Var *var, Oid shard, Oid logical,
+							AttrNumber attno);
+extern Expr *shard_in_hash_clause(int modulus, int remainder, List *exprs);
+extern bool shard_is_placement(Node *expr);
+extern bool shard_read_placement(Node *expr, Oid shard, PartitionKey key,
+								 Oid logical, int *modulus, int *remainder);
+extern void shard_place_members(ShardTable *table);
+extern int	shard_find_place(const ShardTable *table, uint64 hash);
+extern bool shard_is_time_type(Oid type);
+extern bool shard_read_range(Node *expr, Oid shard, Oid logical,
+							 AttrNumber attno, ShardMember *member);
+extern char *shard_range_constraint(Oid relid, bool *is_valid);
+
+/* in plan.c */
+extern void shard_plan_init(void);
+extern void shard_gate(PlannerInfo *root, RelOptInfo *child, Expr *clause,
+					   Index security_level);
+extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
+								   Oid relid);
+
+/* The name of the constraint that is a range, unless the user renames it. */
+#define SHARD_RANGE_NAME "shard_range"
 
 /* in range.c */
 
@@ -539,54 +552,90 @@ typedef enum ShardRangeStep
 	SHARD_RANGE_DONE			/* the range is valid */
 } ShardRangeStep;
 
-extern bool shard_is_time_type(Oid type);
-extern bool shard_read_range(Node *expr, Oid shard, Oid logical,
-							 AttrNumber attno, ShardMember *member);
-extern char *shard_range_constraint(Oid relid, bool *is_valid);
 extern void shard_drop_range(Oid shard);
 extern bool shard_is_busy(Oid relid);
 extern ShardRangeStep shard_advance_range(Oid logical, Oid shard);
 extern void shard_check_not_null(Oid logical, Oid shard);
 extern void shard_check_time_column(Oid relid);
 
-/* in drop_guard.c */
-extern void shard_guard_init(void);
+/* in result.c */
 
-/* in plan.c */
-extern void shard_plan_init(void);
-extern bool shard_is_our_routine(const FdwRoutine *routine);
-extern void shard_gate(PlannerInfo *root, RelOptInfo *child, Expr *clause,
-					   Index security_level);
-extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
-								   Oid relid);
+typedef bool (*ShardTakeRow) (Datum last, void *state);
 
-/* in cursor.c */
-extern void shard_cursor_init(void);
+extern Relation shard_open_argument(FunctionCallInfo fcinfo,
+									const char *function);
+extern int	shard_count_argument(FunctionCallInfo fcinfo, int n);
+extern uint64 shard_return_rows(ReturnSetInfo *rsinfo, const char *query,
+								int cursor_options, uint64 max_rows,
+								ShardTakeRow take, void *state);
 
-/* in join.c */
-extern void shard_join_init(void);
+/* in route.c */
+extern int	shard_pinned;		/* GUC shard_fdw.shard */
+extern Oid	shard_last;			/* where this session's last row went */
+extern void shard_route_init(void);
+extern Oid	shard_pin(const ShardTable *table);
+extern int	shard_route_by_id(ShardTable *table, TupleTableSlot *row);
+extern int	shard_route(ShardTable *table, TupleTableSlot *row, Oid pinned);
 
-/* in fromcore.c */
-extern Index shard_expand_child(PlannerInfo *root, RelOptInfo *rel,
-								RangeTblEntry *rte, Relation parent,
-								Relation child);
-extern void shard_set_append_size(PlannerInfo *root, RelOptInfo *rel,
-								  RangeTblEntry *rte, Relids settled);
-extern void shard_check_tid_visible(EState *estate, ResultRelInfo *rri,
-									ItemPointer tid);
-extern void shard_report_serialization_failure(const char *cause);
-extern bool shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
-									   ItemPointer tid, LockTupleMode mode,
-									   const char *command,
-									   TupleTableSlot *existing);
-extern bool shard_fetch_conflicting_row(EState *estate, ResultRelInfo *rri,
-										ItemPointer tid,
-										TupleTableSlot *existing);
-extern LockTupleMode shard_lock_mode(LockClauseStrength strength);
-extern bool shard_update_row(EState *estate, EPQState *epqstate,
-							 ResultRelInfo *rri, ItemPointer tid,
-							 TupleTableSlot *row);
-extern PartitionScheme shard_find_partition_scheme(PlannerInfo *root,
-												   PartitionKey partkey);
+/* in row.c */
+extern void shard_fill_sequence(ShardInsert *insert, ShardTarget *target,
+								TupleTableSlot *row);
+extern TupleTableSlot *shard_target_row(ShardInsert *insert,
+										ShardTarget *target,
+										TupleTableSlot *row,
+										TupleTableSlot *into);
+extern void shard_check_row(ShardInsert *insert, ShardTarget *target,
+							TupleTableSlot *row);
+extern TupleTableSlot *shard_insert_row(ShardInsert *insert,
+										ShardTarget *target,
+										TupleTableSlot *slot,
+										TupleTableSlot *plan_slot);
+
+/* in sees_rows.c */
+extern bool shard_sees_rows(Node *node, List **depends);
+extern bool shard_trigger_sees_rows(Oid relid, List **depends);
+extern bool shard_generated_see_rows(Relation rel, List **depends);
+extern bool shard_copy_sees_rows(Relation rel);
+extern bool shard_indexes_see_rows(ResultRelInfo *rri);
+
+/* in seqcare.c */
+extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
+
+/* in sequence.c */
+extern int64 shard_id_from_datum(Datum value, Oid type);
+extern bool shard_get_sequence(Oid sequence, Form_pg_sequence form);
+extern AttrNumber shard_sequence_column(Oid relid, bool missing_ok,
+										bool *always);
+extern Oid	shard_default_sequence(Oid relid, const char *column);
+extern bool shard_owns_sequence(Oid logical, AttrNumber attno, Oid shard,
+								Oid sequence);
+extern int	shard_sequence_slot(Oid sequence, int stride);
+
+/* in sequence_ddl.c */
+extern int64 shard_query_int64(const char *sql, bool *isnull);
+extern int64 shard_advance_sequence(Oid sequence, int64 floor);
+extern List *shard_slot_sequences(Oid logical, AttrNumber attno);
+extern void shard_add_sequence(Relation logical, Oid shard, bool is_new,
+							   bool is_empty);
+extern void shard_check_sequence(Oid relid, PartitionKey key);
+extern void shard_check_attached_ids(Oid shard);
+extern void shard_check_ids(Oid relid, const AlterTableStmt *stmt);
+
+/* in shardset.c */
+extern void shard_table_init(void);
+extern ShardTable *shard_table_get(Oid relid);
+extern ShardMember *shard_list_members(Oid relid, int *nmembers);
+extern void shard_table_sweep(void);
+extern const char *shard_state_name(ShardState state);
+extern int	shard_table_find(const ShardTable *table, Oid shard);
+extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
+extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
+									   Relation logical, Relation shard);
+extern Relation shard_open_closed(LOCKMODE mode);
+extern bool shard_is_closed(Oid shard);
+
+/* in target.c */
+extern ShardTarget *shard_insert_target(ShardInsert *insert,
+										TupleTableSlot *row);
 
 #endif							/* SHARD_FDW_H */

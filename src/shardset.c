@@ -18,26 +18,20 @@
  */
 #include "shard_fdw.h"
 
-#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/transam.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/indexing.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_opfamily_d.h"
-#include "catalog/pg_type_d.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/plancache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 static HTAB *shard_tables = NULL;
@@ -665,4 +659,55 @@ shard_member_map(ShardMember *member, ShardTable *table,
 	}
 	member->map_known = true;
 	return member->map;
+}
+
+/*
+ * Open the table of closed shards.  NULL if there is none: the extension is
+ * just being created or dropped.
+ */
+Relation
+shard_open_closed(LOCKMODE mode)
+{
+	Oid			schema = get_namespace_oid("shard_fdw", true);
+	Oid			relid = OidIsValid(schema) ?
+		get_relname_relid("closed_shards", schema) : InvalidOid;
+	Relation	result = OidIsValid(relid) ?
+		try_relation_open(relid, mode) : NULL;
+
+	if (result != NULL && result->rd_rel->relkind != RELKIND_RELATION)
+	{
+		relation_close(result, mode);
+		return NULL;
+	}
+	return result;
+}
+
+/*
+ * shard_is_closed
+ *		Is the shard closed, according to the latest that is committed and to
+ *		this transaction?
+ *
+ * Takes no lock on the shard.
+ */
+bool
+shard_is_closed(Oid shard)
+{
+	Relation	closed_shards = shard_open_closed(AccessShareLock);
+	Oid			index;
+	SysScanDesc scan;
+	ScanKeyData key;
+	bool		result;
+
+	if (closed_shards == NULL)
+		return false;
+	index = get_relname_relid("closed_shards_pkey",
+							  RelationGetNamespace(closed_shards));
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(shard));
+	scan = systable_beginscan(closed_shards, index, OidIsValid(index),
+							  SnapshotSelf, 1, &key);
+	result = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	relation_close(closed_shards, AccessShareLock);
+	return result;
 }
