@@ -15,49 +15,53 @@ EXTVERSION = 1.0
 
 MODULE_big = shard_fdw
 OBJS = \
-	src/admin.o \
-	src/advice.o \
-	src/batch.o \
-	src/checks.o \
-	src/clone.o \
-	src/column_type.o \
-	src/command.o \
-	src/conflict.o \
-	src/consumer.o \
-	src/core_exec.o \
-	src/cursor.o \
-	src/ddl.o \
-	src/dequeue.o \
-	src/drop_guard.o \
-	src/event.o \
-	src/fromcore.o \
-	src/hash.o \
-	src/insert.o \
-	src/join.o \
-	src/lease.o \
-	src/lifecycle.o \
-	src/lock.o \
-	src/logical.o \
-	src/option.o \
-	src/placement.o \
-	src/plan.o \
-	src/range.o \
-	src/release.o \
-	src/reshard.o \
-	src/result.o \
-	src/route.o \
-	src/row.o \
-	src/sees_rows.o \
-	src/seqcare.o \
-	src/sequence.o \
-	src/sequence_ddl.o \
 	src/shard_fdw.o \
-	src/shardset.o \
-	src/target.o \
-	src/view.o
+	src/consume/consumer.o \
+	src/consume/dequeue.o \
+	src/consume/result.o \
+	src/plan/core_plan.o \
+	src/plan/cursor.o \
+	src/plan/join.o \
+	src/plan/plan.o \
+	src/shards/admin.o \
+	src/shards/advice.o \
+	src/shards/clone.o \
+	src/shards/column_type.o \
+	src/shards/create.o \
+	src/shards/drop_guard.o \
+	src/shards/event.o \
+	src/shards/lifecycle.o \
+	src/shards/range.o \
+	src/shards/release.o \
+	src/shards/reshard.o \
+	src/shards/sequence_ddl.o \
+	src/shards/sequence_reset.o \
+	src/shards/view.o \
+	src/table/cache.o \
+	src/table/checks.o \
+	src/table/command.o \
+	src/table/key.o \
+	src/table/lease.o \
+	src/table/lock.o \
+	src/table/logical.o \
+	src/table/option.o \
+	src/table/placement.o \
+	src/table/sees_rows.o \
+	src/table/sequence.o \
+	src/write/batch.o \
+	src/write/conflict.o \
+	src/write/core_exec.o \
+	src/write/insert.o \
+	src/write/route.o \
+	src/write/row.o \
+	src/write/target.o
 PGFILEDESC = "shard_fdw - one insert target over many tables"
+PG_CPPFLAGS = -I$(srcdir)/src
 
-DATA = $(wildcard sql/$(EXTENSION)--*--*.sql)
+# Where this file is, which need not be where it is built.
+here := $(dir $(lastword $(MAKEFILE_LIST)))
+
+DATA = $(patsubst $(here)%,%,$(wildcard $(here)sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
 # These set up what they need by themselves, PostgreSQL included.
@@ -67,7 +71,7 @@ ifneq ($(filter $(DRIVER_GOALS),$(MAKECMDGOALS)),)
 
 .PHONY: $(MAKECMDGOALS)
 $(filter $(DRIVER_GOALS),$(MAKECMDGOALS)):
-	@PG_CONFIG='$(PG_CONFIG)' test/run $@
+	@PG_CONFIG='$(PG_CONFIG)' $(here)test/run $@
 
 else
 
@@ -90,6 +94,11 @@ endif
 $(DATA_built): sql/$(EXTENSION).sql
 	cp $< $@
 
-$(OBJS): src/shard_fdw.h src/compat.h
+$(OBJS) $(OBJS:.o=.bc): $(wildcard $(here)src/*.h $(here)src/*/*.h)
+
+# Out of tree, there are no folders yet.
+ifneq ($(here),./)
+$(shell mkdir -p $(dir $(OBJS) $(DATA_built)))
+endif
 
 endif

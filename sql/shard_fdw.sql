@@ -318,7 +318,7 @@ COMMENT ON FUNCTION shard_fdw.cursor_reads(refcursor, regclass)
 IS 'may the current row of a cursor be one of the shard? asked by plans of WHERE CURRENT OF';
 
 -- The numbers are SHARD_LEASE_LOCK_KIND and SHARD_LANE_LOCK_KIND in
--- shard_fdw.h.  A prepared transaction that has a lane has no pid.
+-- table.h.  A prepared transaction that has a lane has no pid.
 CREATE VIEW shard_fdw.leases AS
 SELECT i.inhparent::regclass AS logical,
        c.oid::regclass AS shard,

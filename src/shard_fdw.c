@@ -5,7 +5,11 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "shard_fdw.h"
+#include "consume/consume.h"
+#include "plan/plan.h"
+#include "shards/shards.h"
+#include "table/table.h"
+#include "write/write.h"
 
 #include "utils/guc.h"
 

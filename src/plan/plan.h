@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan.h
+ *	  How the planner sees a logical table: what the other wings use of this one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SHARD_PLAN_H
+#define SHARD_PLAN_H
+
+#include "table/table.h"
+
+/* in cursor.c */
+extern void shard_cursor_init(void);
+
+/* in join.c */
+extern void shard_join_init(void);
+
+/* in plan.c */
+extern void shard_plan_init(void);
+extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
+								   Oid relid);
+
+#endif							/* SHARD_PLAN_H */

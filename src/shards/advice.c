@@ -1,0 +1,162 @@
+/*-------------------------------------------------------------------------
+ *
+ * advice.c
+ *	  Warnings about what PostgreSQL lets pass but cannot do what the user
+ *	  means.
+ *
+ * They are given when a command has created or changed something (event.c),
+ * and never for what shard_fdw does itself.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shards/shards_private.h"
+
+#include "access/relation.h"
+#include "catalog/pg_trigger.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+/*
+ * shard_advise_options
+ *		Warn about options of a logical table that have no effect, or will not
+ *		have one.
+ */
+void
+shard_advise_options(Oid relid, const ShardOptions *options)
+{
+	/* If the table has a route of its own, it was the validator's business. */
+	if (options->key != NULL && options->route != SHARD_ROUTE_HASH)
+		ereport(WARNING,
+				(errmsg("option \"key\" of foreign table \"%s\" has no effect",
+						get_rel_name(relid)),
+				 errdetail("The table has the default route of its server, which is \"%s\".",
+						   shard_route_name(options->route)),
+				 errhint("Set option \"route\" of the foreign table to \"hash\".")));
+	if (options->shard_schema != NULL)
+		(void) shard_schema_option(relid, options, WARNING);
+}
+
+/*
+ * shard_advise_trigger
+ *		Warn about a row trigger of a logical table that is to fire for updates
+ *		or deletions.
+ */
+void
+shard_advise_trigger(Oid relid, const CreateTrigStmt *stmt)
+{
+	bool		on_update = (stmt->events & TRIGGER_TYPE_UPDATE) != 0;
+	bool		on_delete = (stmt->events & TRIGGER_TYPE_DELETE) != 0;
+
+	if (!stmt->row || (!on_update && !on_delete))
+		return;
+	ereport(WARNING,
+			(errmsg("trigger \"%s\" of foreign table \"%s\" will never fire for %s",
+					stmt->trigname, get_rel_name(relid),
+					!on_delete ? "UPDATE" : !on_update ? "DELETE" :
+					"UPDATE or DELETE"),
+			 errdetail("Rows are updated and deleted in the shards, where the row triggers of the shards fire."),
+			 errhint("Create the trigger on every shard, for instance with SELECT shard_fdw.run_command_on_shards().")));
+}
+
+/*
+ * shard_advise_place
+ *		Warn if a shard keeps queries of a hash table from leaving out shards.
+ */
+void
+shard_advise_place(Oid logical, Oid shard)
+{
+	ShardTable *table;
+	const ShardMember *member;
+	const char *problem;
+	char	   *remedy;
+	int			ordinal;
+	int			nvalid = 0;
+
+	/* Whoever has the table locked may wait for us; that is not worth it. */
+	if (!ConditionalLockRelationOid(logical, AccessShareLock))
+		return;
+	table = shard_table_get(logical);
+	ordinal = shard_table_find(table, shard);
+	if (table->key == NULL || table->bounds != NULL || ordinal < 0)
+		return;
+
+	member = &table->members[ordinal];
+	for (int i = 0; i < table->nmembers; i++)
+		nvalid += table->members[i].modulus != 0 &&
+			table->members[i].is_place_valid;
+	if (member->modulus == 0)
+	{
+		problem = "It has no CHECK constraint that calls shard_fdw.in_hash() on the key.";
+		remedy = psprintf("ADD CHECK (shard_fdw.in_hash(modulus, remainder, %s))",
+						  shard_key_columns(table->key, logical));
+	}
+	else if (!member->is_place_valid)
+	{
+		problem = "Its CHECK constraint that calls shard_fdw.in_hash() has not been validated.";
+		remedy = "VALIDATE CONSTRAINT";
+	}
+	else if (nvalid == table->nmembers)
+	{
+		problem = "Its CHECK constraint allows hashes that other shards hold, or its modulus does not fit theirs.";
+		remedy = psprintf("NO INHERIT %s", shard_qualified_name(logical));
+	}
+	else
+		return;					/* another shard is to blame */
+	ereport(WARNING,
+			(errmsg("shard \"%s\" has no place of its own in the hash route of foreign table \"%s\"",
+					get_rel_name(shard), get_rel_name(logical)),
+			 errdetail("%s Until this is mended, queries read all shards, and INSERT ... ON CONFLICT is refused.",
+					   problem),
+			 errhint("Use ALTER TABLE %s %s.", shard_qualified_name(shard),
+					 remedy)));
+}
+
+/*
+ * shard_advise_template
+ *		Warn about defaults of a template that rows which are inserted through
+ *		the logical table will not get.
+ */
+void
+shard_advise_template(Oid logical, Oid template)
+{
+	Relation	source = try_relation_open(template, AccessShareLock);
+	bool		always;
+	AttrNumber	seq_attno = shard_sequence_column(logical, true, &always);
+
+	if (source == NULL)
+		return;
+	for (int i = 0; i < RelationGetNumberOfAttributes(source); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(source), i);
+		const char *column = NameStr(att->attname);
+		HeapTuple	tuple;
+		Form_pg_attribute own;
+
+		if (att->attisdropped || att->attgenerated ||
+			(!att->atthasdef && !att->attidentity))
+			continue;
+		/* A column that the logical table does not have gets its default. */
+		tuple = SearchSysCacheAttName(logical, column);
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		own = (Form_pg_attribute) GETSTRUCT(tuple);
+		if (!own->atthasdef && !own->attidentity && own->attnum != seq_attno)
+			ereport(WARNING,
+					(errmsg("column \"%s\" of foreign table \"%s\" has no default, unlike its template \"%s\"",
+							column, get_rel_name(logical),
+							RelationGetRelationName(source)),
+					 errdetail("Rows that are inserted through the foreign table without a value for the column get null."),
+					 att->attidentity ||
+					 OidIsValid(shard_default_sequence(template, column)) ?
+					 errhint("Give the column option \"sequence\", or a default with ALTER FOREIGN TABLE %s ALTER COLUMN %s SET DEFAULT.",
+							 shard_qualified_name(logical),
+							 quote_identifier(column)) :
+					 errhint("Give the column the default, too, with ALTER FOREIGN TABLE %s ALTER COLUMN %s SET DEFAULT.",
+							 shard_qualified_name(logical),
+							 quote_identifier(column))));
+		ReleaseSysCache(tuple);
+	}
+	relation_close(source, NoLock);
+}

@@ -1,0 +1,720 @@
+/*-------------------------------------------------------------------------
+ *
+ * clone.c
+ *	  Creating one shard in the likeness of another table.
+ *
+ * CREATE TABLE ... (LIKE ...) INHERITS (...) does most of it; here is what
+ * that leaves out.  All is done with DDL commands, so that core checks
+ * permissions, records dependencies and fires event triggers.  The one
+ * exception is shard_disown(), for which there is no command.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shards/shards_private.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "access/table.h"
+#include "access/toast_compression.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "commands/tablespace.h"
+#include "commands/trigger.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parser.h"
+#include "storage/lmgr.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/ruleutils.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+/* A CHECK constraint that a table has of its own. */
+typedef struct OwnCheck
+{
+	char	   *name;
+	Node	   *expr;
+	char	   *text;			/* of the expression, with names of columns */
+} OwnCheck;
+
+/*
+ * shard_note_inherited
+ *		What columns and constraints a shard has by inheritance only.
+ *
+ * Allocated in the current memory context.
+ */
+ShardInherited *
+shard_note_inherited(Oid relid)
+{
+	ShardInherited *result = palloc0(sizeof(ShardInherited));
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_attribute_attrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(AttributeRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, AttributeRelidNumIndexId, true, NULL,
+							  1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_attribute att = (Form_pg_attribute) GETSTRUCT(tuple);
+
+		if (att->attnum > 0 && !att->attislocal)
+			result->columns = bms_add_member(result->columns, att->attnum);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+
+		if (!con->conislocal)
+			result->constraints = lappend(result->constraints,
+										  makeString(pstrdup(NameStr(con->conname))));
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * shard_disown
+ *		Mark columns and constraints that a shard has inherited as inherited
+ *		only: those given, or all if NULL.
+ *
+ * CREATE TABLE ... (LIKE ...) INHERITS (...) counts columns and constraints
+ * that come from both sides as the child's own as well, and so does ALTER
+ * TABLE ... INHERIT.  Then a column that is dropped from the logical table
+ * would stay in its shards.
+ */
+void
+shard_disown(Oid relid, const ShardInherited *only)
+{
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_attribute_attrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(AttributeRelationId, RowExclusiveLock);
+	scan = systable_beginscan(catalog, AttributeRelidNumIndexId, true, NULL,
+							  1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_attribute att = (Form_pg_attribute) GETSTRUCT(tuple);
+
+		if (att->attnum <= 0 || att->attinhcount == 0 || !att->attislocal ||
+			(only != NULL && !bms_is_member(att->attnum, only->columns)))
+			continue;
+		tuple = heap_copytuple(tuple);
+		((Form_pg_attribute) GETSTRUCT(tuple))->attislocal = false;
+		CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
+	}
+	systable_endscan(scan);
+	table_close(catalog, RowExclusiveLock);
+
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, RowExclusiveLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+
+		if (con->coninhcount == 0 || !con->conislocal ||
+			(only != NULL &&
+			 !list_member(only->constraints,
+						  makeString(NameStr(con->conname)))))
+			continue;
+		tuple = heap_copytuple(tuple);
+		((Form_pg_constraint) GETSTRUCT(tuple))->conislocal = false;
+		CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
+	}
+	systable_endscan(scan);
+	table_close(catalog, RowExclusiveLock);
+	CommandCounterIncrement();
+}
+
+/*
+ * Does the logical table compute columns, and does the source have computed
+ * columns that the logical table lacks?
+ */
+static bool
+check_generated(Relation logical, Relation source)
+{
+	bool		has_generated = false;
+
+	for (int i = 0; i < RelationGetNumberOfAttributes(logical); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(logical), i);
+
+		has_generated |= !att->attisdropped && att->attgenerated;
+	}
+
+	for (int i = 0;
+		 has_generated && i < RelationGetNumberOfAttributes(source); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(source), i);
+
+		if (!att->attisdropped && att->attgenerated &&
+			get_attnum(RelationGetRelid(logical), NameStr(att->attname)) ==
+			InvalidAttrNumber)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot copy generated column \"%s\" of \"%s\" into shards of \"%s\"",
+							NameStr(att->attname),
+							RelationGetRelationName(source),
+							RelationGetRelationName(logical)),
+					 errdetail("The logical table has generated columns of its own, and PostgreSQL cannot combine the two."),
+					 errhint("Create the table by hand and attach it with ALTER TABLE ... INHERIT.")));
+	}
+	return has_generated;
+}
+
+/*
+ * Append the storage parameters of the relation, as those of a table whose
+ * names start with "prefix" for it.
+ */
+static void
+append_storage_parameters(StringInfo sql, Oid relid, const char *prefix,
+						  const char **separator)
+{
+	HeapTuple	tuple;
+	Datum		options;
+	bool		isnull;
+	ListCell   *lc;
+
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	options = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+	foreach(lc, isnull ? NIL : untransformRelOptions(options))
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		appendStringInfo(sql, "%s%s%s = %s", *separator, prefix,
+						 quote_identifier(def->defname),
+						 quote_literal_cstr(defGetString(def)));
+		*separator = ", ";
+	}
+	ReleaseSysCache(tuple);
+}
+
+/*
+ * Append the clauses of CREATE TABLE that LIKE does not copy.
+ */
+static void
+append_storage_clauses(StringInfo sql, Relation source)
+{
+	Form_pg_class form = RelationGetForm(source);
+	const char *separator = " WITH (";
+
+	if (form->relkind != RELKIND_RELATION)
+		return;
+
+	appendStringInfo(sql, " USING %s",
+					 quote_identifier(get_am_name(form->relam)));
+
+	append_storage_parameters(sql, RelationGetRelid(source), "", &separator);
+	if (OidIsValid(form->reltoastrelid))
+		append_storage_parameters(sql, form->reltoastrelid, "toast.",
+								  &separator);
+	if (strcmp(separator, ", ") == 0)
+		appendStringInfoChar(sql, ')');
+
+	if (OidIsValid(form->reltablespace))
+		appendStringInfo(sql, " TABLESPACE %s",
+						 quote_identifier(get_tablespace_name(form->reltablespace)));
+}
+
+/*
+ * Copy how columns are stored.
+ *
+ * CREATE TABLE would refuse a column that is stored in another way than the
+ * logical table says, ALTER TABLE does not.
+ */
+static void
+copy_column_storage(Relation source, Oid shard)
+{
+	for (int i = 0; i < RelationGetNumberOfAttributes(source); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(source), i);
+		HeapTuple	tuple;
+		Form_pg_attribute own;
+		const char *column = quote_identifier(NameStr(att->attname));
+		bool		storage;
+		bool		compression;
+
+		if (att->attisdropped)
+			continue;
+		tuple = SearchSysCacheAttName(shard, NameStr(att->attname));
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		own = (Form_pg_attribute) GETSTRUCT(tuple);
+		storage = own->attstorage != att->attstorage;
+		compression = own->attcompression != att->attcompression;
+		ReleaseSysCache(tuple);
+
+		if (storage)
+			shard_execute("ALTER TABLE %s ALTER COLUMN %s SET STORAGE %s",
+						  shard_qualified_name(shard), column,
+						  att->attstorage == TYPSTORAGE_PLAIN ? "PLAIN" :
+						  att->attstorage == TYPSTORAGE_EXTERNAL ? "EXTERNAL" :
+						  att->attstorage == TYPSTORAGE_MAIN ? "MAIN" :
+						  "EXTENDED");
+		if (compression)
+			shard_execute("ALTER TABLE %s ALTER COLUMN %s SET COMPRESSION %s",
+						  shard_qualified_name(shard), column,
+						  att->attcompression == TOAST_PGLZ_COMPRESSION ? "pglz" :
+						  att->attcompression == TOAST_LZ4_COMPRESSION ? "lz4" :
+						  "default");
+	}
+}
+
+/*
+ * The index of the shard that corresponds to the source's replica identity
+ * index: unique and immediate, on the same columns.
+ */
+static char *
+find_identity_index(Relation source, Oid shard)
+{
+	Relation	rel = table_open(shard, NoLock);
+	Relation	model = index_open(RelationGetReplicaIndex(source),
+								   AccessShareLock);
+	int			nkeys = IndexRelationGetNumberOfKeyAttributes(model);
+	char	   *result = NULL;
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		bool		same = index->rd_index->indisunique &&
+			index->rd_index->indimmediate &&
+			IndexRelationGetNumberOfKeyAttributes(index) == nkeys &&
+			RelationGetIndexPredicate(index) == NIL;
+
+		for (int i = 0; same && i < nkeys; i++)
+		{
+			AttrNumber	a = index->rd_index->indkey.values[i];
+			AttrNumber	b = model->rd_index->indkey.values[i];
+
+			same = a > 0 && strcmp(get_attname(shard, a, false),
+								   get_attname(RelationGetRelid(source), b,
+											   false)) == 0;
+		}
+		if (same)
+			result = pstrdup(RelationGetRelationName(index));
+		index_close(index, NoLock);
+		if (same)
+			break;
+	}
+	index_close(model, NoLock);
+	table_close(rel, NoLock);
+	return result;
+}
+
+/*
+ * Copy the replica identity.
+ */
+static void
+copy_replica_identity(Relation source, Oid shard)
+{
+	char		identity = RelationGetForm(source)->relreplident;
+	char	   *index;
+
+	if (identity == REPLICA_IDENTITY_FULL ||
+		identity == REPLICA_IDENTITY_NOTHING)
+		shard_execute("ALTER TABLE %s REPLICA IDENTITY %s",
+					  shard_qualified_name(shard),
+					  identity == REPLICA_IDENTITY_FULL ? "FULL" : "NOTHING");
+	else if (identity == REPLICA_IDENTITY_INDEX &&
+			 OidIsValid(RelationGetReplicaIndex(source)) &&
+			 (index = find_identity_index(source, shard)) != NULL)
+		shard_execute("ALTER TABLE %s REPLICA IDENTITY USING INDEX %s",
+					  shard_qualified_name(shard), quote_identifier(index));
+}
+
+/*
+ * Run a parsed DDL command.  "sql" is its text, more or less.
+ */
+static void
+execute_parsed(Node *stmt, const char *sql)
+{
+	PlannedStmt *wrapper = makeNode(PlannedStmt);
+
+	wrapper->commandType = CMD_UTILITY;
+	wrapper->utilityStmt = stmt;
+	wrapper->stmt_location = -1;
+	ProcessUtility(wrapper, sql, false, PROCESS_UTILITY_SUBCOMMAND, NULL,
+				   NULL, None_Receiver, NULL);
+	CommandCounterIncrement();
+}
+
+/*
+ * A RangeVar for a relation, with its schema.
+ */
+static RangeVar *
+qualified_rangevar(Oid relid)
+{
+	return makeRangeVar(get_namespace_name(get_rel_namespace(relid)),
+						get_rel_name(relid), -1);
+}
+
+/*
+ * Copy foreign keys.  Those with a name of PostgreSQL's making get a new one,
+ * those that point from the source to itself will point from the shard to
+ * itself.
+ */
+static void
+copy_foreign_keys(Relation source, const char *source_name, Oid shard)
+{
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	List	   *commands = NIL;
+	ListCell   *lc;
+	char	   *prefix = psprintf("%s_", source_name);
+
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(RelationGetRelid(source)));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+		const char *name = NameStr(con->conname);
+		char	   *sql;
+		AlterTableStmt *stmt;
+		Constraint *def;
+
+		if (con->contype != CONSTRAINT_FOREIGN)
+			continue;
+		sql = psprintf("ALTER TABLE %s ADD CONSTRAINT %s %s",
+					   shard_qualified_name(shard), quote_identifier(name),
+					   TextDatumGetCString(DirectFunctionCall1(pg_get_constraintdef,
+															   ObjectIdGetDatum(con->oid))));
+		stmt = castNode(AlterTableStmt,
+						linitial_node(RawStmt,
+									  raw_parser(sql, RAW_PARSE_DEFAULT))->stmt);
+		def = castNode(Constraint,
+					   linitial_node(AlterTableCmd, stmt->cmds)->def);
+		if (strncmp(name, prefix, strlen(prefix)) == 0)
+			def->conname = NULL;
+		if (con->confrelid == con->conrelid)
+			def->pktable = qualified_rangevar(shard);
+		commands = lappend(commands, stmt);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+
+	foreach(lc, commands)
+		execute_parsed(lfirst(lc), "ALTER TABLE");
+}
+
+/*
+ * shard_set_trigger_state
+ *		Have a trigger fire as this value of pg_trigger.tgenabled says.  SPI is
+ *		connected.
+ */
+void
+shard_set_trigger_state(Oid relid, const char *name, char state)
+{
+	shard_execute("ALTER TABLE %s %s TRIGGER %s", shard_qualified_name(relid),
+				  state == TRIGGER_DISABLED ? "DISABLE" :
+				  state == TRIGGER_FIRES_ALWAYS ? "ENABLE ALWAYS" :
+				  state == TRIGGER_FIRES_ON_REPLICA ? "ENABLE REPLICA" : "ENABLE",
+				  quote_identifier(name));
+}
+
+/*
+ * Copy triggers, and whether they fire.
+ */
+static void
+copy_triggers(Relation source, Oid shard)
+{
+	TriggerDesc *triggers = source->trigdesc;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger    *trigger = &triggers->triggers[i];
+		char	   *def;
+		CreateTrigStmt *stmt;
+
+		if (trigger->tgisinternal)
+			continue;
+
+		/* The definition names the source table: parse it, put ours in. */
+		def = TextDatumGetCString(DirectFunctionCall1(pg_get_triggerdef,
+													  ObjectIdGetDatum(trigger->tgoid)));
+		stmt = castNode(CreateTrigStmt,
+						linitial_node(RawStmt,
+									  raw_parser(def, RAW_PARSE_DEFAULT))->stmt);
+		stmt->relation = qualified_rangevar(shard);
+		execute_parsed((Node *) stmt, def);
+
+		if (trigger->tgenabled != TRIGGER_FIRES_ON_ORIGIN)
+			shard_set_trigger_state(shard, trigger->tgname,
+									trigger->tgenabled);
+	}
+}
+
+/*
+ * shard_clone_checks
+ *		Copy foreign keys and triggers to a shard that shard_clone() has made.
+ *		SPI is connected.
+ *
+ * "source_name" is the name that the source had when its foreign keys got
+ * theirs.
+ */
+void
+shard_clone_checks(Relation source, const char *source_name, Oid shard)
+{
+	copy_foreign_keys(source, source_name, shard);
+	copy_triggers(source, shard);
+}
+
+/*
+ * shard_clone
+ *		Create a shard of the logical table in the given schema and under the
+ *		given name, as a copy of the table "source" unless that is NULL.  SPI
+ *		is connected.
+ *
+ * "placement" is the condition that says which hashes of the key the shard
+ * holds, or NULL; what the source has instead of it is not copied.  Nor are
+ * foreign keys and triggers, see shard_clone_checks().
+ *
+ * Returns its OID.  Raises ERRCODE_DUPLICATE_TABLE if the name is taken, and
+ * what the DDL commands raise.
+ */
+Oid
+shard_clone(Relation logical, Oid schema, const char *name, Relation source,
+			const char *placement)
+{
+	StringInfoData sql;
+	Oid			shard;
+	char	   *constraint;
+
+	if (OidIsValid(get_relname_relid(name, schema)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("relation \"%s\" already exists", name),
+				 errdetail("It has the name of the next shard of foreign table \"%s\".",
+						   RelationGetRelationName(logical)),
+				 errhint("Rename it, or make it a shard with ALTER TABLE ... INHERIT.")));
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "CREATE %sTABLE %s (",
+					 source != NULL &&
+					 RelationGetForm(source)->relpersistence == RELPERSISTENCE_UNLOGGED
+					 ? "UNLOGGED " : "",
+					 quote_qualified_identifier(get_namespace_name(schema),
+												name));
+	if (source != NULL)
+		appendStringInfo(&sql, "LIKE %s INCLUDING ALL"
+						 " EXCLUDING STORAGE EXCLUDING COMPRESSION%s",
+						 shard_qualified_name(RelationGetRelid(source)),
+						 check_generated(logical, source)
+						 ? " EXCLUDING GENERATED" : "");
+	appendStringInfo(&sql, ") INHERITS (%s)",
+					 shard_qualified_name(RelationGetRelid(logical)));
+	if (source != NULL)
+		append_storage_clauses(&sql, source);
+	shard_execute("%s", sql.data);
+	pfree(sql.data);
+
+	shard = get_relname_relid(name, schema);
+	if (source != NULL)
+	{
+		shard_disown(shard, NULL);
+		copy_column_storage(source, shard);
+		copy_replica_identity(source, shard);
+		/* A sealed table can be the model, but new shards are open. */
+		if (shard_seal_constraint(RelationGetRelid(logical)) == NULL)
+			shard_drop_seal(shard);
+		while ((constraint = shard_placement_constraint(shard)) != NULL ||
+			   (constraint = shard_range_constraint(shard, NULL)) != NULL)
+			shard_execute("ALTER TABLE %s DROP CONSTRAINT %s",
+						  shard_qualified_name(shard),
+						  quote_identifier(constraint));
+	}
+	shard_add_sequence(logical, shard, true, true);
+	if (placement != NULL)
+		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_hash CHECK (%s)",
+					  shard_qualified_name(shard), placement);
+	return shard;
+}
+
+/*
+ * The CHECK constraints that a relation has not inherited, but for places in
+ * a hash route and slots: a list of OwnCheck.
+ */
+static List *
+own_checks(Oid relid)
+{
+	List	   *context = deparse_context_for(get_rel_name(relid), relid);
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	List	   *result = NIL;
+
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+		OwnCheck   *check;
+		Datum		bin;
+		bool		isnull;
+
+		if (con->contype != CONSTRAINT_CHECK || con->coninhcount > 0)
+			continue;
+		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
+						   RelationGetDescr(catalog), &isnull);
+		if (isnull)
+			continue;
+		check = palloc(sizeof(OwnCheck));
+		check->expr = stringToNode(TextDatumGetCString(bin));
+		if (shard_is_placement(check->expr) || shard_is_slot(check->expr))
+			continue;
+		check->name = pstrdup(NameStr(con->conname));
+		check->text = deparse_expression(check->expr, context, false, false);
+		result = lappend(result, check);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * Does this condition let a date or time be no later than some constant?
+ */
+static bool
+bounds_time(Node *expr)
+{
+	if (is_andclause(expr))
+	{
+		ListCell   *lc;
+
+		foreach(lc, ((BoolExpr *) expr)->args)
+		{
+			if (bounds_time(lfirst(lc)))
+				return true;
+		}
+	}
+	else if (is_orclause(expr))
+	{
+		bool		result = false;
+		ListCell   *lc;
+
+		/* Nulls may be let through. */
+		foreach(lc, ((BoolExpr *) expr)->args)
+		{
+			if (bounds_time(lfirst(lc)))
+				result = true;
+			else if (!IsA(lfirst(lc), NullTest))
+				return false;
+		}
+		return result;
+	}
+	else if (IsA(expr, OpExpr) && list_length(((OpExpr *) expr)->args) == 2)
+	{
+		OpExpr	   *op = (OpExpr *) expr;
+		bool		is_left = contain_var_clause(linitial(op->args));
+		Node	   *column = is_left ? linitial(op->args) : lsecond(op->args);
+		Node	   *bound = is_left ? lsecond(op->args) : linitial(op->args);
+		Oid			type = exprType(column);
+		int			strategy;
+
+		if (!contain_var_clause(column) || contain_var_clause(bound) ||
+			contain_mutable_functions(bound) ||
+			(type != DATEOID && type != TIMESTAMPOID &&
+			 type != TIMESTAMPTZOID))
+			return false;
+		strategy = get_op_opfamily_strategy(op->opno,
+											lookup_type_cache(type,
+															  TYPECACHE_BTREE_OPFAMILY)->btree_opf);
+		return strategy == BTEqualStrategyNumber ||
+			strategy == (is_left ? BTLessStrategyNumber :
+						 BTGreaterStrategyNumber) ||
+			strategy == (is_left ? BTLessEqualStrategyNumber :
+						 BTGreaterEqualStrategyNumber);
+	}
+	return false;
+}
+
+/*
+ * shard_unfit_checks
+ *		The names of the CHECK constraints that a new shard has got from a
+ *		closed or sealed one and should not keep, because they are about the
+ *		rows of that shard.
+ *
+ * These are constraints that not all of the siblings, a list of OIDs, have as
+ * well, and those that end at some time.  A sibling that somebody is altering
+ * does not count.  The result is in the current memory context.
+ */
+List *
+shard_unfit_checks(Oid shard, List *siblings)
+{
+	List	   *checks = own_checks(shard);
+	List	   *unfit = NIL;
+	List	   *theirs = NIL;
+	ListCell   *lc;
+
+	if (checks == NIL)
+		return NIL;
+	foreach(lc, siblings)
+	{
+		Oid			sibling = lfirst_oid(lc);
+
+		if (!ConditionalLockRelationOid(sibling, AccessShareLock))
+			continue;
+		if (get_rel_name(sibling) != NULL)
+			theirs = lappend(theirs, own_checks(sibling));
+		UnlockRelationOid(sibling, AccessShareLock);
+	}
+	foreach(lc, checks)
+	{
+		OwnCheck   *check = lfirst(lc);
+		bool		is_unfit = bounds_time(check->expr);
+		ListCell   *lc2;
+
+		foreach(lc2, theirs)
+		{
+			bool		is_shared = false;
+			ListCell   *lc3;
+
+			foreach(lc3, (List *) lfirst(lc2))
+				is_shared |= strcmp(((OwnCheck *) lfirst(lc3))->text,
+									check->text) == 0;
+			is_unfit |= !is_shared;
+		}
+		if (is_unfit)
+			unfit = lappend(unfit, check->name);
+	}
+	return unfit;
+}

@@ -1,0 +1,699 @@
+/*-------------------------------------------------------------------------
+ *
+ * lifecycle.c
+ *	  The life of a shard in time: closing and opening it, new generations of
+ *	  shards, and dropping old ones.
+ *
+ * A closed shard gets no rows by any route, but its rows can be changed.
+ * Sealing a shard does more and costs more: the CHECK constraint that does it
+ * takes a lock that waits for everybody who uses the shard.  A shard is
+ * closed by a row in the table closed_shards instead, and an invalidation of
+ * the shard's relation cache entry takes that to all sessions.
+ *
+ * A backend reads the table when it builds its entry of the logical table, as
+ * it reads the catalogs: by the latest that is committed, not by the
+ * transaction's snapshot.  So a transaction with an old snapshot sees what is
+ * closed as well, and a serializable one takes no predicate locks on rows
+ * that have nothing to do with it.  For that, rows are inserted and deleted,
+ * but never updated.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "consume/consume.h"
+#include "shards/shards_private.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(shard_close_shard);
+PG_FUNCTION_INFO_V1(shard_open_shard);
+PG_FUNCTION_INFO_V1(shard_rotate_sql);
+PG_FUNCTION_INFO_V1(shard_retain_sql);
+
+/* How long to wait for a shard that is to be dropped, in milliseconds. */
+#define RETAIN_PATIENCE		5000
+
+/*
+ * Run a command on the table of closed shards, as its owner, with a shard as
+ * its parameter.  Returns the number of rows.
+ */
+static uint64
+execute_on_closed_shards(const char *sql, Oid shard)
+{
+	Relation	closed_shards = shard_open_closed(RowExclusiveLock);
+	Oid			types[] = {REGCLASSOID};
+	Datum		values[] = {ObjectIdGetDatum(shard)};
+	Oid			userid;
+	int			sec_context;
+	int			rc;
+	uint64		result;
+
+	if (closed_shards == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s\" does not exist",
+						"shard_fdw.closed_shards")));
+	GetUserIdAndSecContext(&userid, &sec_context);
+	SetUserIdAndSecContext(closed_shards->rd_rel->relowner,
+						   sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	SPI_connect();
+	rc = SPI_execute_with_args(sql, 1, types, values, NULL, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_with_args failed: %s",
+			 SPI_result_code_string(rc));
+	result = SPI_processed;
+	SPI_finish();
+	SetUserIdAndSecContext(userid, sec_context);
+	relation_close(closed_shards, NoLock);
+	return result;
+}
+
+/*
+ * Note that the shard is closed, or that it is open.  Returns false if it
+ * has been so before.
+ *
+ * All sessions will look again at their next statement.  The invalidation
+ * comes before the command, which ends with making it known to ourselves.
+ */
+static bool
+set_closed(Oid shard, bool closed)
+{
+	CacheInvalidateRelcacheByRelid(shard);
+	return execute_on_closed_shards(closed ?
+									"INSERT INTO shard_fdw.closed_shards (shard) VALUES ($1)"
+									" ON CONFLICT DO NOTHING" :
+									"DELETE FROM shard_fdw.closed_shards"
+									" WHERE shard OPERATOR(pg_catalog.=) $1",
+									shard) > 0;
+}
+
+/*
+ * shard_forget_closed
+ *		Have a table that has just been created not be closed because one with
+ *		its OID was, which has been dropped.
+ */
+void
+shard_forget_closed(Oid shard)
+{
+	if (shard_is_closed(shard))
+		set_closed(shard, false);
+}
+
+/*
+ * Forget shards that have been dropped, unless somebody else is at it.
+ */
+static void
+forget_dropped(void)
+{
+	/* Rows that somebody else has deleted meanwhile would be an error. */
+	if (IsolationUsesXactSnapshot())
+		return;
+	execute_on_closed_shards("DELETE FROM shard_fdw.closed_shards WHERE ctid OPERATOR(pg_catalog.=) ANY"
+							 " (ARRAY(SELECT s.ctid FROM shard_fdw.closed_shards s"
+							 " WHERE s.shard OPERATOR(pg_catalog.<>) $1"
+							 " AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) s.shard)"
+							 " FOR UPDATE SKIP LOCKED))",
+							 InvalidOid);
+}
+
+/*
+ * Do other open shards of a hash table hold all the hashes that this one
+ * holds?
+ */
+static bool
+is_place_taken(const ShardTable *table, int ordinal)
+{
+	const ShardMember *member = &table->members[ordinal];
+	int			greatest = table->nplaces == 0 ? 0 :
+		table->places[table->nplaces - 1].modulus;
+	bool		result = true;
+
+	for (int r = member->remainder; r < greatest && result;
+		 r += member->modulus)
+	{
+		CHECK_FOR_INTERRUPTS();
+		result = false;
+		for (int i = 0; i < table->nplaces && !result; i++)
+		{
+			const ShardPlace *place = &table->places[i];
+
+			result = place->ordinal != ordinal &&
+				table->members[place->ordinal].is_open &&
+				greatest % place->modulus == 0 &&
+				r % place->modulus == place->remainder;
+		}
+	}
+	return result;
+}
+
+/*
+ * Raise an error if closing a shard of a hash table would leave rows without
+ * a shard that takes them.
+ */
+static void
+check_place(const ShardTable *table, Oid shard)
+{
+	int			ordinal = shard_table_find(table, shard);
+
+	if (table->route != SHARD_ROUTE_HASH || ordinal < 0 ||
+		!table->members[ordinal].is_open ||
+		table->members[ordinal].modulus == 0 || is_place_taken(table, ordinal))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot close shard \"%s\" of foreign table \"%s\"",
+					get_rel_name(shard), get_rel_name(table->relid)),
+			 errdetail("No other open shard takes the rows whose key has the hash remainder %d of %d.",
+					   table->members[ordinal].remainder,
+					   table->members[ordinal].modulus),
+			 errhint("Create a shard with the same in_hash() constraint and attach it with ALTER TABLE ... INHERIT, or seal this one with SELECT shard_fdw.seal().")));
+}
+
+/*
+ * Lock the logical tables that a shard belongs to, so that it stays a shard;
+ * hash tables against others who close their shards or create some.
+ */
+static void
+lock_parents(List *parents)
+{
+	ListCell   *lc;
+
+	foreach(lc, parents)
+	{
+		Oid			logical = lfirst_oid(lc);
+
+		LockRelationOid(logical, AccessShareLock);
+		if (shard_is_logical(logical) &&
+			shard_table_get(logical)->route == SHARD_ROUTE_HASH)
+			LockRelationOid(logical, ShareUpdateExclusiveLock);
+	}
+}
+
+/*
+ * Check that the caller may close or open the shard, and lock it against
+ * being dropped, and its logical tables.  Returns these.
+ */
+static List *
+lock_shard_and_parents(Oid shard)
+{
+	shard_check_to_alter(shard, false);
+	lock_parents(shard_logical_parents(shard));
+	LockRelationOid(shard, AccessShareLock);
+	/* It may have changed. */
+	shard_check_to_alter(shard, false);
+	return shard_logical_parents(shard);
+}
+
+/*
+ * shard_close_shard(shard regclass)
+ *		SQL function close_shard(): no route leads to the shard any more.
+ *
+ * Strict.  Waits for nobody who uses the shard, nor does anybody wait.
+ * Raises ERRCODE_WRONG_OBJECT_TYPE if the table is no shard,
+ * ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns it, and
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if it is the only one of a hash
+ * table that takes certain rows.
+ */
+Datum
+shard_close_shard(PG_FUNCTION_ARGS)
+{
+	Oid			shard = PG_GETARG_OID(0);
+	List	   *parents;
+	ListCell   *lc;
+
+	PreventCommandIfReadOnly("close_shard()");
+	parents = lock_shard_and_parents(shard);
+	foreach(lc, parents)
+		check_place(shard_table_get(lfirst_oid(lc)), shard);
+	forget_dropped();
+	if (!set_closed(shard, true))
+	{
+		ereport(NOTICE,
+				(errmsg("shard \"%s\" is closed already, skipping",
+						get_rel_name(shard))));
+		PG_RETURN_VOID();
+	}
+	foreach(lc, parents)
+	{
+		if (shard_table_get(lfirst_oid(lc))->nopen == 0)
+			ereport(WARNING,
+					(errmsg("foreign table \"%s\" has no open shard left",
+							get_rel_name(lfirst_oid(lc))),
+					 errdetail("It takes no inserts."),
+					 errhint("Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT shard_fdw.open_shard().")));
+	}
+	PG_RETURN_VOID();
+}
+
+/*
+ * shard_open_shard(shard regclass)
+ *		SQL function open_shard(): a closed shard gets rows again.
+ *
+ * Strict.  The range of its times is dropped, which takes a lock as
+ * shard_lock_patiently() does, with its errors.  Raises
+ * ERRCODE_WRONG_OBJECT_TYPE if the table is no shard, and
+ * ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns it.
+ */
+Datum
+shard_open_shard(PG_FUNCTION_ARGS)
+{
+	Oid			shard = PG_GETARG_OID(0);
+
+	PreventCommandIfReadOnly("open_shard()");
+	lock_shard_and_parents(shard);
+	SPI_connect();
+	shard_drop_range(shard);
+	SPI_finish();
+	if (!set_closed(shard, false))
+		ereport(NOTICE,
+				(errmsg("shard \"%s\" is not closed, skipping",
+						get_rel_name(shard))));
+	if (shard_seal_constraint(shard) != NULL)
+		ereport(WARNING,
+				(errmsg("shard \"%s\" is sealed", get_rel_name(shard)),
+				 errdetail("It takes no inserts."),
+				 errhint("Lift the seal with SELECT shard_fdw.unseal().")));
+	PG_RETURN_VOID();
+}
+
+/*
+ * The tables that foreign keys of a relation point to, itself left out.
+ */
+static List *
+referenced_tables(Oid relid)
+{
+	List	   *result = NIL;
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+
+		if (con->contype == CONSTRAINT_FOREIGN && con->confrelid != relid)
+			result = list_append_unique_oid(result, con->confrelid);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * shard_rotate
+ *		Create a new generation of shards, as many as "count" says, or as are
+ *		open if that is 0, and close those that are open.
+ *
+ * The caller owns the logical table.  Returns the new shards, in the current
+ * memory context.  Raises ERRCODE_FEATURE_NOT_SUPPORTED for a hash table,
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if there is no open shard to say
+ * how many there are to be, and what creating shards raises.
+ */
+List *
+shard_rotate(Oid logical, int count)
+{
+	ShardTable *table;
+	List	   *old = NIL;
+	List	   *result;
+	Oid			model;
+	ListCell   *lc;
+
+	/* Others that create shards, or rotate, wait for us; inserts do not. */
+	LockRelationOid(logical, ShareUpdateExclusiveLock);
+	shard_check_owned(logical);
+	table = shard_table_get(logical);
+	if (table->route == SHARD_ROUTE_HASH)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot rotate foreign table \"%s\"",
+						get_rel_name(logical)),
+				 errdetail("Its route is \"hash\": each generation of shards could hold the same keys once more."),
+				 errhint("Use route \"session\" or \"round_robin\".")));
+	if (count == 0)
+		count = table->nopen;
+	if (count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("foreign table \"%s\" has no open shards",
+						get_rel_name(logical)),
+				 errhint("Say how many shards to create.")));
+	for (int i = 0; i < table->nopen; i++)
+		old = lappend_oid(old, table->members[table->open[i]].relid);
+
+	/*
+	 * Copying a foreign key locks the table that it points to; nobody should
+	 * have to wait behind us while we wait for that.
+	 */
+	model = shard_model_shard(logical);
+	if (OidIsValid(model))
+	{
+		List	   *referenced = referenced_tables(model);
+
+		foreach(lc, referenced)
+			shard_lock_patiently(lfirst_oid(lc), ShareRowExclusiveLock);
+	}
+
+	/*
+	 * Nobody sees either before we commit, so the order is that in which the
+	 * new shards can take over the slots of the old ones.
+	 */
+	foreach(lc, old)
+		set_closed(lfirst_oid(lc), true);
+	result = shard_create(logical, count, model, InvalidOid, true);
+	forget_dropped();
+	return result;
+}
+
+/*
+ * shard_rotate_sql(logical regclass, count int)
+ *		SQL function rotate(): see shard_rotate().
+ *
+ * Raises, besides what that does, ERRCODE_INSUFFICIENT_PRIVILEGE unless the
+ * caller owns the logical table, and ERRCODE_INVALID_PARAMETER_VALUE for a
+ * count below 1.
+ */
+Datum
+shard_rotate_sql(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			logical;
+	int			count = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	ListCell   *lc;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("logical table must not be null")));
+	logical = PG_GETARG_OID(0);
+	PreventCommandIfReadOnly("rotate()");
+	shard_check_owned(logical);
+	if (!PG_ARGISNULL(1) && count < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("number of shards must be greater than zero")));
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	foreach(lc, shard_rotate(logical, count))
+	{
+		Datum		value = ObjectIdGetDatum(lfirst_oid(lc));
+		bool		isnull = false;
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value,
+							 &isnull);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * Is a time of the type of a time column before another?
+ */
+static bool
+is_before(Datum value, Oid type, TimestampTz limit)
+{
+	PGFunction	function = type == TIMESTAMPTZOID ? timestamp_lt :
+		type == TIMESTAMPOID ? timestamp_lt_timestamptz : date_lt_timestamptz;
+
+	return DatumGetBool(DirectFunctionCall2(function, value,
+											TimestampTzGetDatum(limit)));
+}
+
+/*
+ * Are all rows of a closed shard older than the limit?  The range knows, if
+ * there is one; else the rows are asked.  SPI is connected.
+ */
+static bool
+is_old(const ShardTable *table, Oid shard, TimestampTz limit)
+{
+	int			ordinal = shard_table_find(table, shard);
+	const ShardMember *member = &table->members[ordinal];
+	Oid			type = table->time_type;
+	char	   *sql;
+	Datum		value;
+	bool		isnull;
+
+	if (member->has_range)
+		return is_before(type == DATEOID ?
+						 DateADTGetDatum((DateADT) member->range_max) :
+						 Int64GetDatum(member->range_max),
+						 type, limit);
+	sql = psprintf("SELECT pg_catalog.max(%s) FROM %s",
+				   quote_identifier(get_attname(table->relid,
+												table->time_attno, false)),
+				   shard_qualified_name(shard));
+	if (SPI_execute(sql, false, 0) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "SPI_execute failed: %s", sql);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+						  &isnull);
+	return isnull || is_before(value, type, limit);
+}
+
+/*
+ * Is the relation a closed shard of the logical table, and an ordinary table?
+ */
+static bool
+is_closed_member(const ShardTable *table, Oid shard)
+{
+	int			ordinal = shard_table_find(table, shard);
+
+	return ordinal >= 0 && table->members[ordinal].is_local &&
+		!table->members[ordinal].is_open && shard_is_closed(shard);
+}
+
+/*
+ * Drop or detach a shard if all its rows are old and have been read.  Returns
+ * whether that has been done.  SPI is connected, and we are the owner.
+ */
+static bool
+retain_locked(Oid logical, Oid shard, TimestampTz older_than,
+			  bool keep_tables, int patience)
+{
+	List	   *relids = list_make1_oid(shard);
+	char	   *consumer;
+
+	if (!is_closed_member(shard_table_get(logical), shard) ||
+		!is_old(shard_table_get(logical), shard, older_than))
+		return false;
+
+	/* A foreign key that goes is one that writers of other shards check. */
+	if (!keep_tables)
+		relids = list_concat(relids, referenced_tables(shard));
+	if (!shard_try_patiently(relids, AccessExclusiveLock, patience))
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("shard \"%s\" of foreign table \"%s\" is in use, skipping",
+						get_rel_name(shard), get_rel_name(logical)),
+				 errdetail("Another transaction uses it, or a table that a foreign key of it points to.")));
+		return false;
+	}
+
+	/* Now it stays what it is. */
+	if (!is_closed_member(shard_table_get(logical), shard) ||
+		!is_old(shard_table_get(logical), shard, older_than))
+		return false;
+	consumer = shard_unread_by(logical, shard);
+	if (consumer != NULL)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("shard \"%s\" of foreign table \"%s\" is kept for consumer \"%s\"",
+						get_rel_name(shard), get_rel_name(logical), consumer),
+				 errdetail("The consumer has not read all of its rows."),
+				 errhint("If it is not going to read them, drop it with SELECT shard_fdw.drop_consumer().")));
+		return false;
+	}
+	if (keep_tables)
+		shard_execute("ALTER TABLE %s NO INHERIT %s",
+					  shard_qualified_name(shard),
+					  shard_qualified_name(logical));
+	else
+	{
+		char	   *name = shard_qualified_name(shard);
+
+		set_closed(shard, false);
+		shard_execute("DROP TABLE %s", name);
+	}
+	return true;
+}
+
+/*
+ * shard_retain
+ *		Drop a shard, or detach it, if it is closed, all its rows are older
+ *		than the time, and all consumers have read them.  Returns its name with
+ *		the schema, in the current memory context, or NULL if it is kept.
+ *
+ * The logical table is locked and has a time column; the isolation level is
+ * READ COMMITTED.  Acts as the owner of the logical table, in a
+ * subtransaction.  An error, a shard that others use, or one that has not been
+ * read, is reported as a WARNING.  Takes ACCESS EXCLUSIVE locks on the shard
+ * and, if that is dropped, on the tables that its foreign keys point to; they
+ * last until the end of the transaction.  We wait for them for "patience"
+ * milliseconds, in which nobody has to wait for long behind us.
+ */
+char *
+shard_retain(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables,
+			 int patience)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	char	   *name = shard_qualified_name(shard);
+	char	   *relname = get_rel_name(shard);
+	volatile bool done = false;
+
+	if (name == NULL)
+		return NULL;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		Relation	rel = table_open(logical, NoLock);
+		ShardIdentity identity;
+
+		SPI_connect();
+		shard_become_owner(rel, &identity);
+		table_close(rel, NoLock);
+		shard_set("row_security", "off");
+		done = retain_locked(logical, shard, older_than, keep_tables,
+							 patience);
+		shard_be_oneself(&identity);
+		SPI_finish();
+		/* What is kept need not stay locked. */
+		if (done)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = shard_catch(context, owner);
+
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not drop shard \"%s\": %s", relname,
+						error->message),
+				 error->detail ? errdetail_internal("%s", error->detail) : 0));
+		FreeErrorData(error);
+		done = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return done ? name : NULL;
+}
+
+/*
+ * shard_retain_patience
+ *		How long to wait for the locks on a shard that is to be dropped, in
+ *		milliseconds, if no others are held: as setting "lock_timeout" says.
+ */
+int
+shard_retain_patience(void)
+{
+	return LockTimeout > 0 ? LockTimeout : RETAIN_PATIENCE;
+}
+
+/*
+ * Up to which time rows may go: that of the argument, or else now less what
+ * option "retain_for" says.
+ */
+static TimestampTz
+retention_limit(FunctionCallInfo fcinfo, Oid logical)
+{
+	ShardOptions options;
+
+	if (!PG_ARGISNULL(1))
+		return PG_GETARG_TIMESTAMPTZ(1);
+	shard_get_options(logical, &options);
+	if (options.retain_for == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("foreign table \"%s\" has no option \"retain_for\"",
+						get_rel_name(logical)),
+				 errhint("Set the option, or call retain() with a time.")));
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
+												   TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()),
+												   IntervalPGetDatum(options.retain_for)));
+}
+
+/*
+ * shard_retain_sql(logical regclass, older_than timestamptz, keep_tables bool)
+ *		SQL function retain(): drops or detaches the closed shards all of whose
+ *		rows are older, and returns their names.
+ *
+ * Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the logical
+ * table, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if it has no time column or
+ * does not know how long to keep rows, and ERRCODE_ACTIVE_SQL_TRANSACTION
+ * unless the isolation level is READ COMMITTED.
+ */
+Datum
+shard_retain_sql(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		keep_tables = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	Oid			logical;
+	TimestampTz limit;
+	ShardTable *table;
+	List	   *shards = NIL;
+	int			patience = shard_retain_patience();
+	ListCell   *lc;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("logical table must not be null")));
+	logical = PG_GETARG_OID(0);
+	PreventCommandIfReadOnly("retain()");
+	shard_check_owned(logical);
+	/* A row that the snapshot does not show would be dropped unseen. */
+	shard_check_read_committed("drop old shards");
+	LockRelationOid(logical, AccessShareLock);
+	shard_check_owned(logical);
+	table = shard_table_get(logical);
+	if (table->time_attno == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("foreign table \"%s\" has no time column",
+						get_rel_name(logical)),
+				 errhint("Set option \"time_column\" of the foreign table.")));
+	limit = retention_limit(fcinfo, logical);
+	for (int i = 0; i < table->nmembers; i++)
+		shards = lappend_oid(shards, table->members[i].relid);
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	foreach(lc, shards)
+	{
+		char	   *name = shard_retain(logical, lfirst_oid(lc), limit,
+										keep_tables, patience);
+		Datum		value;
+		bool		isnull = false;
+
+		if (name == NULL)
+			continue;
+		/* Others may wait for the locks that we have now. */
+		patience = 0;
+		value = CStringGetTextDatum(name);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value,
+							 &isnull);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,78 @@
+/*-------------------------------------------------------------------------
+ *
+ * shards_private.h
+ *	  What the files of this wing use of each other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SHARD_SHARDS_PRIVATE_H
+#define SHARD_SHARDS_PRIVATE_H
+
+#include "shards/shards.h"
+
+/* What a shard has by inheritance only. */
+typedef struct ShardInherited
+{
+	Bitmapset  *columns;		/* numbers of its columns */
+	List	   *constraints;	/* names, as String nodes */
+} ShardInherited;
+
+/* How far shard_advance_range() has come. */
+typedef enum ShardRangeStep
+{
+	SHARD_RANGE_NONE,			/* the shard has none, or no longer */
+	SHARD_RANGE_BUSY,			/* somebody writes it: try again later */
+	SHARD_RANGE_AGAIN,			/* commit, and call it again */
+	SHARD_RANGE_DONE			/* the range is valid */
+} ShardRangeStep;
+
+/* in advice.c */
+extern void shard_advise_options(Oid relid, const ShardOptions *options);
+extern void shard_advise_trigger(Oid relid, const CreateTrigStmt *stmt);
+extern void shard_advise_place(Oid logical, Oid shard);
+extern void shard_advise_template(Oid logical, Oid template);
+
+/* in clone.c */
+extern ShardInherited *shard_note_inherited(Oid relid);
+extern void shard_disown(Oid relid, const ShardInherited *only);
+extern void shard_set_trigger_state(Oid relid, const char *name, char state);
+extern void shard_clone_checks(Relation source, const char *source_name,
+							   Oid shard);
+extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
+						Relation source, const char *placement);
+extern List *shard_unfit_checks(Oid shard, List *siblings);
+
+/* in create.c */
+extern Oid	shard_model_shard(Oid logical);
+extern Oid	shard_new_schema(Oid logical, const ShardOptions *options,
+							 Oid source);
+extern List *shard_create(Oid logical_relid, int count, Oid template,
+						  Oid schema, bool with_checks);
+
+/* in lifecycle.c */
+extern List *shard_rotate(Oid logical, int count);
+extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
+						  bool keep_tables, int patience);
+extern int	shard_retain_patience(void);
+extern void shard_forget_closed(Oid shard);
+
+/* in range.c */
+extern bool shard_is_busy(Oid relid);
+extern ShardRangeStep shard_advance_range(Oid logical, Oid shard);
+extern void shard_drop_range(Oid shard);
+extern void shard_check_not_null(Oid logical, Oid shard);
+extern void shard_check_time_column(Oid relid);
+
+/* in sequence_ddl.c */
+extern int64 shard_query_int64(const char *sql, bool *isnull);
+extern int64 shard_advance_sequence(Oid sequence, int64 floor);
+extern List *shard_slot_sequences(Oid logical, AttrNumber attno);
+extern void shard_add_sequence(Relation logical, Oid shard, bool is_new,
+							   bool is_empty);
+extern void shard_check_sequence(Oid relid, PartitionKey key);
+extern void shard_check_ids(Oid relid, const AlterTableStmt *stmt);
+
+/* in sequence_reset.c */
+extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
+
+#endif							/* SHARD_SHARDS_PRIVATE_H */

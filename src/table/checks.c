@@ -1,0 +1,347 @@
+/*-------------------------------------------------------------------------
+ *
+ * checks.c
+ *	  What the CHECK constraints of a shard tell: whether it takes rows, and
+ *	  which hashes, ids and times it holds.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "table/table_private.h"
+
+#include "access/detoast.h"
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_opfamily_d.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+
+/* What a boolean expression is, whatever row it is evaluated for. */
+typedef enum Truth
+{
+	TRUTH_UNKNOWN,				/* it may depend on the row */
+	TRUTH_NULL,
+	TRUTH_FALSE,
+	TRUTH_TRUE
+} Truth;
+
+static Truth
+truth(bool value)
+{
+	return value ? TRUTH_TRUE : TRUTH_FALSE;
+}
+
+static Truth
+negate(Truth value)
+{
+	return value == TRUTH_TRUE ? TRUTH_FALSE :
+		value == TRUTH_FALSE ? TRUTH_TRUE : value;
+}
+
+/*
+ * The constant that an expression is, or NULL.
+ */
+static Const *
+as_constant(Node *node)
+{
+	while (IsA(node, RelabelType))
+		node = (Node *) ((RelabelType *) node)->arg;
+	return IsA(node, Const) ? (Const *) node : NULL;
+}
+
+/*
+ * Compare two constants of integer types or of type boolean.
+ */
+static Truth
+compare_constants(OpExpr *op)
+{
+	Const	   *args[2];
+	int64		values[2] = {0, 0};
+	Oid			family = InvalidOid;
+	int			strategy;
+	bool		is_negated = false;
+
+	/* Just PostgreSQL's own operators. */
+	if (op->opno >= FirstUnpinnedObjectId || list_length(op->args) != 2)
+		return TRUTH_UNKNOWN;
+	for (int i = 0; i < 2; i++)
+	{
+		Oid			wanted;
+
+		args[i] = as_constant(list_nth(op->args, i));
+		if (args[i] == NULL)
+			return TRUTH_UNKNOWN;
+		switch (args[i]->consttype)
+		{
+			case BOOLOID:
+				wanted = BOOL_BTREE_FAM_OID;
+				break;
+			case INT2OID:
+			case INT4OID:
+			case INT8OID:
+				wanted = INTEGER_BTREE_FAM_OID;
+				break;
+			default:
+				return TRUTH_UNKNOWN;
+		}
+		if (i > 0 && family != wanted)
+			return TRUTH_UNKNOWN;
+		family = wanted;
+		if (!args[i]->constisnull)
+			values[i] = wanted == BOOL_BTREE_FAM_OID ?
+				DatumGetBool(args[i]->constvalue) :
+				shard_id_from_datum(args[i]->constvalue, args[i]->consttype);
+	}
+
+	strategy = get_op_opfamily_strategy(op->opno, family);
+	if (strategy == 0)
+	{
+		/* The index knows nothing of "<>". */
+		strategy = get_op_opfamily_strategy(get_negator(op->opno), family);
+		is_negated = true;
+	}
+	if (strategy == 0)
+		return TRUTH_UNKNOWN;
+	if (args[0]->constisnull || args[1]->constisnull)
+		return TRUTH_NULL;
+	switch (strategy)
+	{
+		case BTLessStrategyNumber:
+			return truth((values[0] < values[1]) != is_negated);
+		case BTLessEqualStrategyNumber:
+			return truth((values[0] <= values[1]) != is_negated);
+		case BTEqualStrategyNumber:
+			return truth((values[0] == values[1]) != is_negated);
+		case BTGreaterEqualStrategyNumber:
+			return truth((values[0] >= values[1]) != is_negated);
+		case BTGreaterStrategyNumber:
+			return truth((values[0] > values[1]) != is_negated);
+		default:
+			return TRUTH_UNKNOWN;
+	}
+}
+
+/*
+ * What is known of a boolean expression without running any function.
+ *
+ * Whoever looks at the shard may call this, for a constraint that its owner
+ * has written.  Folding the constants of an arbitrary expression could raise
+ * an error or run anybody's function, so only a few kinds of nodes are
+ * looked at, and those are evaluated here.
+ */
+static Truth
+truth_of(Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_Const:
+			if (((Const *) node)->consttype != BOOLOID)
+				return TRUTH_UNKNOWN;
+			return ((Const *) node)->constisnull ? TRUTH_NULL :
+				truth(DatumGetBool(((Const *) node)->constvalue));
+
+		case T_BoolExpr:
+			{
+				BoolExpr   *expr = (BoolExpr *) node;
+				Truth		decides;
+				Truth		result;
+				ListCell   *lc;
+
+				if (expr->boolop == NOT_EXPR)
+					return negate(truth_of(linitial(expr->args)));
+				decides = truth(expr->boolop == OR_EXPR);
+				result = negate(decides);
+				foreach(lc, expr->args)
+				{
+					Truth		arg = truth_of(lfirst(lc));
+
+					if (arg == decides)
+						return arg;
+					if (arg == TRUTH_UNKNOWN ||
+						(arg == TRUTH_NULL && result != TRUTH_UNKNOWN))
+						result = arg;
+				}
+				return result;
+			}
+
+		case T_NullTest:
+			{
+				NullTest   *test = (NullTest *) node;
+				Const	   *arg = as_constant((Node *) test->arg);
+
+				if (arg == NULL || test->argisrow)
+					return TRUTH_UNKNOWN;
+				return truth(arg->constisnull == (test->nulltesttype == IS_NULL));
+			}
+
+		case T_BooleanTest:
+			{
+				BooleanTest *test = (BooleanTest *) node;
+				Truth		arg = truth_of((Node *) test->arg);
+
+				if (arg == TRUTH_UNKNOWN)
+					return TRUTH_UNKNOWN;
+				switch (test->booltesttype)
+				{
+					case IS_TRUE:
+						return truth(arg == TRUTH_TRUE);
+					case IS_NOT_TRUE:
+						return truth(arg != TRUTH_TRUE);
+					case IS_FALSE:
+						return truth(arg == TRUTH_FALSE);
+					case IS_NOT_FALSE:
+						return truth(arg != TRUTH_FALSE);
+					case IS_UNKNOWN:
+						return truth(arg == TRUTH_NULL);
+					case IS_NOT_UNKNOWN:
+						return truth(arg != TRUTH_NULL);
+				}
+				return TRUTH_UNKNOWN;
+			}
+
+		case T_OpExpr:
+			return compare_constants((OpExpr *) node);
+
+		default:
+			return TRUTH_UNKNOWN;
+	}
+}
+
+/*
+ * Note that a CHECK constraint gives a shard this remainder of this modulus,
+ * of the hashes of the key or of ids.
+ *
+ * One constraint tells where the shard's rows are; one whose rows have been
+ * checked is worth more.  *nchecks counts those that say the same.
+ */
+static void
+note_placement(int *modulus, int *remainder, bool *is_valid, int *nchecks,
+			   int new_modulus, int new_remainder, bool new_is_valid)
+{
+	if (*modulus == new_modulus && *remainder == new_remainder)
+	{
+		*is_valid |= new_is_valid;
+		(*nchecks)++;
+	}
+	else if (*modulus == 0 || (new_is_valid && !*is_valid))
+	{
+		*modulus = new_modulus;
+		*remainder = new_remainder;
+		*is_valid = new_is_valid;
+		*nchecks = 1;
+	}
+}
+
+/*
+ * shard_read_checks
+ *		Read the CHECK constraints of a relation into *checks.
+ *
+ * If "table" is given, "member" learns which of its hashes and ids the
+ * relation holds, and its range.  With "seal_only", nothing but the seal is
+ * found out, and long constraints are not parsed.  Takes no lock on the
+ * relation; names are allocated in the current memory context.
+ */
+void
+shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
+				  ShardMember *member, const ShardTable *table)
+{
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	memset(checks, 0, sizeof(ShardChecks));
+
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+		Datum		bin;
+		bool		isnull;
+		bool		may_seal;
+		Node	   *expr;
+		int			modulus;
+		int			remainder;
+
+		if (con->contype != CONSTRAINT_CHECK ||
+			!shard_constraint_enforced(con))
+			continue;
+		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
+						   RelationGetDescr(catalog), &isnull);
+		if (isnull)
+			continue;
+		may_seal = toast_raw_datum_size(bin) <= SHARD_MAX_SIMPLE_EXPRESSION;
+		if (seal_only && (checks->seal != NULL || !may_seal))
+			continue;
+		expr = stringToNode(TextDatumGetCString(bin));
+		if (checks->seal == NULL && may_seal && truth_of(expr) == TRUTH_FALSE)
+			checks->seal = pstrdup(NameStr(con->conname));
+		if (seal_only)
+			continue;
+		checks->sees_rows |= shard_sees_rows(expr, &checks->depends);
+		if (table != NULL && table->time_attno != 0 && con->convalidated &&
+			con->coninhcount == 0)
+			member->has_range |= shard_read_range(expr, relid, table->relid,
+												  table->time_attno, member);
+		/* What it has inherited is about all shards of its parent. */
+		if (con->coninhcount > 0 ||
+			(!shard_is_placement(expr) && !shard_is_slot(expr)))
+			continue;
+		if (checks->placement == NULL)
+			checks->placement = pstrdup(NameStr(con->conname));
+		if (table == NULL)
+			continue;
+		if (table->key != NULL &&
+			shard_read_placement(expr, relid, table->key, table->relid,
+								 &modulus, &remainder))
+			note_placement(&member->modulus, &member->remainder,
+						   &member->is_place_valid, &member->nplace_checks,
+						   modulus, remainder, con->convalidated);
+		if (table->seq_attno != 0 &&
+			shard_read_slot(expr, relid, table->relid, table->seq_attno,
+							&modulus, &remainder))
+			note_placement(&member->stride, &member->slot,
+						   &member->is_slot_valid, &member->nslot_checks,
+						   modulus, remainder, con->convalidated);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+}
+
+/*
+ * shard_seal_constraint
+ *		The name of a CHECK constraint of the relation that rejects every
+ *		row, or NULL if there is none.
+ *
+ * Takes no lock on the relation.  The result is allocated in the current
+ * memory context.
+ */
+char *
+shard_seal_constraint(Oid relid)
+{
+	ShardChecks checks;
+
+	shard_read_checks(relid, true, &checks, NULL, NULL);
+	return checks.seal;
+}
+
+/*
+ * shard_placement_constraint
+ *		The name of a CHECK constraint of the relation that calls in_hash() or
+ *		in_slot(), or NULL if there is none.
+ *
+ * As shard_seal_constraint().
+ */
+char *
+shard_placement_constraint(Oid relid)
+{
+	ShardChecks checks;
+
+	shard_read_checks(relid, false, &checks, NULL, NULL);
+	return checks.placement;
+}

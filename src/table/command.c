@@ -1,0 +1,200 @@
+/*-------------------------------------------------------------------------
+ *
+ * command.c
+ *	  Small helpers for functions that run SQL: names, commands, settings, and
+ *	  acting as the owner of a table.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "table/table_private.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+
+/* Where shard_become_owner() was called last; see shard_is_acting(). */
+static ShardActing acting;
+
+/*
+ * shard_qualified_name
+ *		The name of a relation with its schema, quoted where necessary, or
+ *		NULL if there is no such relation.
+ *
+ * Allocated in the current memory context.
+ */
+char *
+shard_qualified_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+	char	   *schema = get_namespace_name(get_rel_namespace(relid));
+
+	return name && schema ? quote_qualified_identifier(schema, name) : NULL;
+}
+
+/*
+ * shard_column_list
+ *		The columns of a table as in a select list, each with a prefix; NULL if
+ *		there are none.  Generated ones, which cannot be inserted, if wanted.
+ *
+ * Allocated in the current memory context.
+ */
+char *
+shard_column_list(Relation rel, const char *prefix, bool with_generated)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+
+		if (!att->attisdropped && (with_generated || !att->attgenerated))
+			appendStringInfo(&buf, "%s%s%s", buf.len > 0 ? ", " : "", prefix,
+							 quote_identifier(NameStr(att->attname)));
+	}
+	if (buf.len == 0)
+		appendStringInfoString(&buf, "NULL");
+	return buf.data;
+}
+
+/*
+ * shard_execute
+ *		Run a command that returns no rows.  SPI is connected.
+ *
+ * Raises what the command raises.
+ */
+void
+shard_execute(const char *format,...)
+{
+	StringInfoData sql;
+	int			rc;
+
+	initStringInfo(&sql);
+	for (;;)
+	{
+		va_list		args;
+		int			needed;
+
+		va_start(args, format);
+		needed = appendStringInfoVA(&sql, format, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&sql, needed);
+	}
+	rc = SPI_execute(sql.data, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(rc));
+	pfree(sql.data);
+}
+
+/*
+ * shard_drop_seal
+ *		Drop the CHECK constraints that keep rows out of a shard.  SPI is
+ *		connected.
+ */
+void
+shard_drop_seal(Oid shard)
+{
+	char	   *name;
+
+	while ((name = shard_seal_constraint(shard)) != NULL)
+		shard_execute("ALTER TABLE %s DROP CONSTRAINT %s",
+					  shard_qualified_name(shard), quote_identifier(name));
+}
+
+/*
+ * shard_set
+ *		Give a setting a value until shard_be_oneself().
+ */
+void
+shard_set(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * shard_become_owner
+ *		Act as the owner of the logical table until shard_be_oneself(), with
+ *		nothing but the system catalogs in the search path.
+ *
+ * The shards belong to the owner of the logical table, whoever calls, and
+ * what the owner has put into the tables must not run as the caller.  An
+ * error undoes it, too.
+ */
+void
+shard_become_owner(Relation logical, ShardIdentity *identity)
+{
+	Oid			owner = logical->rd_rel->relowner;
+
+	GetUserIdAndSecContext(&identity->userid, &identity->sec_context);
+	if (owner != identity->userid)
+		SetUserIdAndSecContext(owner, identity->sec_context |
+							   SECURITY_LOCAL_USERID_CHANGE |
+							   SECURITY_RESTRICTED_OPERATION);
+	identity->acting = acting;
+	acting.lxid = shard_my_lxid();
+	acting.subid = GetCurrentSubTransactionId();
+	identity->guc_level = NewGUCNestLevel();
+	shard_set("search_path", "pg_catalog, pg_temp");
+}
+
+/*
+ * shard_be_oneself
+ *		Undo shard_become_owner(), and the settings made since.
+ */
+void
+shard_be_oneself(const ShardIdentity *identity)
+{
+	/* What the owner's functions have set is not to stay either. */
+	AtEOXact_GUC(false, identity->guc_level);
+	SetUserIdAndSecContext(identity->userid, identity->sec_context);
+	acting = identity->acting;
+}
+
+/*
+ * shard_is_acting
+ *		Are we between shard_become_owner() and shard_be_oneself()?  Then DDL
+ *		commands are our own, and what they lead to is no news.
+ *
+ * After an error there is nobody to tell us so; but then the subtransaction
+ * is over.
+ */
+bool
+shard_is_acting(void)
+{
+	return acting.subid != InvalidSubTransactionId &&
+		acting.lxid == shard_my_lxid() &&
+		SubTransactionIsActive(acting.subid);
+}
+
+/*
+ * shard_catch
+ *		In PG_CATCH(): roll back the subtransaction that has failed, and go
+ *		back to where it began.  Returns the error, in that memory context.
+ *
+ * Raises the error again if it is that the user has canceled the query, which
+ * is meant for all of it.
+ */
+ErrorData *
+shard_catch(MemoryContext context, ResourceOwner owner)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	FlushErrorState();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	/* Anybody's function can raise that one, too. */
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		error->funcname != NULL &&
+		strcmp(error->funcname, "ProcessInterrupts") == 0)
+		ReThrowError(error);
+	return error;
+}

@@ -1,0 +1,146 @@
+/*-------------------------------------------------------------------------
+ *
+ * lease.c
+ *	  Our locks: leases, lanes and consumers.
+ *
+ * A lease is a session-level lock of the user lock method on a tag that no
+ * call of pg_advisory_lock() can make.  That gives all that a lease needs
+ * without shared memory of our own: it outlives the transaction, a rollback
+ * included; it goes away with the backend, however that ends; it is seen in
+ * pg_locks; and a standby or a restart starts with none.
+ *
+ * A lane is a shard of a table with commit order: a lock of the same kind,
+ * but the transaction's, held from before the first row to after the commit.
+ * So one transaction at a time writes the shard, and the next one gets its
+ * ids when the rows before are visible.  Rolling back to a savepoint gives
+ * back a lane that was taken since, and the rows with it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "table/table_private.h"
+
+#include "commands/sequence.h"
+#include "storage/lmgr.h"
+
+/*
+ * shard_lock_tag
+ *		Fill in the tag of a lock of ours, of one of the kinds in table.h,
+ *		on a table and a number.
+ */
+void
+shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number, uint16 kind)
+{
+	tag->locktag_field1 = MyDatabaseId;
+	tag->locktag_field2 = relid;
+	tag->locktag_field3 = number;
+	tag->locktag_field4 = kind;
+	tag->locktag_type = LOCKTAG_ADVISORY;
+	tag->locktag_lockmethodid = USER_LOCKMETHOD;
+}
+
+void
+shard_lease_tag(LOCKTAG *tag, Oid shard, uint32 level)
+{
+	shard_lock_tag(tag, shard, level, SHARD_LEASE_LOCK_KIND);
+}
+
+/*
+ * Is the lease that the entry remembers still held?  DISCARD ALL and
+ * pg_advisory_unlock_all() release it behind our back.
+ */
+bool
+shard_holds_lease(const ShardTable *table)
+{
+	LOCKTAG		tag;
+
+	if (!OidIsValid(table->lease_shard))
+		return false;
+	shard_lease_tag(&tag, table->lease_shard, table->lease_level);
+	return shard_lock_held(&tag, ExclusiveLock);
+}
+
+/*
+ * shard_forget_lease
+ *		Give back this backend's lease on a shard of the table, if it has one.
+ */
+void
+shard_forget_lease(ShardTable *table)
+{
+	LOCKTAG		tag;
+
+	if (shard_holds_lease(table))
+	{
+		shard_lease_tag(&tag, table->lease_shard, table->lease_level);
+		LockRelease(&tag, ExclusiveLock, true);
+	}
+	table->lease_shard = InvalidOid;
+}
+
+void
+shard_lane_tag(LOCKTAG *tag, Oid shard)
+{
+	shard_lock_tag(tag, shard, 0, SHARD_LANE_LOCK_KIND);
+}
+
+/*
+ * Take the lane of a shard, and wait for it if need be.  Returns false if it
+ * is not free and dont_wait.
+ */
+bool
+shard_try_lane(ShardTable *table, const ShardMember *member, bool dont_wait)
+{
+	Oid			shard = member->relid;
+	Oid			sequence = member->sequence;
+	LOCKTAG		tag;
+	FormData_pg_sequence form;
+
+	shard_lane_tag(&tag, shard);
+	if (table->lane_lxid == shard_my_lxid() &&
+		shard_lock_held(&tag, ExclusiveLock))
+		return true;
+	if (LockAcquire(&tag, ExclusiveLock, false, dont_wait) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	table->lane_shard = shard;
+	table->lane_lxid = shard_my_lxid();
+
+	/*
+	 * Numbers that this session has cached may be less than those that others
+	 * have used since.
+	 */
+	if (shard_get_sequence(sequence, &form) && form.seqcache > 1)
+		ResetSequenceCaches();
+	return true;
+}
+
+/*
+ * shard_take_lane
+ *		Take the lane of a shard that a row goes to, if the table has commit
+ *		order.
+ *
+ * Waits for it.  Raises ERRCODE_T_R_DEADLOCK_DETECTED,
+ * ERRCODE_LOCK_NOT_AVAILABLE and ERRCODE_QUERY_CANCELED as waiting for a lock
+ * does.
+ */
+void
+shard_take_lane(ShardTable *table, int ordinal)
+{
+	if (table->commit_order)
+		(void) shard_try_lane(table, &table->members[ordinal], false);
+}
+
+/*
+ * shard_await_lane
+ *		Wait for the transaction that writes a shard, if the table has commit
+ *		order.
+ *
+ * Takes no lock: who may read only must not keep others from writing.  Raises
+ * what shard_take_lane() does.
+ */
+void
+shard_await_lane(Oid shard)
+{
+	LOCKTAG		tag;
+
+	shard_lane_tag(&tag, shard);
+	WaitForLockers(tag, ShareLock, false);
+}

@@ -1,0 +1,211 @@
+/*-------------------------------------------------------------------------
+ *
+ * lock.c
+ *	  Taking a strong lock on a table without holding up those who use it.
+ *
+ * Whoever waits for a strong lock stands in the lock's queue, and everybody
+ * who comes later stands behind, readers and writers alike, until the oldest
+ * transaction that uses the table has ended.  So we wait in the queue for a
+ * moment only, leave it, sleep, and try again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "table/table_private.h"
+
+#include "access/xact.h"
+#include "common/pg_prng.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+/* All times are in milliseconds. */
+#define TRY_TIME		100		/* in the queue at a time */
+#define FIRST_PAUSE		100		/* out of it */
+#define LAST_PAUSE		1000
+#define DEFAULT_PATIENCE 60000	/* altogether, without "lock_timeout" */
+
+/*
+ * Change a timeout, which only superusers may do with some, until the end of
+ * the subtransaction.
+ */
+static void
+set_timeout(const char *name, int value)
+{
+	char		buf[12];
+
+	snprintf(buf, sizeof(buf), "%d", value);
+	(void) set_config_option(name, buf, PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * Wait for the locks, for so many milliseconds each.  Returns whether we have
+ * them all; else we have none.
+ */
+static bool
+try_to_lock(List *relids, LOCKMODE mode, int timeout)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool result = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int			guc_level = NewGUCNestLevel();
+		ListCell   *lc;
+
+		/*
+		 * Looking for a deadlock is also what makes an autovacuum worker that
+		 * has the lock stop, so it must happen before we leave the queue.
+		 */
+		set_timeout("deadlock_timeout", Max(timeout / 2, 1));
+		set_timeout("lock_timeout", timeout);
+		foreach(lc, relids)
+		{
+			LockRelationOid(lfirst_oid(lc), mode);
+			/* The time may have been over at the moment when we got it. */
+			CHECK_FOR_INTERRUPTS();
+		}
+		AtEOXact_GUC(false, guc_level);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = shard_catch(context, owner);
+
+		/* A deadlock may be due to the locks that we have just given back. */
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+			!(error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
+			  list_length(relids) > 1))
+			ReThrowError(error);
+		FreeErrorData(error);
+		result = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return result;
+}
+
+static void
+sleep_for(int milliseconds)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	long		left = milliseconds;
+
+	while (left > 0)
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 left, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		left = milliseconds -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+	}
+}
+
+/*
+ * Say that we have given up, and because of whom.
+ */
+static void
+report_impatience(Oid relid, LOCKMODE mode, int patience)
+{
+	char	   *name = get_rel_name(relid);
+	StringInfoData pids;
+	LOCKTAG		tag;
+	VirtualTransactionId *holders;
+	int			nholders;
+	int			npids = 0;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	holders = GetLockConflicts(&tag, mode, &nholders);
+	initStringInfo(&pids);
+	for (int i = 0; i < nholders; i++)
+	{
+		int			pid = shard_vxid_pid(&holders[i]);
+
+		/* A prepared transaction has no process. */
+		if (pid != 0)
+			appendStringInfo(&pids, "%s%d", npids++ > 0 ? ", " : "", pid);
+	}
+
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 name != NULL ?
+			 errmsg("could not obtain lock on relation \"%s\" within %d ms",
+					name, patience) :
+			 errmsg("could not obtain lock on relation with OID %u within %d ms",
+					relid, patience),
+			 npids > 0 ?
+			 errdetail_plural("Process that holds a conflicting lock: %s.",
+							  "Processes that hold conflicting locks: %s.",
+							  npids, pids.data) :
+			 nholders > 0 ?
+			 errdetail("A prepared transaction holds a conflicting lock.") : 0,
+			 errhint("Try again when the transactions that use the relation have ended, or set \"lock_timeout\" to a longer time.")));
+}
+
+/*
+ * shard_try_patiently
+ *		Lock relations, all or none of them, without making others wait for
+ *		more than a moment at a time while we do not have the locks.  Returns
+ *		whether that has succeeded in so many milliseconds.
+ *
+ * They are locked in the order of the list, until the end of the
+ * (sub)transaction.  See shard_lock_patiently() for the rest.
+ */
+bool
+shard_try_patiently(List *relids, LOCKMODE mode, int patience)
+{
+	int			pause = FIRST_PAUSE;
+	TimestampTz start = GetCurrentTimestamp();
+
+	if (list_length(relids) == 1 &&
+		ConditionalLockRelationOid(linitial_oid(relids), mode))
+		return true;
+	for (;;)
+	{
+		long		left = patience -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+
+		if (try_to_lock(relids, mode, Max(Min(left, TRY_TIME), 1)))
+			return true;
+		left = patience -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+		if (left <= 0)
+			return false;
+		/* Not in step with others who try the same. */
+		sleep_for(Min(left,
+					  (int) (pause * (0.5 + pg_prng_double(&pg_global_prng_state) / 2))));
+		pause = Min(pause * 3 / 2, LAST_PAUSE);
+	}
+}
+
+/*
+ * shard_lock_patiently
+ *		Lock a relation until the end of the transaction, in a mode that
+ *		conflicts with its use, without making others wait for more than a
+ *		moment at a time while we do not have the lock.
+ *
+ * Tries for as long as setting "lock_timeout" says, or a minute if that is
+ * not set, then raises ERRCODE_LOCK_NOT_AVAILABLE.  Raises
+ * ERRCODE_T_R_DEADLOCK_DETECTED as any wait for a lock does.
+ *
+ * The relation may be another one, or gone, when this returns: the caller
+ * has to look again.  Other locks of the transaction are held all the while,
+ * so this should be the first one that others could mind.
+ */
+void
+shard_lock_patiently(Oid relid, LOCKMODE mode)
+{
+	int			patience = LockTimeout > 0 ? LockTimeout : DEFAULT_PATIENCE;
+
+	if (!shard_try_patiently(list_make1_oid(relid), mode, patience))
+		report_impatience(relid, mode, patience);
+}

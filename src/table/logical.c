@@ -1,0 +1,315 @@
+/*-------------------------------------------------------------------------
+ *
+ * logical.c
+ *	  Is a relation a logical table, may the caller do this with it, and the
+ *	  callbacks of a foreign table that has no rows of its own.
+ *
+ * A logical table is known by one of the callbacks in its routine, which lives
+ * here, so that asking needs nothing of the planner or the executor.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "table/table_private.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_foreign_table.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_language_d.h"
+#include "catalog/pg_proc.h"
+#include "foreign/foreign.h"
+#include "funcapi.h"
+#include "optimizer/optimizer.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+/*
+ * Is this function a handler of ours?  That is asked of the handlers of all
+ * wrappers, which might be in a library that is not there.
+ */
+static bool
+is_our_handler(Oid handler)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(handler));
+	Datum		source;
+	bool		isnull;
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &isnull);
+	result = ((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
+		!isnull &&
+		strcmp(TextDatumGetCString(source), "shard_fdw_handler") == 0;
+	ReleaseSysCache(tuple);
+	return result &&
+		GetFdwRoutine(handler)->GetForeignPaths == shardGetForeignPaths;
+}
+
+/*
+ * shard_is_logical
+ *		Is the relation a foreign table of this foreign-data wrapper?
+ *
+ * False for an OID that is no relation's.
+ */
+bool
+shard_is_logical(Oid relid)
+{
+	HeapTuple	tuple;
+	Oid			serverid;
+	ForeignServer *server;
+	ForeignDataWrapper *wrapper;
+
+	if (get_rel_relkind(relid) != RELKIND_FOREIGN_TABLE)
+		return false;
+	/* Without a lock on the table, any of these may be gone. */
+	tuple = SearchSysCache1(FOREIGNTABLEREL, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	serverid = ((Form_pg_foreign_table) GETSTRUCT(tuple))->ftserver;
+	ReleaseSysCache(tuple);
+	server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+	wrapper = server == NULL ? NULL :
+		GetForeignDataWrapperExtended(server->fdwid, FDW_MISSING_OK);
+	return wrapper != NULL && is_our_handler(wrapper->fdwhandler);
+}
+
+/*
+ * The table is never scanned, so core never comes to ask for these.
+ */
+void
+shardGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	elog(ERROR, "logical table %u has not been expanded", relid);
+}
+
+ForeignScan *
+shardGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid,
+					ForeignPath *best_path, List *tlist, List *scan_clauses,
+					Plan *outer_plan)
+{
+	elog(ERROR, "logical table %u has not been expanded", relid);
+}
+
+void
+shardBeginForeignScan(ForeignScanState *node, int eflags)
+{
+	elog(ERROR, "logical table has not been expanded");
+}
+
+TupleTableSlot *
+shardIterateForeignScan(ForeignScanState *node)
+{
+	elog(ERROR, "logical table has not been expanded");
+}
+
+void
+shardReScanForeignScan(ForeignScanState *node)
+{
+	elog(ERROR, "logical table has not been expanded");
+}
+
+void
+shardEndForeignScan(ForeignScanState *node)
+{
+}
+
+/*
+ * The logical table has nothing that would keep a plan from being parallel;
+ * each shard is asked for itself.
+ */
+bool
+shardIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel,
+							   RangeTblEntry *rte)
+{
+	return true;
+}
+
+/*
+ * All shards take all commands.
+ */
+int
+shardIsForeignRelUpdatable(Relation rel)
+{
+	return (1 << CMD_INSERT) | (1 << CMD_UPDATE) | (1 << CMD_DELETE);
+}
+
+/*
+ * Rows to update or delete are in the shards, so these have nothing to do.
+ * They must exist, or core would refuse the command.
+ */
+TupleTableSlot *
+shardExecForeignUpdate(EState *estate, ResultRelInfo *rri,
+					   TupleTableSlot *slot, TupleTableSlot *plan_slot)
+{
+	elog(ERROR, "logical table has no rows of its own");
+}
+
+/*
+ * TRUNCATE lists the shards by itself.
+ */
+void
+shardExecForeignTruncate(List *rels, DropBehavior behavior,
+						 bool restart_seqs)
+{
+}
+
+static int
+acquire_no_sample(Relation rel, int elevel, HeapTuple *rows, int targrows,
+				  double *totalrows, double *totaldeadrows)
+{
+	*totalrows = 0;
+	*totaldeadrows = 0;
+	return 0;
+}
+
+/*
+ * The table itself is empty.  Agreeing to analyze it makes core go on to the
+ * statistics of the whole inheritance set.
+ */
+bool
+shardAnalyzeForeignTable(Relation rel, AcquireSampleRowsFunc *func,
+						 BlockNumber *totalpages)
+{
+	*func = acquire_no_sample;
+	*totalpages = 0;
+	return true;
+}
+
+/*
+ * shard_is_our_routine
+ *		Do these callbacks, or NULL for none, say that a relation is a logical
+ *		table?
+ */
+bool
+shard_is_our_routine(const FdwRoutine *routine)
+{
+	return routine != NULL &&
+		routine->GetForeignPaths == shardGetForeignPaths;
+}
+
+/*
+ * shard_check_logical
+ *		Raise ERRCODE_WRONG_OBJECT_TYPE unless the relation is a logical table.
+ */
+void
+shard_check_logical(Oid relid)
+{
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	if (!shard_is_logical(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a foreign table of shard_fdw",
+						get_rel_name(relid))));
+}
+
+/*
+ * shard_check_readable
+ *		Raise ERRCODE_INSUFFICIENT_PRIVILEGE unless the current user may read
+ *		all columns of the logical table.
+ */
+void
+shard_check_readable(Oid relid)
+{
+	AclResult	acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+
+	if (acl != ACLCHECK_OK)
+		aclcheck_error(acl, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
+}
+
+/*
+ * shard_check_read_committed
+ *		Raise ERRCODE_ACTIVE_SQL_TRANSACTION if the transaction keeps to an
+ *		old snapshot, in which one cannot do this.
+ */
+void
+shard_check_read_committed(const char *action)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot %s in a transaction of isolation level %s",
+						action, IsolationIsSerializable() ? "SERIALIZABLE" :
+						"REPEATABLE READ"),
+				 errhint("Use isolation level READ COMMITTED.")));
+}
+
+/*
+ * shard_check_owned
+ *		The same, and raise ERRCODE_INSUFFICIENT_PRIVILEGE unless the current
+ *		user owns it.
+ */
+void
+shard_check_owned(Oid relid)
+{
+	shard_check_logical(relid);
+	if (!shard_class_ownercheck(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_TABLE,
+					   get_rel_name(relid));
+}
+
+/*
+ * shard_logical_parents
+ *		The logical tables that a relation is a shard of.
+ *
+ * Takes no lock.  The list is allocated in the current memory context.
+ */
+List *
+shard_logical_parents(Oid relid)
+{
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	List	   *result = NIL;
+
+	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(InheritsRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
+							  1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Oid			parent = ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent;
+
+		if (shard_is_logical(parent))
+			result = lappend_oid(result, parent);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * shard_check_to_alter
+ *		Raise an error unless the relation is a shard that the caller owns, or,
+ *		if wanted, a table of the caller's that is still sealed, which has been
+ *		a shard: ERRCODE_UNDEFINED_TABLE, ERRCODE_WRONG_OBJECT_TYPE or
+ *		ERRCODE_INSUFFICIENT_PRIVILEGE.
+ */
+void
+shard_check_to_alter(Oid shard, bool or_sealed)
+{
+	char	   *name = get_rel_name(shard);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", shard)));
+	if (shard_logical_parents(shard) == NIL &&
+		!(or_sealed && shard_seal_constraint(shard) != NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a shard", name),
+				 errdetail("A shard is a table that inherits from a foreign table of shard_fdw.")));
+	if (!shard_class_ownercheck(shard, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, name);
+}

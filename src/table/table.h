@@ -1,0 +1,322 @@
+/*-------------------------------------------------------------------------
+ *
+ * table.h
+ *	  What a backend knows of a logical table: the types and functions of this
+ *	  wing that the others use.
+ *
+ * A foreign table of this wrapper (the "logical table") holds no rows.  Its
+ * inheritance children are the "shards".  INSERT and COPY name the logical
+ * table only, reach the FDW callbacks, and are routed to one shard a row.
+ * Everything else works on the shards through inheritance.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SHARD_TABLE_H
+#define SHARD_TABLE_H
+
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "catalog/pg_sequence.h"
+#include "foreign/fdwapi.h"
+#include "nodes/execnodes.h"
+#include "nodes/pathnodes.h"
+#include "partitioning/partdefs.h"
+#include "storage/lock.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+/*
+ * User-visible advisory locks have 1 or 2 in the tag's fourth field; ours, by
+ * what they are for:
+ */
+#define SHARD_LEASE_LOCK_KIND		28784	/* 0x7070 */
+#define SHARD_LANE_LOCK_KIND		28785
+#define SHARD_CONSUMER_LOCK_KIND	28786
+
+/* The greatest value of option "max_shards". */
+#define SHARD_MAX_SHARDS	65536
+
+/*
+ * A constraint that seals a shard and a default that calls nextval() are
+ * short.  Longer ones, in bytes of the catalogs' text, are something else and
+ * need not be parsed by those who just look at a table.
+ */
+#define SHARD_MAX_SIMPLE_EXPRESSION	8192
+
+/* The name of the constraint that is a range, unless the user renames it. */
+#define SHARD_RANGE_NAME "shard_range"
+
+/* How a row finds its shard. */
+typedef enum ShardRoute
+{
+	SHARD_ROUTE_SESSION,		/* the shard this backend leases */
+	SHARD_ROUTE_ROUND_ROBIN,	/* the next open shard, row by row */
+	SHARD_ROUTE_HASH			/* the shard that holds the hash of its key */
+} ShardRoute;
+
+/* Table options after defaults: table over server over built-in. */
+typedef struct ShardOptions
+{
+	int			shards;			/* shards to create; 0: not given */
+	char	   *template_name;	/* table to copy them from, or NULL */
+	char	   *shard_schema;	/* where new shards go, or NULL */
+	ShardRoute	route;
+	char	   *key;			/* names of the hash key's columns, or NULL */
+	int			batch_size;		/* rows inserted at once, at most */
+	int			max_shards;		/* shards a table may have */
+	bool		commit_order;	/* one transaction at a time writes a shard */
+	char	   *time_column;	/* its name, or NULL */
+	Interval   *rotate_every;	/* NULL: not given */
+	Interval   *retain_for;		/* NULL: not given */
+	bool		is_manual;		/* option "maintenance" is "manual" */
+} ShardOptions;
+
+/* What a shard takes. */
+typedef enum ShardState
+{
+	SHARD_OPEN,					/* rows by its table's route */
+	SHARD_CLOSED,				/* updates, and rows inserted by its own name */
+	SHARD_SEALED				/* neither */
+} ShardState;
+
+/* One shard, as the catalogs describe it. */
+typedef struct ShardMember
+{
+	Oid			relid;
+	bool		is_local;		/* an ordinary table, not a foreign one */
+	ShardState	state;
+	bool		is_open;		/* state is SHARD_OPEN */
+	bool		has_children;	/* may have inheritance children of its own */
+	bool		sees_rows;		/* has a BEFORE ROW INSERT trigger, or a
+								 * trigger's condition or CHECK constraint
+								 * that may look at other rows */
+
+	/* Hash route: which hashes of the key it holds; modulus 0: unknown. */
+	int			modulus;
+	int			remainder;
+	bool		is_place_valid; /* ... and that its rows have been checked */
+	int			nplace_checks;	/* own CHECK constraints that say so */
+
+	/* Column option "sequence"; see sequence.c. */
+	Oid			sequence;		/* what its ids come from, or InvalidOid */
+	bool		owns_sequence;	/* it is the shard's or the logical table's */
+	int			stride;			/* which ids it holds; 0: unknown */
+	int			slot;
+	bool		is_slot_valid;	/* ... and that its rows have been checked */
+	int			nslot_checks;	/* own CHECK constraints that say so */
+
+	/*
+	 * Option "time_column": a validated range of the times of its rows, not
+	 * null and both ends included.  As integers of the column's type: days of
+	 * a date, microseconds of the others; infinity is the extreme of the
+	 * type.  If it is empty, the minimum is greater than the maximum.
+	 */
+	bool		has_range;
+	int64		range_min;
+	int64		range_max;
+
+	/*
+	 * How columns of the logical table map to columns of the shard.  Found
+	 * out when somebody first has both relations open and locked.
+	 */
+	bool		map_known;
+	AttrMap    *map;			/* NULL: the same columns in the same places */
+} ShardMember;
+
+/* A member that holds some hashes of the key. */
+typedef struct ShardPlace
+{
+	int			modulus;
+	int			remainder;
+	int			ordinal;
+} ShardPlace;
+
+/*
+ * What this backend knows about a logical table.
+ *
+ * Entries live at least as long as the transaction, so a pointer to one stays
+ * good; what an entry holds is rebuilt in place by shard_table_get() after an
+ * invalidation, and "generation" then changes.  Pointers into "members" must
+ * not be kept across a call that might rebuild.
+ */
+typedef struct ShardTable
+{
+	Oid			relid;			/* hash key */
+	bool		is_valid;		/* false: catalogs have changed */
+	bool		is_building;	/* the rebuild below is under way ... */
+	bool		is_outdated;	/* ... and saw an invalidation */
+	uint64		generation;		/* counts rebuilds */
+	SubTransactionId built_in;	/* if the transaction is still running */
+
+	MemoryContext context;		/* holds all that follows */
+	bool		has_columns;
+	bool		has_bad_options;	/* some that the validator has not seen */
+	ShardRoute	route;
+	int			batch_size;
+	bool		sees_rows;		/* some open shard has such a trigger or CHECK */
+	List	   *depends;		/* what that depends on; of PlanInvalItem */
+	AttrNumber	seq_attno;		/* column with option "sequence", or 0 */
+	bool		seq_always;		/* ... with value "always" */
+	bool		commit_order;	/* one transaction at a time writes a shard */
+	AttrNumber	time_attno;		/* column of option "time_column", or 0 */
+	Oid			time_type;		/* ... its type */
+	int			nmembers;
+	ShardMember *members;		/* in ordinal order */
+	Oid		   *sorted;			/* the shards' OIDs, ascending */
+	int			nopen;
+	int		   *open;			/* ordinals of the open shards, ascending */
+
+	/* Hash route only. */
+	PartitionKey key;			/* NULL: option "key" is not good */
+	int			nplaces;
+	ShardPlace *places;			/* by modulus and remainder */
+	PartitionBoundInfo bounds;	/* of "places" as partitions; NULL if the
+								 * shards are not placed as partitions are */
+	List	   *conflicts;		/* of ShardConflict, used last; conflict.c */
+
+	/* Routing state, which a rebuild leaves alone; owned by route.c. */
+	Oid			lease_shard;	/* the leased shard, or InvalidOid */
+	uint32		lease_level;
+	uint64		lease_generation;	/* lease_ordinal is right for this one */
+	int			lease_ordinal;
+	uint64		next;			/* round robin: rows routed so far */
+	Oid			lane_shard;		/* whose lane was taken last, or InvalidOid */
+	LocalTransactionId lane_lxid;	/* ... by this transaction */
+} ShardTable;
+
+/* A subtransaction in which shard_fdw carries out DDL of its own. */
+typedef struct ShardActing
+{
+	LocalTransactionId lxid;
+	SubTransactionId subid;		/* InvalidSubTransactionId: there is none */
+} ShardActing;
+
+/* Who we were before shard_become_owner(). */
+typedef struct ShardIdentity
+{
+	ShardActing acting;
+	Oid			userid;
+	int			sec_context;
+	int			guc_level;
+} ShardIdentity;
+
+/* in cache.c */
+extern void shard_table_init(void);
+extern ShardTable *shard_table_get(Oid relid);
+extern ShardMember *shard_list_members(Oid relid, int *nmembers);
+extern void shard_table_sweep(void);
+extern const char *shard_state_name(ShardState state);
+extern int	shard_table_find(const ShardTable *table, Oid shard);
+extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
+extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
+									   Relation logical, Relation shard);
+extern Relation shard_open_closed(LOCKMODE mode);
+extern bool shard_is_closed(Oid shard);
+
+/* in checks.c */
+extern char *shard_seal_constraint(Oid relid);
+extern char *shard_placement_constraint(Oid relid);
+
+/* in command.c */
+extern char *shard_qualified_name(Oid relid);
+extern char *shard_column_list(Relation rel, const char *prefix,
+							   bool with_generated);
+extern void shard_execute(const char *format,...) pg_attribute_printf(1, 2);
+extern void shard_drop_seal(Oid shard);
+extern void shard_set(const char *name, const char *value);
+extern void shard_become_owner(Relation logical, ShardIdentity *identity);
+extern void shard_be_oneself(const ShardIdentity *identity);
+extern bool shard_is_acting(void);
+extern ErrorData *shard_catch(MemoryContext context, ResourceOwner owner);
+
+/* in key.c */
+extern bool shard_can_hash_with(Oid opfamily, Oid type);
+extern PartitionKey shard_key_create(Oid relid, const char *columns,
+									 bool missing_ok);
+extern void shard_report_bad_key(const ShardTable *table);
+extern char *shard_key_columns(PartitionKey key, Oid relid);
+extern uint64 shard_key_hash(PartitionKey key, TupleTableSlot *row);
+extern bool shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b);
+
+/* in lease.c */
+extern void shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number,
+						   uint16 kind);
+extern void shard_lease_tag(LOCKTAG *tag, Oid shard, uint32 level);
+extern bool shard_holds_lease(const ShardTable *table);
+extern void shard_forget_lease(ShardTable *table);
+extern void shard_lane_tag(LOCKTAG *tag, Oid shard);
+extern bool shard_try_lane(ShardTable *table, const ShardMember *member,
+						   bool dont_wait);
+extern void shard_take_lane(ShardTable *table, int ordinal);
+extern void shard_await_lane(Oid shard);
+
+/* in lock.c */
+extern bool shard_try_patiently(List *relids, LOCKMODE mode, int patience);
+extern void shard_lock_patiently(Oid relid, LOCKMODE mode);
+
+/* in logical.c */
+extern bool shard_is_logical(Oid relid);
+extern void shardGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid);
+extern ForeignScan *shardGetForeignPlan(PlannerInfo *root, RelOptInfo *rel,
+										Oid relid, ForeignPath *best_path,
+										List *tlist, List *scan_clauses,
+										Plan *outer_plan);
+extern void shardBeginForeignScan(ForeignScanState *node, int eflags);
+extern TupleTableSlot *shardIterateForeignScan(ForeignScanState *node);
+extern void shardReScanForeignScan(ForeignScanState *node);
+extern void shardEndForeignScan(ForeignScanState *node);
+extern bool shardIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel,
+										   RangeTblEntry *rte);
+extern int	shardIsForeignRelUpdatable(Relation rel);
+extern TupleTableSlot *shardExecForeignUpdate(EState *estate,
+											  ResultRelInfo *rri,
+											  TupleTableSlot *slot,
+											  TupleTableSlot *plan_slot);
+extern void shardExecForeignTruncate(List *rels, DropBehavior behavior,
+									 bool restart_seqs);
+extern bool shardAnalyzeForeignTable(Relation rel,
+									 AcquireSampleRowsFunc *func,
+									 BlockNumber *totalpages);
+extern bool shard_is_our_routine(const FdwRoutine *routine);
+extern void shard_check_logical(Oid relid);
+extern void shard_check_readable(Oid relid);
+extern void shard_check_read_committed(const char *action);
+extern void shard_check_owned(Oid relid);
+extern List *shard_logical_parents(Oid relid);
+extern void shard_check_to_alter(Oid shard, bool or_sealed);
+
+/* in option.c */
+extern const char *shard_route_name(ShardRoute route);
+extern void shard_get_options(Oid relid, ShardOptions *options);
+extern void shard_check_options(Oid relid);
+extern Oid	shard_schema_option(Oid logical, const ShardOptions *options,
+								int elevel);
+
+/* in placement.c */
+extern Expr *shard_in_slot_clause(int stride, int slot, Expr *id);
+extern bool shard_id_in_slot(int64 id, int stride, int slot);
+extern bool shard_is_slot(Node *expr);
+extern Oid	shard_function(const char *name, const Oid *types, int ntypes);
+extern Expr *shard_in_hash_clause(int modulus, int remainder, List *exprs);
+extern bool shard_is_placement(Node *expr);
+extern int	shard_find_place(const ShardTable *table, uint64 hash);
+extern bool shard_is_time_type(Oid type);
+extern char *shard_range_constraint(Oid relid, bool *is_valid);
+
+/* in sees_rows.c */
+extern bool shard_sees_rows(Node *node, List **depends);
+extern bool shard_generated_see_rows(Relation rel, List **depends);
+extern bool shard_copy_sees_rows(Relation rel);
+extern bool shard_indexes_see_rows(ResultRelInfo *rri);
+
+/* in sequence.c */
+extern int64 shard_id_from_datum(Datum value, Oid type);
+extern bool shard_get_sequence(Oid sequence, Form_pg_sequence form);
+extern AttrNumber shard_sequence_column(Oid relid, bool missing_ok,
+										bool *always);
+extern Oid	shard_default_sequence(Oid relid, const char *column);
+extern int	shard_sequence_slot(Oid sequence, int stride);
+
+#endif							/* SHARD_TABLE_H */

@@ -1,0 +1,725 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.c
+ *	  Many rows at once: batches of INSERT, and the buffers of COPY.
+ *
+ * Rows are collected per shard and written with table_multi_insert(), which
+ * locks and logs a page once instead of once a row.  Who collects them:
+ *
+ * - INSERT of several rows: we do.  Core's own batching of foreign inserts
+ *	 would copy every row twice and keep up to batch_size of them, however
+ *	 wide.  But we use its end: a result relation in the executor's list of
+ *	 pending inserts gets a call of ExecForeignBatchInsert before anybody may
+ *	 look, that is before triggers fire and at the end of the command.
+ *
+ * - COPY from PostgreSQL 16 on: core does, and hands over batches.
+ *
+ * - COPY on PostgreSQL 15: we do.  Core calls nothing between the last row
+ *	 and the firing of the AFTER triggers, so only where nobody can tell: no
+ *	 triggers on the logical table, no row triggers on the shard (foreign keys
+ *	 have some, too), nothing in the command that sees rows.  What is left at
+ *	 the end is written by EndForeignInsert.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "write/write_private.h"
+
+#include "access/hio.h"
+#include "access/tableam.h"
+#include "commands/copyfrom_internal.h"
+#include "commands/trigger.h"
+#include "optimizer/optimizer.h"
+#include "storage/bufmgr.h"
+#include "utils/memutils.h"
+
+/*
+ * Rows that wait take about this much memory, at most: those of one shard, and
+ * all together.
+ *
+ * Statements of some thousand rows get by with less: for one shard, with what
+ * fills a page or two with narrow rows.  What such a statement allocates over
+ * and above its plan, the C library is likely to give back to the system at
+ * its end, and the next one pays for having it faulted in again.
+ */
+#define MAX_SHARD_BYTES				(128 * 1024)
+#define MAX_BYTES					(256 * 1024)
+#define MAX_SHARD_BYTES_AT_FIRST	(32 * 1024)
+#define MAX_BYTES_AT_FIRST			(64 * 1024)
+#define FLUSHES_AT_FIRST			32
+
+/* Slots for rows that are being written. */
+typedef struct ShardSlots
+{
+	int			nslots;
+	TupleTableSlot **slots;
+} ShardSlots;
+
+/* Rows collected for table_multi_insert() into one shard. */
+typedef struct ShardBuffer
+{
+	int			nrows;
+	int			max_rows;
+	HeapTuple  *rows;
+	uint64	   *linenos;		/* their COPY lines, if known */
+	MemoryContext row_context;	/* holds them; reset after every flush */
+	Size		bytes;			/* memory they take */
+	BulkInsertState bistate;
+	ShardSlots	slots;			/* if the batch's own do not serve */
+} ShardBuffer;
+
+/* All that a statement has collected. */
+typedef struct ShardBatch
+{
+	CopyFromState copy;			/* the COPY whose rows we collect */
+	int			nrows;			/* in all buffers together */
+	int			nflushes;
+	Size		bytes;
+	bool		is_registered;	/* in the executor's list of pending inserts */
+	MemoryContext context;		/* reset after every flush */
+	ShardSlots	slots;			/* for shards that are like the logical table */
+	BufferAccessStrategy ring;	/* what COPY writes through */
+} ShardBatch;
+
+/* What a row that waits takes besides its tuple, about. */
+#define ROW_OVERHEAD	(sizeof(HeapTuple) + sizeof(uint64) + 3 * sizeof(void *))
+
+/* Rows that are handed to the table access method at once, at most. */
+#define MAX_SLOTS		128
+
+/*
+ * Is a plan that of VALUES of one row?
+ */
+static bool
+is_single_row(Plan *plan)
+{
+	return IsA(plan, Result) && outerPlan(plan) == NULL;
+}
+
+static bool
+is_short(ShardBatch *batch)
+{
+	return batch->nflushes < FLUSHES_AT_FIRST;
+}
+
+/*
+ * shard_batch_size
+ *		How many rows the statement writes to a shard at once, at most.
+ *
+ * 1 wherever somebody could tell the difference, and for a statement that
+ * inserts one row, which would pay for nothing.
+ */
+int
+shard_batch_size(ShardInsert *insert)
+{
+	ResultRelInfo *root = insert->root;
+	Plan	   *plan = insert->mtstate->ps.plan;
+
+	if (!insert->may_batch || insert->on_conflict != ONCONFLICT_NONE)
+		return 1;
+
+	/* Core wants these done row by row. */
+	if (root->ri_projectReturning != NULL ||
+		root->ri_WithCheckOptions != NIL ||
+		(root->ri_TrigDesc != NULL &&
+		 (root->ri_TrigDesc->trig_insert_before_row ||
+		  root->ri_TrigDesc->trig_insert_after_row)))
+		return 1;
+
+	/* A trigger or constraint of a shard is to see the rows before its own. */
+	if (insert->table->sees_rows)
+		return 1;
+
+	/* A shard of another logical table leaves it to that one. */
+	if (root->ri_RangeTableIndex == 0)
+		return 1;
+
+	if (plan != NULL && is_single_row(outerPlan(plan)))
+		return 1;
+
+	return insert->table->batch_size;
+}
+
+/*
+ * shardGetForeignModifyBatchSize
+ *		How many rows core is to collect before it hands them over.
+ */
+int
+shardGetForeignModifyBatchSize(ResultRelInfo *rri)
+{
+	ShardInsert *insert = rri->ri_FdwState;
+
+	return insert != NULL && insert->is_copy ? shard_batch_size(insert) : 1;
+}
+
+/*
+ * Make room for one more row that waits to be written to the shard.
+ */
+static void
+enlarge_buffer(ShardInsert *insert, ShardBuffer *buffer)
+{
+	int			max = Max(buffer->max_rows * 2, 64);
+
+	if (buffer->max_rows == 0)
+	{
+		MemoryContext query_context = insert->estate->es_query_cxt;
+
+		buffer->rows = MemoryContextAlloc(query_context,
+										  sizeof(HeapTuple) * max);
+		buffer->linenos = MemoryContextAlloc(query_context,
+											 sizeof(uint64) * max);
+	}
+	else
+	{
+		buffer->rows = repalloc(buffer->rows, sizeof(HeapTuple) * max);
+		buffer->linenos = repalloc(buffer->linenos, sizeof(uint64) * max);
+	}
+	buffer->max_rows = max;
+}
+
+/*
+ * The memory for the rows of a shard that wait.
+ *
+ * Each shard's are together, in order, so that the processor sees which is
+ * next when they are written; by then it has been busy with other things.
+ */
+static MemoryContext
+row_context(ShardInsert *insert, ShardBuffer *buffer)
+{
+	Size		size = ALLOCSET_DEFAULT_INITSIZE;
+
+	if (buffer->row_context != NULL)
+		return buffer->row_context;
+
+	/*
+	 * Long statements keep what they have filled once.  The number of shards
+	 * may have become 0 since the row was routed.
+	 */
+	if (!is_short(insert->batch))
+		size = Max(size, insert->current != NULL ? MAX_SHARD_BYTES :
+				   Min(MAX_SHARD_BYTES,
+					   MAXALIGN(MAX_BYTES / Max(insert->table->nopen, 1))));
+	buffer->row_context =
+		GenerationContextCreate(insert->estate->es_query_cxt,
+								"shard_fdw rows", size, size,
+								ALLOCSET_DEFAULT_MAXSIZE);
+	return buffer->row_context;
+}
+
+/*
+ * Let a copy of "row", in the shard's layout and checked, wait to be written.
+ */
+static void
+add_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
+{
+	ShardBatch *batch = insert->batch;
+	ShardBuffer *buffer = target->buffer;
+	MemoryContext oldcontext;
+	HeapTuple	tuple;
+	Size		size;
+
+	if (unlikely(buffer == NULL))
+		target->buffer = buffer =
+			MemoryContextAllocZero(insert->estate->es_query_cxt,
+								   sizeof(ShardBuffer));
+	if (buffer->nrows == buffer->max_rows)
+		enlarge_buffer(insert, buffer);
+
+	oldcontext = MemoryContextSwitchTo(row_context(insert, buffer));
+	if (TTS_IS_HEAPTUPLE(row) && ((HeapTupleTableSlot *) row)->tuple != NULL)
+		tuple = heap_copytuple(((HeapTupleTableSlot *) row)->tuple);
+	else
+	{
+		/* ExecCopySlotHeapTuple() might make two of it. */
+		slot_getallattrs(row);
+		tuple = heap_form_tuple(row->tts_tupleDescriptor, row->tts_values,
+								row->tts_isnull);
+	}
+	MemoryContextSwitchTo(oldcontext);
+
+	/*
+	 * Since its releases of November 2026, core takes a new tuple for a
+	 * composite value, and ExecStoreHeapTuple() would look up its type to
+	 * compare versions.  A value has its version where a row has its place.
+	 */
+	ItemPointerSetInvalid(&tuple->t_data->t_ctid);
+
+	if (batch->copy != NULL)
+		buffer->linenos[buffer->nrows] = batch->copy->cur_lineno;
+	buffer->rows[buffer->nrows++] = tuple;
+	size = HEAPTUPLESIZE + tuple->t_len + ROW_OVERHEAD;
+	buffer->bytes += size;
+	batch->bytes += size;
+	batch->nrows++;
+	shard_last = target->relid;
+}
+
+/*
+ * Put the next n of the rows that wait for the shard into slots.
+ *
+ * A slot is several times as large as a narrow row, so there are slots only
+ * for those that are just being written.  Shards with the layout of the
+ * logical table share them.
+ */
+static TupleTableSlot **
+fill_slots(ShardInsert *insert, ShardTarget *target, int done, int n)
+{
+	ResultRelInfo *rri = target->rri;
+	ShardSlots *slots = target->map == NULL && rri->ri_TrigDesc == NULL ?
+		&insert->batch->slots : &target->buffer->slots;
+
+	if (slots->nslots < n)
+	{
+		MemoryContext oldcontext;
+		TupleDesc	desc;
+
+		oldcontext = MemoryContextSwitchTo(insert->estate->es_query_cxt);
+		slots->slots = slots->nslots == 0 ?
+			palloc(sizeof(TupleTableSlot *) * n) :
+			repalloc(slots->slots, sizeof(TupleTableSlot *) * n);
+		/* A descriptor of their own spares the resource owner the slots. */
+		desc = slots->nslots > 0 ? slots->slots[0]->tts_tupleDescriptor :
+			CreateTupleDescCopy(RelationGetDescr(rri->ri_RelationDesc));
+		while (slots->nslots < n)
+			slots->slots[slots->nslots++] =
+				MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
+		MemoryContextSwitchTo(oldcontext);
+	}
+
+	for (int i = 0; i < n; i++)
+	{
+		/* The slot owns the tuple, or it would be copied once more. */
+		ExecStoreHeapTuple(target->buffer->rows[done + i], slots->slots[i], true);
+		slots->slots[i]->tts_tableOid = target->relid;
+	}
+	return slots->slots;
+}
+
+/*
+ * A shard in storage that this transaction has created has no free space
+ * worth looking for.
+ */
+static int
+insert_options(Relation rel)
+{
+	return rel->rd_createSubid != InvalidSubTransactionId ||
+		shard_rel_new_storage_subid(rel) != InvalidSubTransactionId ?
+		TABLE_INSERT_SKIP_FSM : 0;
+}
+
+/*
+ * COPY goes through a small ring of buffers, so that a bulk load does not push
+ * everything else out of memory.  INSERT does not, as in core.
+ */
+static BulkInsertState
+bulk_insert_state(ShardInsert *insert, ShardBuffer *buffer)
+{
+	ShardBatch *batch = insert->batch;
+
+	if (insert->is_copy && buffer->bistate == NULL)
+	{
+		MemoryContext oldcontext;
+
+		oldcontext = MemoryContextSwitchTo(insert->estate->es_query_cxt);
+		buffer->bistate = GetBulkInsertState();
+		/* One ring for all shards, or it would not be small. */
+		FreeAccessStrategy(buffer->bistate->strategy);
+		if (batch->ring == NULL)
+			batch->ring = GetAccessStrategy(BAS_BULKWRITE);
+		buffer->bistate->strategy = batch->ring;
+		MemoryContextSwitchTo(oldcontext);
+	}
+	return buffer->bistate;
+}
+
+static void
+write_local(ShardInsert *insert, ShardTarget *target)
+{
+	EState	   *estate = insert->estate;
+	ResultRelInfo *rri = target->rri;
+	Relation	rel = rri->ri_RelationDesc;
+	ShardBuffer *buffer = target->buffer;
+	CopyFromState copy = insert->batch->copy;
+	BulkInsertState bistate = bulk_insert_state(insert, buffer);
+	bool		has_after_row = rri->ri_TrigDesc != NULL &&
+		rri->ri_TrigDesc->trig_insert_after_row;
+	int			n;
+
+	for (int done = 0; done < buffer->nrows; done += n)
+	{
+		TupleTableSlot **rows;
+		MemoryContext oldcontext;
+
+		n = Min(buffer->nrows - done, MAX_SLOTS);
+		rows = fill_slots(insert, target, done, n);
+		oldcontext = MemoryContextSwitchTo(insert->batch->context);
+		table_multi_insert(rel, rows, n, insert->cid, insert_options(rel),
+						   bistate);
+		MemoryContextSwitchTo(oldcontext);
+
+		for (int i = 0; i < n; i++)
+		{
+			List	   *recheck = NIL;
+
+			if (copy != NULL)
+				copy->cur_lineno = buffer->linenos[done + i];
+			if (rri->ri_NumIndices > 0)
+				recheck = shard_insert_index_tuples(rri, rows[i], estate, NULL,
+													NIL);
+			if (has_after_row)
+				ExecARInsertTriggers(estate, rri, rows[i], recheck, NULL);
+			list_free(recheck);
+			ExecClearTuple(rows[i]);
+		}
+	}
+
+	/*
+	 * A backend finds the pins of some eight buffers quickly; do not spend
+	 * those on the last pages of shards that are not being written.
+	 */
+	if (bistate != NULL && bistate->current_buf != InvalidBuffer &&
+		list_length(insert->targets) > 1)
+	{
+		ReleaseBuffer(bistate->current_buf);
+		bistate->current_buf = InvalidBuffer;
+	}
+	ResetPerTupleExprContext(estate);
+}
+
+/*
+ * Error context for rows that another server takes together: any of them may
+ * be at fault, so name no line.
+ */
+static void
+name_no_line(void *arg)
+{
+	errcontext("COPY %s", ((CopyFromState) arg)->cur_relname);
+}
+
+static void
+write_foreign(ShardInsert *insert, ShardTarget *target)
+{
+	EState	   *estate = insert->estate;
+	ResultRelInfo *rri = target->rri;
+	ShardBuffer *buffer = target->buffer;
+	CopyFromState copy = insert->batch->copy;
+	ErrorContextCallback *copy_callback = error_context_stack;
+	ErrorContextCallback callback;
+
+	/* Takes the place of the COPY's own. */
+	if (copy != NULL && rri->ri_BatchSize > 1)
+	{
+		callback.callback = name_no_line;
+		callback.arg = copy;
+		callback.previous = copy_callback->previous;
+		error_context_stack = &callback;
+	}
+
+	for (int done = 0; done < buffer->nrows; done += rri->ri_BatchSize)
+	{
+		int			n = Min(rri->ri_BatchSize, buffer->nrows - done);
+		int			written = n;
+		TupleTableSlot **slots = fill_slots(insert, target, done, n);
+		TupleTableSlot **rows = slots;
+		TupleTableSlot *row;
+
+		if (copy != NULL)
+			copy->cur_lineno = buffer->linenos[done];
+		if (rri->ri_BatchSize > 1)
+			rows = rri->ri_FdwRoutine->ExecForeignBatchInsert(estate, rri,
+															  rows, NULL,
+															  &written);
+		else
+		{
+			row = rri->ri_FdwRoutine->ExecForeignInsert(estate, rri, rows[0],
+														NULL);
+			written = row != NULL;
+			rows = &row;
+		}
+		for (int i = 0; i < written; i++)
+		{
+			rows[i]->tts_tableOid = target->relid;
+			ExecARInsertTriggers(estate, rri, rows[i], NIL, NULL);
+		}
+		for (int i = 0; i < n; i++)
+			ExecClearTuple(slots[i]);
+	}
+	error_context_stack = copy_callback;
+}
+
+/*
+ * Write all rows that wait, to all shards.
+ */
+static void
+batch_flush(ShardInsert *insert)
+{
+	ShardBatch *batch = insert->batch;
+	CopyFromState copy = batch->copy;
+	bool		line_buf_valid = false;
+	uint64		lineno = 0;
+	ListCell   *lc;
+
+	if (copy != NULL)
+	{
+		/*
+		 * As core's buffers do it: errors name the line of the row at fault,
+		 * not the line that was read last.
+		 */
+		line_buf_valid = copy->line_buf_valid;
+		lineno = copy->cur_lineno;
+		copy->line_buf_valid = false;
+	}
+
+	foreach(lc, insert->targets)
+	{
+		ShardTarget *target = lfirst(lc);
+		ShardBuffer *buffer = target->buffer;
+
+		if (buffer == NULL || buffer->nrows == 0)
+			continue;
+		if (target->rri->ri_FdwRoutine != NULL)
+			write_foreign(insert, target);
+		else
+			write_local(insert, target);
+		target->nrows += buffer->nrows;
+		buffer->nrows = 0;
+		buffer->bytes = 0;
+		MemoryContextReset(buffer->row_context);
+	}
+
+	if (copy != NULL)
+	{
+		copy->line_buf_valid = line_buf_valid;
+		copy->cur_lineno = lineno;
+	}
+	if (++batch->nflushes == FLUSHES_AT_FIRST)
+	{
+		/* It gets another size. */
+		foreach(lc, insert->targets)
+		{
+			ShardBuffer *buffer = ((ShardTarget *) lfirst(lc))->buffer;
+
+			if (buffer == NULL || buffer->row_context == NULL)
+				continue;
+			MemoryContextDelete(buffer->row_context);
+			buffer->row_context = NULL;
+		}
+	}
+	batch->nrows = 0;
+	batch->bytes = 0;
+	MemoryContextReset(batch->context);
+}
+
+/*
+ * shard_copy_end
+ *		Write what a COPY has left in the buffers.
+ */
+void
+shard_copy_end(ShardInsert *insert)
+{
+	ErrorContextCallback callback;
+
+	if (insert->batch == NULL || insert->batch->nrows == 0)
+		return;
+	/* Core has removed its own after the last line. */
+	callback.callback = CopyFromErrorCallback;
+	callback.arg = insert->batch->copy;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	batch_flush(insert);
+	error_context_stack = callback.previous;
+}
+
+/*
+ * Find the running COPY, refuse what cannot be done, and decide whether to
+ * collect its rows if they come one by one.
+ *
+ * Core passes the FDW no handle on the COPY, but has its error callback on
+ * top of the stack.
+ */
+static bool
+copy_may_collect(ShardInsert *insert)
+{
+	ResultRelInfo *root = insert->root;
+	CopyFromState copy;
+
+	if (error_context_stack == NULL ||
+		error_context_stack->callback != CopyFromErrorCallback)
+		return false;
+	copy = error_context_stack->arg;
+	if (copy->rel != root->ri_RelationDesc)
+		return false;
+
+	if (copy->opts.freeze)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot perform COPY FREEZE on foreign table \"%s\"",
+						RelationGetRelationName(root->ri_RelationDesc)),
+				 errhint("Copy into one shard, created or truncated in the same transaction.")));
+
+	if (!shard_copy_is_row_by_row || root->ri_TrigDesc != NULL ||
+		copy->volatile_defexprs ||
+		contain_volatile_functions(copy->whereClause) ||
+		shard_sees_rows(copy->whereClause, NULL))
+		return false;
+	insert->batch->copy = copy;
+	return true;
+}
+
+/*
+ * At the first row: decide whether we collect rows.
+ */
+static void
+init_collecting(ShardInsert *insert)
+{
+	MemoryContext query_context = insert->estate->es_query_cxt;
+
+	insert->is_init = true;
+	insert->collects = shard_batch_size(insert) > 1;
+	/* COPY may hand over batches that we have not collected. */
+	if (!insert->collects && !insert->is_copy)
+		return;
+	insert->batch = MemoryContextAllocZero(query_context, sizeof(ShardBatch));
+	insert->batch->context =
+		AllocSetContextCreate(query_context, "shard_fdw batch",
+							  ALLOCSET_DEFAULT_SIZES);
+	if (insert->is_copy && !copy_may_collect(insert))
+		insert->collects = false;
+}
+
+/*
+ * Have the executor call ExecForeignBatchInsert when rows must be written.
+ */
+static void
+register_pending(ShardInsert *insert)
+{
+	EState	   *estate = insert->estate;
+	MemoryContext oldcontext;
+
+	oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
+	estate->es_insert_pending_result_relations =
+		lappend(estate->es_insert_pending_result_relations, insert->root);
+	estate->es_insert_pending_modifytables =
+		lappend(estate->es_insert_pending_modifytables, insert->mtstate);
+	MemoryContextSwitchTo(oldcontext);
+	insert->batch->is_registered = true;
+}
+
+/*
+ * shard_collect_row
+ *		Let a row wait to be written with others, if that is allowed.
+ *
+ * Returns false if the caller has to insert the row at once; rows that were
+ * waiting have been written then.  Raises what checking and writing rows
+ * raises, and ERRCODE_FEATURE_NOT_SUPPORTED for COPY FREEZE.
+ */
+bool
+shard_collect_row(ShardInsert *insert, ShardTarget *target,
+				  TupleTableSlot *slot)
+{
+	ShardBatch *batch;
+	TupleTableSlot *row;
+
+	if (unlikely(!insert->is_init))
+		init_collecting(insert);
+	if (!insert->collects)
+		return false;
+	batch = insert->batch;
+	if (!target->can_batch)
+	{
+		if (batch->nrows > 0)
+		{
+			/* COPY has the row in memory that writing the others resets. */
+			ExecMaterializeSlot(slot);
+			batch_flush(insert);
+		}
+		return false;
+	}
+
+	row = shard_target_row(insert, target, slot, target->slot);
+	shard_check_row(insert, target, row);
+	add_row(insert, target, row);
+	if (batch->copy == NULL && !batch->is_registered)
+		register_pending(insert);
+
+	if (target->buffer->nrows >= insert->table->batch_size ||
+		(target->rri->ri_FdwRoutine == NULL &&
+		 target->buffer->bytes >= (is_short(batch) ? MAX_SHARD_BYTES_AT_FIRST :
+								   MAX_SHARD_BYTES)) ||
+		batch->bytes >= (is_short(batch) ? MAX_BYTES_AT_FIRST : MAX_BYTES))
+		batch_flush(insert);
+	return true;
+}
+
+/*
+ * shardExecForeignBatchInsert
+ *		Write the rows that we have collected, then those that core hands
+ *		over.
+ *
+ * Returns "slots"; *nslots becomes the number of rows inserted that are not
+ * counted yet.  Nobody looks at the rows afterwards: see shard_batch_size().
+ */
+TupleTableSlot **
+shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
+							TupleTableSlot **slots,
+							TupleTableSlot **plan_slots, int *nslots)
+{
+	ShardInsert *insert = rri->ri_FdwState;
+	int			ninserted = 0;
+	MemoryContext oldcontext;
+
+	/*
+	 * COPY comes here for the last time in the per-tuple context, which is
+	 * reset below, but what other FDWs allocate is to last.
+	 */
+	oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
+
+	if (!insert->is_init)
+		init_collecting(insert);
+	for (int i = 0; i < *nslots; i++)
+	{
+		ShardTarget *target = shard_insert_target(insert, slots[i]);
+		TupleTableSlot *row;
+
+		if (!target->can_batch)
+		{
+			/* A trigger has come up since; it sees the rows before. */
+			batch_flush(insert);
+			if (shard_insert_row(insert, target, slots[i], NULL) != NULL)
+				ninserted++;
+			continue;
+		}
+		row = shard_target_row(insert, target, slots[i], target->slot);
+		shard_check_row(insert, target, row);
+		add_row(insert, target, row);
+		ResetPerTupleExprContext(estate);
+		ninserted++;
+	}
+	batch_flush(insert);
+	/* The executor has emptied its list. */
+	insert->batch->is_registered = false;
+
+	MemoryContextSwitchTo(oldcontext);
+	*nslots = ninserted;
+	return slots;
+}
+
+/*
+ * shard_batch_end
+ *		Release what batches to one shard have used.  All rows are written.
+ */
+void
+shard_batch_end(ShardInsert *insert, ShardTarget *target)
+{
+	ShardBuffer *buffer = target->buffer;
+
+	if (buffer == NULL)
+		return;
+	Assert(buffer->nrows == 0);
+	if (buffer->bistate != NULL)
+	{
+		buffer->bistate->strategy = NULL;	/* it has other users */
+		FreeBulkInsertState(buffer->bistate);
+	}
+	table_finish_bulk_insert(target->rri->ri_RelationDesc,
+							 insert_options(target->rri->ri_RelationDesc));
+}

@@ -1,0 +1,350 @@
+/*-------------------------------------------------------------------------
+ *
+ * insert.c
+ *	  INSERT and COPY into a logical table: the FDW's modify callbacks, the
+ *	  opening of shards, and the path of a single row.
+ *
+ * A shard is opened when its first row comes, and only what was opened is
+ * closed; a statement of one row opens one shard.  The model is core's tuple
+ * routing (execPartition.c): the shard's ResultRelInfo has the logical
+ * table's as its root, so that messages show the row and the columns as the
+ * user gave them, and permissions are those of the logical table.
+ *
+ * UPDATE and DELETE never arrive here: they run on the shards.  The logical
+ * table is their result relation only when no shard is left to touch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "write/write_private.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "commands/explain.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+
+/*
+ * Does the query make rows that are all right as they are, with nothing for
+ * core to add or to look at?
+ */
+static bool
+makes_plain_rows(ModifyTable *plan, Oid relid)
+{
+	List	   *columns = outerPlan(plan)->targetlist;
+	Relation	rel;
+	TupleDesc	desc;
+	bool		result;
+	ListCell   *lc;
+
+	if (plan->returningLists != NIL || plan->withCheckOptionLists != NIL ||
+		plan->onConflictAction != ONCONFLICT_NONE)
+		return false;
+
+	rel = table_open(relid, NoLock);
+	desc = RelationGetDescr(rel);
+	result = list_length(columns) == desc->natts;
+	foreach(lc, columns)
+	{
+		TargetEntry *column = lfirst_node(TargetEntry, lc);
+		Form_pg_attribute att;
+
+		if (!result)
+			break;
+		att = TupleDescAttr(desc, foreach_current_index(lc));
+		result = !column->resjunk && !att->attisdropped &&
+			exprType((Node *) column->expr) == att->atttypid &&
+			!(att->attlen == -1 && att->attstorage == TYPSTORAGE_PLAIN);
+	}
+	table_close(rel, NoLock);
+	return result;
+}
+
+/*
+ * May the rows that the query makes wait to be written with others?  The plan
+ * is good as long as the answer is.
+ */
+static bool
+may_batch(PlannerInfo *root, Oid relid)
+{
+	List	  **depends = &root->glob->invalItems;
+	bool		result = !shard_sees_rows((Node *) root->parse, depends);
+	Relation	rel;
+	ListCell   *lc;
+
+	/* Subqueries that became subplans are found in the list of their roots. */
+	foreach(lc, root->glob->subroots)
+	{
+		result = result &&
+			!shard_sees_rows((Node *) lfirst_node(PlannerInfo, lc)->parse,
+							 depends);
+	}
+	/* Core computes these before we see the row. */
+	rel = table_open(relid, NoLock);
+	result = result && !shard_generated_see_rows(rel, depends);
+	table_close(rel, NoLock);
+	return result;
+}
+
+/*
+ * shardPlanForeignModify
+ *		Plan an INSERT.  The private list tells the executor whether rows may
+ *		be collected and inserted together, what the target of an ON CONFLICT
+ *		clause is, whether there is an OVERRIDING clause, and whether the rows
+ *		can be taken as they are.
+ *
+ * Raises what shard_plan_on_conflict() raises.
+ */
+List *
+shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
+					   Index result_relation, int subplan_index)
+{
+	Oid			relid = planner_rt_fetch(result_relation, root)->relid;
+	List	   *conflict_target = NIL;
+
+	if (plan->operation != CMD_INSERT)
+		return NIL;
+
+	if (plan->onConflictAction != ONCONFLICT_NONE)
+		conflict_target = shard_plan_on_conflict(root->parse->onConflict,
+												 result_relation, relid);
+
+	return list_make4(makeBoolean(may_batch(root, relid)), conflict_target,
+					  makeInteger(root->parse->override),
+					  makeBoolean(makes_plain_rows(plan, relid)));
+}
+
+/*
+ * State for inserting into the logical table "root".
+ *
+ * Opens and locks nothing.  The state is allocated in the current memory
+ * context, which lasts as long as the statement, and becomes root's FDW
+ * state.  Raises what shard_check_options() raises.
+ */
+static ShardInsert *
+insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
+{
+	ShardInsert *insert = palloc0(sizeof(ShardInsert));
+
+	/*
+	 * A transaction that has all its locks asks for no news by itself, and
+	 * the shard that it has written to may have been closed.
+	 */
+	AcceptInvalidationMessages();
+	insert->table = shard_table_get(RelationGetRelid(root->ri_RelationDesc));
+	if (unlikely(insert->table->has_bad_options))
+		shard_check_options(insert->table->relid);
+	insert->root = root;
+	insert->estate = mtstate->ps.state;
+	insert->mtstate = mtstate;
+	/* For the whole statement: what it may rely on depends on it. */
+	insert->route = insert->table->route;
+	insert->lane = -1;
+	insert->on_conflict = mtstate->ps.plan == NULL ? ONCONFLICT_NONE :
+		((ModifyTable *) mtstate->ps.plan)->onConflictAction;
+	/* As identity columns, "always" leaves COPY its values. */
+	insert->takes_ids = !insert->table->commit_order &&
+		(!insert->table->seq_always || mtstate->ps.plan == NULL);
+	root->ri_FdwState = insert;
+	return insert;
+}
+
+/*
+ * Find out what the session decides for all rows.  That includes the lane,
+ * which is taken before the query, or COPY, comes to evaluate any default.
+ */
+static void
+begin_routing(ShardInsert *insert)
+{
+	ShardTable *table = insert->table;
+
+	insert->pinned = shard_pin(table);
+	if (table->commit_order && table->nopen > 0 &&
+		insert->route == SHARD_ROUTE_SESSION && !OidIsValid(insert->pinned))
+	{
+		insert->lane = shard_route(table, NULL, InvalidOid);
+		insert->generation = table->generation;
+	}
+}
+
+/*
+ * Have core hand over the rows as the query makes them.
+ *
+ * For a foreign table it makes a tuple of each, which is taken apart again to
+ * fill in the id, and copied if the row has to wait.  That is for triggers and
+ * RETURNING, which may ask for system columns.  We write the id into the row,
+ * so that has to be one which the query computes and does not look at again.
+ */
+static void
+take_rows_as_they_are(ModifyTableState *mtstate, ResultRelInfo *rri)
+{
+	if (outerPlanState(mtstate)->ps_ProjInfo == NULL ||
+		rri->ri_TrigDesc != NULL)
+		return;
+
+	rri->ri_newTupleSlot = ExecInitExtraTupleSlot(mtstate->ps.state,
+												  RelationGetDescr(rri->ri_RelationDesc),
+												  &TTSOpsVirtual);
+	rri->ri_projectNewInfoValid = true;
+}
+
+/*
+ * shardBeginForeignModify
+ *		Begin an INSERT.  Nothing to do for UPDATE and DELETE.
+ */
+void
+shardBeginForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
+						List *fdw_private, int subplan_index, int eflags)
+{
+	ShardInsert *insert;
+
+	if (mtstate->operation != CMD_INSERT)
+		return;
+	insert = insert_begin(mtstate, rri);
+	insert->may_batch = boolVal(linitial(fdw_private));
+	insert->conflict_target = lsecond_node(List, fdw_private);
+	insert->override = intVal(lthird(fdw_private));
+	insert->takes_ids |= insert->override == OVERRIDING_SYSTEM_VALUE &&
+		!insert->table->commit_order;
+	insert->cid = mtstate->ps.state->es_output_cid;
+	if (boolVal(lfourth(fdw_private)))
+		take_rows_as_they_are(mtstate, rri);
+	if (!(eflags & EXEC_FLAG_EXPLAIN_ONLY))
+		begin_routing(insert);
+}
+
+/*
+ * shardBeginForeignInsert
+ *		Begin a COPY, or the inserts of another logical table that has this
+ *		one as a shard.
+ */
+void
+shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
+{
+	ShardInsert *insert = insert_begin(mtstate, rri);
+
+	if (insert->on_conflict != ONCONFLICT_NONE)
+		shard_check_route_for_conflict(insert->table);
+	insert->is_copy = mtstate->ps.plan == NULL;
+	insert->may_batch = !insert->is_copy ||
+		!shard_copy_sees_rows(rri->ri_RelationDesc);
+	insert->cid = insert->is_copy ? GetCurrentCommandId(true) :
+		mtstate->ps.state->es_output_cid;
+	begin_routing(insert);
+}
+
+/*
+ * shardExecForeignInsert
+ *		Insert one row.  Returns the row, or NULL if it was suppressed.
+ */
+TupleTableSlot *
+shardExecForeignInsert(EState *estate, ResultRelInfo *rri,
+					   TupleTableSlot *slot, TupleTableSlot *plan_slot)
+{
+	ShardInsert *insert = rri->ri_FdwState;
+	ShardTarget *target;
+
+	/* A shard may be a logical table itself, and so on. */
+	check_stack_depth();
+	target = shard_insert_target(insert, slot);
+	if (shard_collect_row(insert, target, slot))
+		return slot;
+	return shard_insert_row(insert, target, slot, plan_slot);
+}
+
+/*
+ * shardEndForeignModify
+ *		Close the shards that the statement opened.
+ */
+void
+shardEndForeignModify(EState *estate, ResultRelInfo *rri)
+{
+	ShardInsert *insert = rri->ri_FdwState;
+	ListCell   *lc;
+
+	if (insert == NULL)
+		return;
+
+	check_stack_depth();
+	foreach(lc, insert->targets)
+	{
+		ShardTarget *target = lfirst(lc);
+		ResultRelInfo *shard = target->rri;
+
+		shard_batch_end(insert, target);
+		if (shard->ri_FdwRoutine != NULL &&
+			shard->ri_FdwRoutine->EndForeignInsert != NULL)
+			shard->ri_FdwRoutine->EndForeignInsert(estate, shard);
+		ExecCloseIndices(shard);
+		table_close(shard->ri_RelationDesc, NoLock);
+	}
+}
+
+/*
+ * shardEndForeignInsert
+ *		End a COPY: write what is left in the buffers, close the shards.
+ */
+void
+shardEndForeignInsert(EState *estate, ResultRelInfo *rri)
+{
+	shard_copy_end(rri->ri_FdwState);
+	shardEndForeignModify(estate, rri);
+}
+
+/*
+ * EXPLAIN of an INSERT: the route, and what has been written where.
+ */
+void
+shardExplainForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
+						  List *fdw_private, int subplan_index,
+						  ExplainState *es)
+{
+	ShardInsert *insert = rri->ri_FdwState;
+	ListCell   *lc;
+
+	if (insert == NULL)
+		return;
+
+	ExplainPropertyText("Route",
+						shard_pinned >= 0 ? "pinned" :
+						shard_route_name(insert->table->route), es);
+	if (insert->table->commit_order)
+		ExplainPropertyBool("Commit Order", true, es);
+	if (es->verbose)
+		ExplainPropertyInteger("Batch Size", NULL, shard_batch_size(insert),
+							   es);
+	if (!es->analyze)
+		return;
+
+	ExplainOpenGroup("Shards", "Shards", false, es);
+	foreach(lc, insert->targets)
+	{
+		ShardTarget *target = lfirst(lc);
+		Relation	rel = target->rri->ri_RelationDesc;
+		const char *name = RelationGetRelationName(rel);
+
+		if (es->format == EXPLAIN_FORMAT_TEXT)
+		{
+			ExplainPropertyText("Shard",
+								psprintf("%s (rows=" UINT64_FORMAT ")",
+										 es->verbose ?
+										 shard_qualified_name(RelationGetRelid(rel)) :
+										 quote_identifier(name),
+										 target->nrows),
+								es);
+			continue;
+		}
+		ExplainOpenGroup("Shard", NULL, true, es);
+		if (es->verbose)
+			ExplainPropertyText("Schema",
+								get_namespace_name(RelationGetNamespace(rel)),
+								es);
+		ExplainPropertyText("Shard", name, es);
+		ExplainPropertyUInteger("Rows", NULL, target->nrows, es);
+		ExplainCloseGroup("Shard", NULL, true, es);
+	}
+	ExplainCloseGroup("Shards", "Shards", false, es);
+}

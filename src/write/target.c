@@ -1,0 +1,409 @@
+/*-------------------------------------------------------------------------
+ *
+ * target.c
+ *	  The shards that a statement writes: locking and opening them.
+ *
+ * A shard is opened when its first row comes, and only what was opened is
+ * closed; a statement of one row opens one shard.  The model is core's tuple
+ * routing (execPartition.c): the shard's ResultRelInfo has the logical
+ * table's as its root, so that messages show the row and the columns as the
+ * user gave them, and permissions are those of the logical table.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "write/write_private.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_coerce.h"
+#include "rewrite/rewriteHandler.h"
+#include "storage/lmgr.h"
+#include "storage/sinval.h"
+#include "utils/lsyscache.h"
+#include "utils/partcache.h"
+
+/*
+ * Raise an error if the table has turned to or from route "hash" since the
+ * statement began, which ALTER SERVER can do at any time.  What is not checked
+ * again for each row depends on it.
+ */
+static void
+check_route(const ShardInsert *insert)
+{
+	ShardRoute	route = insert->table->route;
+
+	if (likely(route == insert->route) ||
+		(route != SHARD_ROUTE_HASH && insert->route != SHARD_ROUTE_HASH))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("route of foreign table \"%s\" has changed",
+					RelationGetRelationName(insert->root->ri_RelationDesc)),
+			 errdetail("Its server was given route \"%s\" while a statement inserted by route \"%s\".",
+					   shard_route_name(route), shard_route_name(insert->route)),
+			 errhint("Repeat the statement.")));
+}
+
+/*
+ * Lock the shard that a row goes to.  Returns its ordinal.
+ *
+ * Until the lock is held, others may detach, seal or drop the shard that was
+ * chosen, or give it another place.  All that changes a shard in those ways
+ * takes an exclusive lock on it and sends an invalidation before letting go.
+ * So if none has arrived since the cache was looked at, the shard is good, and
+ * stays so until the end of the transaction.  Else it is if it is still open
+ * and, where the row decides, still the one for the row.
+ */
+static int
+lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
+{
+	ShardTable *table = insert->table;
+	bool		by_hash = insert->route == SHARD_ROUTE_HASH &&
+		!OidIsValid(insert->pinned);
+
+	for (;;)
+	{
+		uint64		seen = SharedInvalidMessageCounter;
+		int			ordinal;
+		Oid			shard;
+
+		shard_table_get(table->relid);
+		check_route(insert);
+		if (insert->lane >= 0 && insert->generation == table->generation)
+			ordinal = insert->lane;
+		else
+		{
+			insert->lane = -1;
+			ordinal = by_id ? shard_route_by_id(table, row) :
+				shard_route(table, row, insert->pinned);
+			shard_take_lane(table, ordinal);
+		}
+		shard = table->members[ordinal].relid;
+		LockRelationOid(shard, RowExclusiveLock);
+		if (likely(table->is_valid || seen == SharedInvalidMessageCounter))
+			return ordinal;
+
+		shard_table_get(table->relid);
+		check_route(insert);
+		ordinal = shard_table_find(table, shard);
+		if (ordinal >= 0 && table->members[ordinal].is_open &&
+			(!by_id || shard_route_by_id(table, row) == ordinal) &&
+			(by_id || !by_hash || shard_route(table, row, InvalidOid) == ordinal))
+			return ordinal;
+		UnlockRelationOid(shard, RowExclusiveLock);
+	}
+}
+
+/*
+ * Prepare the defaults of columns that only the shard has.
+ */
+static void
+init_defaults(ShardTarget *target, Relation shard)
+{
+	TupleDesc	desc = RelationGetDescr(shard);
+
+	target->default_attnos = palloc(sizeof(AttrNumber) * desc->natts);
+	target->default_exprs = palloc(sizeof(ExprState *) * desc->natts);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Node	   *expr;
+
+		if (target->map->attnums[i] != 0 || att->attisdropped ||
+			att->attgenerated)
+			continue;
+		expr = build_column_default(shard, i + 1);
+		if (expr == NULL)
+		{
+			/* A domain may have something to say about nulls. */
+			if (get_typtype(att->atttypid) != TYPTYPE_DOMAIN)
+				continue;
+			expr = coerce_to_domain((Node *) makeNullConst(getBaseType(att->atttypid),
+														   -1, att->attcollation),
+									InvalidOid, -1, att->atttypid,
+									COERCION_IMPLICIT, COERCE_IMPLICIT_CAST,
+									-1, false);
+		}
+		target->sees_rows |= shard_sees_rows(expr, NULL);
+		target->default_attnos[target->ndefaults] = i + 1;
+		target->default_exprs[target->ndefaults] =
+			ExecInitExpr(expression_planner((Expr *) expr), NULL);
+		target->ndefaults++;
+	}
+}
+
+/*
+ * Skip the shard's CHECK constraints if the rows are sure to meet all of them.
+ *
+ * "nplace" of them say just what the cache knows of the shard's place, and
+ * "nslot" what it knows of its ids; if it has others, they are all checked.
+ * Rows of the hash route have the hash that the shard holds: the route has
+ * computed it from the columns that the constraint names, and DO UPDATE leaves
+ * it as it is.  fill_sequence() compares the ids that it draws with the
+ * slot.  That is good as long as nothing changes a row after it has been
+ * routed: no trigger of the shard, no id that is part of the key, and no
+ * generated column, which on PostgreSQL 15 the shard may have in place of an
+ * ordinary one of the logical table.
+ */
+static void
+skip_ensured_checks(ShardInsert *insert, ShardTarget *target, int nplace,
+					int nslot)
+{
+	ShardTable *table = insert->table;
+	ResultRelInfo *rri = target->rri;
+	TriggerDesc *triggers = rri->ri_TrigDesc;
+	TupleConstr *constr = RelationGetDescr(rri->ri_RelationDesc)->constr;
+	bool		by_hash = insert->route == SHARD_ROUTE_HASH &&
+		!OidIsValid(insert->pinned) && table->key != NULL;
+	int			nensured = 0;
+
+	if (constr == NULL || constr->has_generated_stored ||
+		(triggers != NULL && (triggers->trig_insert_before_row ||
+							  triggers->trig_update_before_row)))
+		return;
+
+	for (int i = 0; by_hash && i < table->key->partnatts; i++)
+		by_hash = table->key->partattrs[i] != table->seq_attno;
+	if (by_hash)
+		nensured += nplace;
+	if (table->seq_always && !insert->takes_ids &&
+		insert->on_conflict != ONCONFLICT_UPDATE)
+		nensured += nslot;
+	if (nensured > 0 && nensured == constr->num_check)
+		rri->shard_check_exprs = palloc0(sizeof(ExprState *) * nensured);
+}
+
+/*
+ * Note what shard_check_row() has to do.
+ *
+ * To look for nulls itself is for the sake of rows that go to many shards in
+ * turn: ExecConstraints() reads all of the shard's tuple descriptor to find out
+ * where there must be none.
+ */
+static void
+note_constraints(ShardTarget *target)
+{
+	ResultRelInfo *rri = target->rri;
+	TupleDesc	desc = RelationGetDescr(rri->ri_RelationDesc);
+
+	if (desc->constr == NULL)
+		return;
+	target->is_computed = desc->constr->has_generated_stored;
+	/* Its own shards inherit them. */
+	if (target->is_logical)
+		return;
+	/* As ExecConstraints() does, which complains if constraints are missing. */
+	target->is_checked =
+		rri->ri_RelationDesc->rd_rel->relchecks > 0 &&
+		rri->shard_check_exprs == NULL;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attnotnull)
+			continue;
+		if (i < 64 && att->attgenerated == '\0')
+			target->not_null |= UINT64CONST(1) << i;
+		else
+			target->is_checked = true;
+	}
+}
+
+/*
+ * Open a shard that lock_shard() has locked.
+ */
+static ShardTarget *
+open_target(ShardInsert *insert, int ordinal)
+{
+	ShardTable *table = insert->table;
+	EState	   *estate = insert->estate;
+	ResultRelInfo *root = insert->root;
+	ShardMember *member = &table->members[ordinal];
+	bool		is_local = member->is_local;
+	bool		sees_rows = member->sees_rows;
+	int			nplace_checks = member->nplace_checks;
+	int			nslot_checks = member->nslot_checks;
+	ShardTarget *target;
+	ResultRelInfo *rri;
+	ResultRelInfo *top;
+	Relation	rel;
+	const AttrMap *map;
+	MemoryContext oldcontext;
+
+	oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
+
+	/*
+	 * Core and other FDWs look for the root's range table entry, which a
+	 * logical table that is a shard itself does not have.
+	 */
+	top = root->ri_RootResultRelInfo ? root->ri_RootResultRelInfo : root;
+
+	target = palloc0(sizeof(ShardTarget));
+	target->sequence = member->sequence;
+	target->owns_sequence = member->owns_sequence;
+	target->stride = member->stride;
+	target->slot_number = member->slot;
+	rel = table_open(member->relid, NoLock);
+	target->relid = member->relid;
+	target->rri = rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(rri, rel, 0, top, estate->es_instrument);
+	if (!is_local)
+		shard_check_insert_target(rri);
+
+	map = shard_member_map(member, table, root->ri_RelationDesc, rel);
+	if (map != NULL)
+	{
+		target->map = make_attrmap(map->maplen);
+		memcpy(target->map->attnums, map->attnums,
+			   sizeof(AttrNumber) * map->maplen);
+	}
+
+	/* From here on, functions of the user's may run: no more "member". */
+	if (insert->on_conflict != ONCONFLICT_NONE)
+		shard_open_on_conflict(insert, target, ordinal);
+	if (target->map != NULL)
+	{
+		target->back_map = shard_attrmap_by_name(RelationGetDescr(rel),
+												 RelationGetDescr(root->ri_RelationDesc));
+		target->slot = table_slot_create(rel, &estate->es_tupleTable);
+		init_defaults(target, rel);
+	}
+	shard_set_root_map(rri, top->ri_RelationDesc, top == root ? target->map :
+					   shard_map_by_name(top->ri_RelationDesc, rel));
+
+	if (rel->rd_rel->relhasindex)
+		ExecOpenIndices(rri, insert->on_conflict != ONCONFLICT_NONE);
+
+	if (rri->ri_TrigDesc != NULL)
+	{
+		/* AFTER triggers look for the ResultRelInfo here. */
+		estate->es_tuple_routing_result_relations =
+			lappend(estate->es_tuple_routing_result_relations, rri);
+	}
+
+	if (insert->targets == NIL)
+	{
+		insert->has_after_trigger = root->ri_TrigDesc != NULL &&
+			root->ri_TrigDesc->trig_insert_after_row;
+		insert->wants_row = insert->has_after_trigger ||
+			root->ri_projectReturning != NULL ||
+			root->ri_WithCheckOptions != NIL ||
+			root->ri_returningList != NIL;
+	}
+
+	if (rri->ri_FdwRoutine != NULL)
+	{
+		/* Whoever looks at the row wants what the other side made of it. */
+		if (insert->wants_row)
+			rri->ri_returningList =
+				list_make1(makeTargetEntry((Expr *)
+										   makeVar(top->ri_RangeTableIndex,
+												   InvalidAttrNumber,
+												   rel->rd_rel->reltype, -1,
+												   InvalidOid, 0),
+										   1, NULL, false));
+		if (rri->ri_FdwRoutine->BeginForeignInsert != NULL)
+			rri->ri_FdwRoutine->BeginForeignInsert(insert->mtstate, rri);
+		if (rri->ri_FdwRoutine->GetForeignModifyBatchSize != NULL &&
+			rri->ri_FdwRoutine->ExecForeignBatchInsert != NULL)
+			rri->ri_BatchSize =
+				rri->ri_FdwRoutine->GetForeignModifyBatchSize(rri);
+	}
+	rri->ri_BatchSize = Max(rri->ri_BatchSize, 1);
+
+	skip_ensured_checks(insert, target, nplace_checks, nslot_checks);
+	target->is_logical = shard_is_our_routine(rri->ri_FdwRoutine);
+	note_constraints(target);
+
+	/* See batch.c about AFTER triggers and COPY. */
+	target->can_batch = !target->is_logical &&
+		!sees_rows && !target->sees_rows &&
+		!shard_generated_see_rows(rel, NULL) && !shard_indexes_see_rows(rri) &&
+		!(rri->ri_TrigDesc != NULL && rri->ri_TrigDesc->trig_insert_after_row &&
+		  insert->is_copy && shard_copy_is_row_by_row);
+	insert->targets = lappend(insert->targets, target);
+
+	MemoryContextSwitchTo(oldcontext);
+	return target;
+}
+
+/*
+ * The target for a shard, opened if this is its first row.
+ */
+static ShardTarget *
+find_target(ShardInsert *insert, int ordinal)
+{
+	Oid			relid = insert->table->members[ordinal].relid;
+	ListCell   *lc;
+
+	foreach(lc, insert->targets)
+	{
+		ShardTarget *target = lfirst(lc);
+
+		if (target->relid == relid)
+			return target;
+	}
+	return open_target(insert, ordinal);
+}
+
+/*
+ * shard_insert_target
+ *		The shard that a row goes to, locked and open.
+ *
+ * "row" is in the layout of the logical table.  The result belongs to the
+ * statement.  Raises what routing raises (see shard_route()) and what opening
+ * a table raises.
+ */
+ShardTarget *
+shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
+{
+	ShardTable *table = insert->table;
+	int			ordinal;
+
+	/* A row that brings its id has to go where such ids are. */
+	if (unlikely(table->seq_always) && insert->takes_ids &&
+		insert->override != OVERRIDING_USER_VALUE &&
+		insert->route != SHARD_ROUTE_HASH && !OidIsValid(insert->pinned) &&
+		!slot_attisnull(row, table->seq_attno))
+		return find_target(insert, lock_shard(insert, row, true));
+
+	/* A session keeps its shard, at least until the end of the statement. */
+	if (likely(insert->current != NULL))
+		return insert->current;
+
+	if (insert->route == SHARD_ROUTE_SESSION || OidIsValid(insert->pinned))
+	{
+		insert->current = find_target(insert,
+									  lock_shard(insert, row, false));
+		return insert->current;
+	}
+
+	/* Shards that were opened before are still locked, hence still good. */
+	if (likely(table->is_valid && insert->generation == table->generation))
+	{
+		ordinal = shard_route(table, row, insert->pinned);
+		if (likely(insert->by_ordinal[ordinal] != NULL))
+			return insert->by_ordinal[ordinal];
+		/* Not open yet: give the turn back, lock_shard() takes it again. */
+		if (insert->route == SHARD_ROUTE_ROUND_ROBIN)
+			table->next--;
+	}
+
+	ordinal = lock_shard(insert, row, false);
+	/* Many statements have one row, which needs no list for the next ones. */
+	if (insert->targets == NIL)
+		return find_target(insert, ordinal);
+	if (insert->generation != table->generation)
+	{
+		insert->generation = table->generation;
+		if (insert->by_ordinal != NULL)
+			pfree(insert->by_ordinal);
+		insert->by_ordinal =
+			MemoryContextAllocZero(insert->estate->es_query_cxt,
+								   sizeof(ShardTarget *) * table->nmembers);
+	}
+	insert->by_ordinal[ordinal] = find_target(insert, ordinal);
+	return insert->by_ordinal[ordinal];
+}
