@@ -147,9 +147,8 @@ shard_alter_column_type(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("alter_column_type()");
 	shard_check_owned(relid);
-	shard_lock_patiently(relid, AccessExclusiveLock);
+	(void) shard_lock_tree_patiently(relid, AccessExclusiveLock);
 	shard_check_owned(relid);
-	(void) find_all_inheritors(relid, AccessExclusiveLock, NULL);
 
 	SPI_connect();
 	search_path = search_path_in_use();

@@ -321,10 +321,10 @@ shard_release(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("release()");
 	shard_check_owned(relid);
-	shard_lock_patiently(relid, AccessExclusiveLock);
+	(void) shard_lock_tree_patiently(relid, AccessExclusiveLock);
 	shard_check_owned(relid);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	shards = find_inheritance_children(relid, AccessExclusiveLock);
+	shards = find_inheritance_children(relid, NoLock);
 
 	SPI_connect();
 	logical = table_open(relid, NoLock);

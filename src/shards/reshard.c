@@ -100,14 +100,14 @@ check_old_shard(Relation logical, const ShardMember *member)
 }
 
 /*
- * Lock the shards, whatever is done with them, and check that they can be
- * given up.  Returns their OIDs.
+ * Check that the shards, which are locked, can be given up.  Returns their
+ * OIDs.
  */
 static List *
-lock_old_shards(Relation logical)
+check_old_shards(Relation logical)
 {
 	Oid			relid = RelationGetRelid(logical);
-	List	   *result = find_inheritance_children(relid, AccessExclusiveLock);
+	List	   *result = find_inheritance_children(relid, NoLock);
 	ShardTable *table = shard_table_get(relid);
 
 	if (table->route != SHARD_ROUTE_HASH)
@@ -362,8 +362,8 @@ move_rows(Oid relid, List *shards, List *names)
  * ERRCODE_FEATURE_NOT_SUPPORTED for other routes and for shards that are not
  * ordinary tables, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE for shards that
  * must not be given up, ERRCODE_ACTIVE_SQL_TRANSACTION in a transaction whose
- * snapshot may not show all rows, and what inserting rows and dropping tables
- * raise.
+ * snapshot may not show all rows, and what shard_lock_tree_patiently(),
+ * inserting rows and dropping tables raise.
  */
 Datum
 shard_reshard(PG_FUNCTION_ARGS)
@@ -400,7 +400,9 @@ shard_reshard(PG_FUNCTION_ARGS)
 	/* A row that the snapshot does not show would be dropped unseen. */
 	shard_check_read_committed("reshard");
 
-	logical = table_open(relid, AccessExclusiveLock);
+	(void) shard_lock_tree_patiently(relid, AccessExclusiveLock);
+	shard_check_owned(relid);
+	logical = table_open(relid, NoLock);
 	CheckTableNotInUse(logical, "reshard");
 	shard_get_options(relid, &options);
 	if (count > options.max_shards)
@@ -409,7 +411,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 				 errmsg("foreign table \"%s\" cannot have more than %d shards",
 						RelationGetRelationName(logical), options.max_shards),
 				 errhint("Raise option \"max_shards\" of the foreign table.")));
-	old_shards = lock_old_shards(logical);
+	old_shards = check_old_shards(logical);
 	foreach(lc, old_shards)
 		old_names = lappend(old_names, get_rel_name(lfirst_oid(lc)));
 

@@ -14,7 +14,6 @@
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "funcapi.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -195,15 +194,13 @@ column_sequence(Oid relid, Form_pg_attribute att)
 }
 
 /*
- * Lock a table of the caller's and its children.  Returns it.
+ * Raise an error unless the relation is a table of the caller's.
  */
-static Relation
-open_owned(FunctionCallInfo fcinfo, const char *function, LOCKMODE lockmode)
+static void
+check_own_table(Oid relid)
 {
-	Oid			relid = PG_GETARG_OID(0);
 	char		relkind = get_rel_relkind(relid);
 
-	PreventCommandIfReadOnly(function);
 	if (get_rel_name(relid) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -215,8 +212,20 @@ open_owned(FunctionCallInfo fcinfo, const char *function, LOCKMODE lockmode)
 				 errmsg("\"%s\" is not a table", get_rel_name(relid))));
 	if (!shard_class_ownercheck(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
-	LockRelationOid(relid, lockmode);
-	(void) find_all_inheritors(relid, lockmode, NULL);
+}
+
+/*
+ * Lock a table of the caller's and its children.  Returns it.
+ */
+static Relation
+open_owned(FunctionCallInfo fcinfo, const char *function, LOCKMODE lockmode)
+{
+	Oid			relid = PG_GETARG_OID(0);
+
+	PreventCommandIfReadOnly(function);
+	check_own_table(relid);
+	(void) shard_lock_tree_patiently(relid, lockmode);
+	check_own_table(relid);
 	return table_open(relid, NoLock);
 }
 
@@ -227,7 +236,7 @@ open_owned(FunctionCallInfo fcinfo, const char *function, LOCKMODE lockmode)
  *		values that are there.  Returns each and the value it gives next.
  *
  * Strict.  Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the
- * table, and what setval() raises.
+ * table, and what shard_lock_tree_patiently() and setval() raise.
  */
 Datum
 shard_reset_sequences(PG_FUNCTION_ARGS)
@@ -290,7 +299,7 @@ future_owner(Oid logical, Oid relid, Oid sequence, const char *column)
  *		they belong to others.  Returns those it has changed.
  *
  * Strict.  Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the
- * tables and sequences.
+ * tables and sequences, and what shard_lock_tree_patiently() raises.
  */
 Datum
 shard_own_sequences(PG_FUNCTION_ARGS)

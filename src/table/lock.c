@@ -13,6 +13,7 @@
 #include "table/table_private.h"
 
 #include "access/xact.h"
+#include "catalog/pg_inherits.h"
 #include "common/pg_prng.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -111,20 +112,33 @@ sleep_for(int milliseconds)
 }
 
 /*
- * Say that we have given up, and because of whom.
+ * Say that we have given up, and because of whom: those who hold the first
+ * relation of the list that is not free.
  */
 static void
-report_impatience(Oid relid, LOCKMODE mode, int patience)
+report_impatience(List *relids, LOCKMODE mode, int patience)
 {
-	char	   *name = get_rel_name(relid);
+	Oid			relid = linitial_oid(relids);
+	VirtualTransactionId *holders = NULL;
+	int			nholders = 0;
+	char	   *name;
 	StringInfoData pids;
-	LOCKTAG		tag;
-	VirtualTransactionId *holders;
-	int			nholders;
 	int			npids = 0;
+	ListCell   *lc;
 
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-	holders = GetLockConflicts(&tag, mode, &nholders);
+	foreach(lc, relids)
+	{
+		LOCKTAG		tag;
+
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, lfirst_oid(lc));
+		holders = GetLockConflicts(&tag, mode, &nholders);
+		if (nholders > 0)
+		{
+			relid = lfirst_oid(lc);
+			break;
+		}
+	}
+
 	initStringInfo(&pids);
 	for (int i = 0; i < nholders; i++)
 	{
@@ -135,6 +149,7 @@ report_impatience(Oid relid, LOCKMODE mode, int patience)
 			appendStringInfo(&pids, "%s%d", npids++ > 0 ? ", " : "", pid);
 	}
 
+	name = get_rel_name(relid);
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 			 name != NULL ?
@@ -188,6 +203,19 @@ shard_try_patiently(List *relids, LOCKMODE mode, int patience)
 }
 
 /*
+ * Lock relations for as long as shard_lock_patiently() tries, or raise an
+ * error.
+ */
+static void
+lock_all_patiently(List *relids, LOCKMODE mode)
+{
+	int			patience = LockTimeout > 0 ? LockTimeout : DEFAULT_PATIENCE;
+
+	if (!shard_try_patiently(relids, mode, patience))
+		report_impatience(relids, mode, patience);
+}
+
+/*
  * shard_lock_patiently
  *		Lock a relation until the end of the transaction, in a mode that
  *		conflicts with its use, without making others wait for more than a
@@ -204,8 +232,19 @@ shard_try_patiently(List *relids, LOCKMODE mode, int patience)
 void
 shard_lock_patiently(Oid relid, LOCKMODE mode)
 {
-	int			patience = LockTimeout > 0 ? LockTimeout : DEFAULT_PATIENCE;
+	lock_all_patiently(list_make1_oid(relid), mode);
+}
 
-	if (!shard_try_patiently(list_make1_oid(relid), mode, patience))
-		report_impatience(relid, mode, patience);
+/*
+ * shard_lock_tree_patiently
+ *		The same for a relation and all that inherits from it: none of them is
+ *		locked while we wait for another one.  Returns their OIDs, the
+ *		relation's first.
+ */
+List *
+shard_lock_tree_patiently(Oid relid, LOCKMODE mode)
+{
+	lock_all_patiently(find_all_inheritors(relid, NoLock, NULL), mode);
+	/* Some may have come or gone while we waited. */
+	return find_all_inheritors(relid, mode, NULL);
 }

@@ -255,6 +255,7 @@ extern void shard_await_lane(Oid shard);
 /* in lock.c */
 extern bool shard_try_patiently(List *relids, LOCKMODE mode, int patience);
 extern void shard_lock_patiently(Oid relid, LOCKMODE mode);
+extern List *shard_lock_tree_patiently(Oid relid, LOCKMODE mode);
 
 /* in logical.c */
 extern bool shard_is_logical(Oid relid);
