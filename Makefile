@@ -23,6 +23,7 @@ OBJS = \
 	src/plan/cursor.o \
 	src/plan/join.o \
 	src/plan/plan.o \
+	src/plan/prune.o \
 	src/shards/admin.o \
 	src/shards/advice.o \
 	src/shards/clone.o \

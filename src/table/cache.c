@@ -58,6 +58,7 @@ typedef struct NamedMember
 	uint64		number;			/* those digits */
 } NamedMember;
 
+/* An array's entries begin with the OID, or are nothing else. */
 static int
 compare_oids(const void *a, const void *b)
 {
@@ -87,8 +88,7 @@ invalidate_table(Datum arg, Oid relid)
 			may_be_gone = true;
 		if (table->is_valid &&
 			(!OidIsValid(relid) || relid == table->relid ||
-			 bsearch(&relid, table->sorted, table->nmembers, sizeof(Oid),
-					 compare_oids) != NULL))
+			 shard_table_find(table, relid) >= 0))
 			table->is_valid = false;
 	}
 }
@@ -399,12 +399,13 @@ read_table(ShardTable *table, MemoryContext scratch)
 	table->nopen = 0;
 	table->sees_rows = false;
 	table->members = palloc(sizeof(ShardMember) * Max(n, 1));
-	table->sorted = palloc(sizeof(Oid) * Max(n, 1));
+	table->sorted = palloc(sizeof(ShardByOid) * Max(n, 1));
 	table->open = palloc(sizeof(int) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
 		table->members[i] = named[i].member;
-		table->sorted[i] = named[i].member.relid;
+		table->sorted[i].relid = named[i].member.relid;
+		table->sorted[i].ordinal = i;
 		if (named[i].member.is_open)
 		{
 			table->open[table->nopen++] = i;
@@ -412,7 +413,7 @@ read_table(ShardTable *table, MemoryContext scratch)
 		}
 	}
 	table->nmembers = n;
-	qsort(table->sorted, n, sizeof(Oid), compare_oids);
+	qsort(table->sorted, n, sizeof(ShardByOid), compare_oids);
 	table->nplaces = 0;
 	table->bounds = NULL;
 	if (table->key != NULL)
@@ -582,16 +583,26 @@ shard_state_name(ShardState state)
 }
 
 /*
+ * shard_find_by_oid
+ *		The ordinal of a shard in an array of "n" that is sorted by OID, or -1.
+ */
+int
+shard_find_by_oid(const ShardByOid *sorted, int n, Oid relid)
+{
+	const ShardByOid *found = bsearch(&relid, sorted, n, sizeof(ShardByOid),
+									  compare_oids);
+
+	return found == NULL ? -1 : found->ordinal;
+}
+
+/*
  * shard_table_find
  *		The ordinal of a shard in the entry as it stands, or -1.
  */
 int
 shard_table_find(const ShardTable *table, Oid shard)
 {
-	for (int i = 0; i < table->nmembers; i++)
-		if (table->members[i].relid == shard)
-			return i;
-	return -1;
+	return shard_find_by_oid(table->sorted, table->nmembers, shard);
 }
 
 /*

@@ -125,6 +125,13 @@ typedef struct ShardMember
 	AttrMap    *map;			/* NULL: the same columns in the same places */
 } ShardMember;
 
+/* A member, to be found by its OID. */
+typedef struct ShardByOid
+{
+	Oid			relid;			/* search key */
+	int			ordinal;
+} ShardByOid;
+
 /* A member that holds some hashes of the key. */
 typedef struct ShardPlace
 {
@@ -164,7 +171,7 @@ typedef struct ShardTable
 	Oid			time_type;		/* ... its type */
 	int			nmembers;
 	ShardMember *members;		/* in ordinal order */
-	Oid		   *sorted;			/* the shards' OIDs, ascending */
+	ShardByOid *sorted;			/* the shards, by OID */
 	int			nopen;
 	int		   *open;			/* ordinals of the open shards, ascending */
 
@@ -208,6 +215,7 @@ extern ShardTable *shard_table_get(Oid relid);
 extern ShardMember *shard_list_members(Oid relid, int *nmembers);
 extern void shard_table_sweep(void);
 extern const char *shard_state_name(ShardState state);
+extern int	shard_find_by_oid(const ShardByOid *sorted, int n, Oid relid);
 extern int	shard_table_find(const ShardTable *table, Oid shard);
 extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
 extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
