@@ -18,6 +18,7 @@ OBJS = \
 	src/shard_fdw.o \
 	src/consume/consumer.o \
 	src/consume/dequeue.o \
+	src/consume/registry.o \
 	src/consume/result.o \
 	src/plan/core_plan.o \
 	src/plan/cursor.o \

@@ -140,7 +140,7 @@ take_rows(ReturnSetInfo *rsinfo, Relation logical, Oid shard,
 										  order, max_rows,
 										  shard_column_list(logical, "t.", true),
 										  order),
-								 0, max_rows, NULL, NULL);
+								 0, NULL, NULL, 0, max_rows, NULL, NULL);
 	}
 
 	columns = shard_column_list(logical, "", true);
@@ -156,7 +156,7 @@ take_rows(ReturnSetInfo *rsinfo, Relation logical, Oid shard,
 		taken = shard_return_rows(rsinfo,
 								  psprintf("SELECT %s, ctid FROM %s WHERE tableoid OPERATOR(pg_catalog.=) %u::pg_catalog.oid%s LIMIT " UINT64_FORMAT,
 										   columns, table_name, shard, order, limit),
-								  0, max_rows - nrows, delete_row, &taking);
+								  0, NULL, NULL, 0, max_rows - nrows, delete_row, &taking);
 		nrows += taken;
 		if (nrows == max_rows || (taking.nfound < limit && !taking.updated))
 			break;

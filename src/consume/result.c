@@ -12,6 +12,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/params.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -112,6 +113,7 @@ receive_end(DestReceiver *self)
  *		and possibly one more, up to so many.  SPI is connected, and the
  *		function's result is materialized.
  *
+ * The query has parameters of these types and values, none of them null.
  * "take", if not NULL, is called for each row with its last column and with
  * "state", and says whether to return the row.  "cursor_options" are those of
  * SPI_prepare_cursor().  Returns the number of rows returned.  Raises what the
@@ -119,11 +121,13 @@ receive_end(DestReceiver *self)
  */
 uint64
 shard_return_rows(ReturnSetInfo *rsinfo, const char *query,
+				  int nparams, Oid *types, const Datum *values,
 				  int cursor_options, uint64 max_rows,
 				  ShardTakeRow take, void *state)
 {
 	SPIExecuteOptions options = {0};
-	SPIPlanPtr	plan = SPI_prepare_cursor(query, 0, NULL, cursor_options);
+	SPIPlanPtr	plan = SPI_prepare_cursor(query, nparams, types,
+										  cursor_options);
 	RowReceiver receiver = {
 		.pub = {
 			.receiveSlot = receive_row,
@@ -141,6 +145,16 @@ shard_return_rows(ReturnSetInfo *rsinfo, const char *query,
 	};
 
 	options.dest = &receiver.pub;
+	options.params = makeParamList(nparams);
+	for (int i = 0; i < nparams; i++)
+	{
+		ParamExternData *param = &options.params->params[i];
+
+		param->value = values[i];
+		param->isnull = false;
+		param->pflags = PARAM_FLAG_CONST;
+		param->ptype = types[i];
+	}
 	if (plan == NULL ||
 		SPI_execute_plan_extended(plan, &options) != SPI_OK_SELECT)
 		elog(ERROR, "could not run query: %s", query);

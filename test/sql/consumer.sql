@@ -157,7 +157,7 @@ SELECT is(error_of('SELECT shard_fdw.' || call)::text, wanted, call) FROM (VALUE
   ('register_consumer(''log'', ''c'', ''id'')', '(42710,"consumer ""c"" of foreign table ""log"" already exists","","")'),
   ('register_consumer(''plain'', ''c'', ''id'')', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
   ('read_batch(NULL::log, ''none'')', '(42704,"consumer ""none"" of foreign table ""log"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")'),
-  ('read_batch(NULL::log, NULL)', '(22004,"the consumer must not be null","","")'),
+  ('read_batch(NULL::log, NULL)', '(22004,"consumer must not be null","","")'),
   ('read_batch(NULL::log, ''c'', 0)', '(22023,"the number of rows must be at least 1","","")'),
   ('read_batch(NULL::int, ''c'')', '(42804,"the first argument of read_batch() must have the row type of a foreign table","","Write NULL::log for foreign table ""log"".")'),
   ('read_batch(NULL::plain, ''c'')', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
@@ -219,7 +219,7 @@ SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::back, 'c')), 5::bigin
 TRUNCATE back RESTART IDENTITY;
 SELECT fill('back', 0, 2);
 SELECT is(error_of('SELECT shard_fdw.read_batch(NULL::back, ''c'')')::text,
-  '(55000,"ids of shard ""back_0"" have gone back","Consumer ""c"" has read it up to 4097, and its sequence is behind that.","Set the sequence past the ids that have been read, or drop the consumer and register it anew.")',
+  '(55000,"sequence of shard ""back_0"" has moved backwards","Consumer ""c"" has read the shard up to 4097, and the sequence is behind that.","Set the sequence past the ids that have been read, or drop the consumer and register it again.")',
   'a sequence behind the watermark is no silence');
 SELECT is((error_of('SELECT shard_fdw.reshard(''back'', 2)')).state, '0A000', 'such a table is not resharded');
 SELECT shard_fdw.drop_consumer('back', 'c');
@@ -326,10 +326,10 @@ SELECT is(error_of('SELECT ' || call)::text, wanted, call) FROM (VALUES
   ('shard_fdw.read_batch(NULL::timed, ''w'')', '(55000,"consumer ""w"" of foreign table ""timed"" reads windows of column ""at""","","Use read_window().")'),
   ('shard_fdw.read_window(NULL::back, ''c'', now())', '(55000,"consumer ""c"" of foreign table ""back"" does not read windows","","Use read_batch().")'),
   ('shard_fdw.read_window(NULL::timed, ''none'', now())', '(42704,"consumer ""none"" of foreign table ""timed"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")'),
-  ('shard_fdw.read_window(NULL::timed, NULL, now())', '(22004,"the consumer must not be null","","")'),
-  ('shard_fdw.read_window(NULL::timed, ''w'', NULL)', '(22004,"the end of the window must not be null","","")'),
-  ('shard_fdw.read_window(NULL::timed, ''w'', ''infinity'')', '(22023,"the end of the window must be finite","","")'),
-  ('shard_fdw.read_window(NULL::timed, ''w'', ''3000-01-01 UTC'') FROM set_config(''timezone'', ''UTC'', true)', '(22023,"the window is not over","Rows may come until 3000-01-01 00:00:00+00.","")')) t(call, wanted);
+  ('shard_fdw.read_window(NULL::timed, NULL, now())', '(22004,"consumer must not be null","","")'),
+  ('shard_fdw.read_window(NULL::timed, ''w'', NULL)', '(22004,"end of the window must not be null","","")'),
+  ('shard_fdw.read_window(NULL::timed, ''w'', ''infinity'')', '(22023,"end of the window must be finite","","")'),
+  ('shard_fdw.read_window(NULL::timed, ''w'', ''3000-01-01 UTC'') FROM set_config(''timezone'', ''UTC'', true)', '(22023,"window is not over","Rows may come until 3000-01-01 00:00:00+00.","")')) t(call, wanted);
 ALTER FOREIGN TABLE timed RENAME at TO "the time";
 SELECT lives_ok($$ SELECT shard_fdw.read_window(NULL::timed, 'w', at(1601)) $$, 'a column that has been renamed');
 SELECT is((SELECT order_by FROM shard_fdw.consumer_registry WHERE consumer = 'w'), 'the time', '... the consumer knows');
@@ -345,7 +345,7 @@ ALTER FOREIGN TABLE timed ALTER at DROP NOT NULL;
 SELECT is((error_of($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$)).state, '0A000', '... that may be null');
 ALTER FOREIGN TABLE timed ALTER at SET NOT NULL;
 TRUNCATE timed RESTART IDENTITY;
-SELECT is((error_of($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$)).message, 'ids of shard "timed_0" have gone back', 'ids that have gone back');
+SELECT is((error_of($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$)).message, 'sequence of shard "timed_0" has moved backwards', 'ids that have gone back');
 DROP TABLE timed_2;
 SELECT set_eq($$ SELECT shard::text FROM shard_fdw.windows WHERE consumer = 'w' $$, $$ VALUES ('timed_0'), ('timed_1') $$, 'with a shard its windows go');
 SELECT shard_fdw.drop_consumer('timed', 'w');
