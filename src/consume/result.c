@@ -49,7 +49,7 @@ shard_open_argument(FunctionCallInfo fcinfo, const char *function)
 	if (!OidIsValid(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("the first argument of %s must have the row type of a foreign table",
+				 errmsg("first argument of %s must have the row type of a foreign table",
 						function),
 				 errhint("Write NULL::log for foreign table \"log\".")));
 	shard_check_logical(relid);
@@ -69,7 +69,7 @@ shard_count_argument(FunctionCallInfo fcinfo, int n)
 	if (PG_ARGISNULL(n) || PG_GETARG_INT32(n) < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the number of rows must be at least 1")));
+				 errmsg("number of rows must be greater than zero")));
 	return PG_GETARG_INT32(n);
 }
 

@@ -129,7 +129,7 @@ shard_seal(PG_FUNCTION_ARGS)
 	if (shard_seal_constraint(shard) != NULL)
 	{
 		ereport(NOTICE,
-				(errmsg("shard \"%s\" is sealed already, skipping",
+				(errmsg("shard \"%s\" is already sealed, skipping",
 						get_rel_name(shard))));
 		PG_RETURN_VOID();
 	}

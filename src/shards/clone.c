@@ -184,7 +184,7 @@ check_generated(Relation logical, Relation source)
 							NameStr(att->attname),
 							RelationGetRelationName(source),
 							RelationGetRelationName(logical)),
-					 errdetail("The logical table has generated columns of its own, and PostgreSQL cannot combine the two."),
+					 errdetail("The foreign table has generated columns of its own, and PostgreSQL cannot combine the two."),
 					 errhint("Create the table by hand and attach it with ALTER TABLE ... INHERIT.")));
 	}
 	return has_generated;

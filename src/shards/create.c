@@ -180,7 +180,7 @@ new_placements(Relation logical, const ShardTable *table, PartitionKey key,
 						RelationGetRelationName(logical)),
 				 errdetail("The moduli of its shards have no common multiple of at most %d.",
 						   SHARD_MAX_SHARDS),
-				 errhint("Place all rows anew with SELECT shard_fdw.reshard().")));
+				 errhint("Redistribute the rows with SELECT shard_fdw.reshard().")));
 	taken = taken_remainders(table, modulus);
 	for (int r = 0; r < modulus && n < count; r++)
 		if (!taken[r])
@@ -390,7 +390,7 @@ shard_create_shards(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("the logical table and the number of shards must not be null")));
+				 errmsg("logical table and number of shards must not be null")));
 	logical = PG_GETARG_OID(0);
 	count = PG_GETARG_INT32(1);
 

@@ -165,7 +165,7 @@ column_dropped(Oid relid, const char *name, bool is_certain)
 				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 				 errmsg("cannot drop column \"%s\" because it is the time column of foreign table \"%s\"",
 						name, get_rel_name(relid)),
-				 errhint("Drop option \"time_column\" of the foreign table before, or name another column with it.")));
+				 errhint("Drop option \"time_column\" of the foreign table first, or name another column with it.")));
 	shard_check_column_unread(relid, name);
 }
 

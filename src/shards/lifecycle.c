@@ -243,7 +243,7 @@ shard_close_shard(PG_FUNCTION_ARGS)
 	if (!set_closed(shard, true))
 	{
 		ereport(NOTICE,
-				(errmsg("shard \"%s\" is closed already, skipping",
+				(errmsg("shard \"%s\" is already closed, skipping",
 						get_rel_name(shard))));
 		PG_RETURN_VOID();
 	}

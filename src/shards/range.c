@@ -367,7 +367,7 @@ shard_check_time_column(Oid relid)
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("time column \"%s\" of foreign table \"%s\" does not exist",
 						options.time_column, get_rel_name(relid)),
-				 errhint("Name another column with option \"time_column\" of the foreign table, or drop that option before.")));
+				 errhint("Name another column with option \"time_column\" of the foreign table, or drop that option first.")));
 	if (attno < 0 || !shard_is_time_type(get_atttype(relid, attno)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),

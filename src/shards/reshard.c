@@ -386,7 +386,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("the logical table and the number of shards must not be null")));
+				 errmsg("logical table and number of shards must not be null")));
 	relid = PG_GETARG_OID(0);
 	count = PG_GETARG_INT32(1);
 

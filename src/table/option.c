@@ -409,13 +409,13 @@ shard_fdw_validator(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 options.key == NULL
-				 ? errmsg("route \"hash\" needs option \"key\"")
-				 : errmsg("option \"key\" needs route \"hash\""),
+				 ? errmsg("route \"hash\" requires option \"key\"")
+				 : errmsg("option \"key\" requires route \"hash\""),
 				 errhint("The key is the columns whose values decide which shard a row goes to.")));
 	if (options.commit_order && options.route == SHARD_ROUTE_ROUND_ROBIN)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("option \"commit_order\" does not go with route \"round_robin\""),
+				 errmsg("option \"commit_order\" cannot be used with route \"round_robin\""),
 				 errhint("With commit order a transaction keeps to few shards; use route \"session\" or \"hash\".")));
 	if ((options.rotate_every != NULL || options.retain_for != NULL) &&
 		options.time_column == NULL)
@@ -428,7 +428,7 @@ shard_fdw_validator(PG_FUNCTION_ARGS)
 	if (options.template_name != NULL && options.shards == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("option \"template\" needs option \"shards\""),
+				 errmsg("option \"template\" requires option \"shards\""),
 				 errhint("The template is what the new shards are copied from; say how many to create.")));
 	if (options.shards > options.max_shards)
 		ereport(ERROR,

@@ -65,7 +65,7 @@ shard_check_route_for_conflict(const ShardTable *table)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot use ON CONFLICT on foreign table \"%s\"",
 						get_rel_name(table->relid)),
-				 errdetail("Not every shard has a validated constraint that gives it hashes of the key for itself alone, so a conflicting row may be in another shard."),
+				 errdetail("Not every shard has a validated constraint that gives it hashes of the key that no other shard has, so a conflicting row may be in another shard."),
 				 errhint("Put the shards in order with SELECT shard_fdw.reshard(), or validate their constraints.")));
 }
 

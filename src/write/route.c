@@ -334,7 +334,7 @@ route_pinned(ShardTable *table, Oid shard)
 				 errmsg("a shard of foreign table \"%s\" no longer exists",
 						get_rel_name(table->relid)),
 				 errdetail("\"shard_fdw.shard\" sends this session's inserts to it."),
-				 errhint("Set \"shard_fdw.shard\" anew, or to -1 to let the table's route decide.")));
+				 errhint("Set \"shard_fdw.shard\" again, or to -1 to let the table's route decide.")));
 	}
 	if (!table->members[ordinal].is_open)
 		ereport(ERROR,

@@ -84,7 +84,7 @@ fill_sequence(ShardInsert *insert, ShardTarget *target,
 				 errmsg("cannot insert a non-DEFAULT value into column \"%s\"",
 						get_attname(table->relid, attno, false)),
 				 table->commit_order ?
-				 errdetail("Foreign table \"%s\" has option \"commit_order\", which its ids are to show.",
+				 errdetail("Foreign table \"%s\" has option \"commit_order\", and its ids have to show the order of commits.",
 						   get_rel_name(table->relid)) :
 				 errdetail("Column \"%s\" of foreign table \"%s\" has option \"sequence\" with value \"always\".",
 						   get_attname(table->relid, attno, false),

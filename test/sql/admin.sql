@@ -433,7 +433,7 @@ SELECT is((SELECT array_agg(line ORDER BY line)
              FROM regexp_split_to_table(:'notices', E'\n') line
             WHERE line ~ '^[A-Z]'),
   ARRAY['NOTICE:  shard "notices_0" is not sealed, skipping',
-        'NOTICE:  shard "notices_0" is sealed already, skipping'],
+        'NOTICE:  shard "notices_0" is already sealed, skipping'],
   'a notice if there is nothing to do, and none when shards are created');
 SELECT is((SELECT array_agg(line)
              FROM regexp_split_to_table(:'notices', E'\n') line

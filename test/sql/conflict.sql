@@ -389,7 +389,7 @@ SAVEPOINT s;
 CREATE TABLE placed_1 (LIKE placed_0 INCLUDING ALL);
 ALTER TABLE placed_1 INHERIT placed;
 SELECT is((error_of('INSERT INTO placed VALUES (1) ON CONFLICT ' || clause))::text,
-  '(55000,"cannot use ON CONFLICT on foreign table ""placed""","Not every shard has a validated constraint that gives it hashes of the key for itself alone, so a conflicting row may be in another shard.","Put the shards in order with SELECT shard_fdw.reshard(), or validate their constraints.")',
+  '(55000,"cannot use ON CONFLICT on foreign table ""placed""","Not every shard has a validated constraint that gives it hashes of the key that no other shard has, so a conflicting row may be in another shard.","Put the shards in order with SELECT shard_fdw.reshard(), or validate their constraints.")',
   'two shards for the same rows, ' || clause) FROM unnest(ARRAY['DO NOTHING', '(id) DO NOTHING', '(id) DO UPDATE SET n = 1']) clause;
 SELECT is((error_of('EXECUTE placed_upsert')).state, '55000', '... a prepared statement');
 ROLLBACK TO s;

@@ -26,9 +26,9 @@ ALTER FOREIGN TABLE log DROP gone;
 SELECT is(error_of('CREATE FOREIGN TABLE bad (a int) SERVER shards OPTIONS (' || options || ')')::text, wanted, options) FROM (VALUES
   ('commit_order ''perhaps''', '(HV024,"invalid value for option ""commit_order"": ""perhaps""","","Valid values are: true, false.")'),
   ('commit_order ''on'', route ''round_robin''',
-   '(HV024,"option ""commit_order"" does not go with route ""round_robin""","","With commit order a transaction keeps to few shards; use route ""session"" or ""hash"".")')) t(options, wanted);
+   '(HV024,"option ""commit_order"" cannot be used with route ""round_robin""","","With commit order a transaction keeps to few shards; use route ""session"" or ""hash"".")')) t(options, wanted);
 SELECT is((error_of('INSERT INTO log OVERRIDING SYSTEM VALUE VALUES (1)'))::text,
-  '(428C9,"cannot insert a non-DEFAULT value into column ""id""","Foreign table ""log"" has option ""commit_order"", which its ids are to show.","Leave the column out, or insert into one shard.")',
+  '(428C9,"cannot insert a non-DEFAULT value into column ""id""","Foreign table ""log"" has option ""commit_order"", and its ids have to show the order of commits.","Leave the column out, or insert into one shard.")',
   'ids of the user''s are refused');
 CREATE TEMP TABLE explained (line text);
 DO $$
@@ -158,8 +158,8 @@ SELECT is(error_of('SELECT shard_fdw.' || call)::text, wanted, call) FROM (VALUE
   ('register_consumer(''plain'', ''c'', ''id'')', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
   ('read_batch(NULL::log, ''none'')', '(42704,"consumer ""none"" of foreign table ""log"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")'),
   ('read_batch(NULL::log, NULL)', '(22004,"consumer must not be null","","")'),
-  ('read_batch(NULL::log, ''c'', 0)', '(22023,"the number of rows must be at least 1","","")'),
-  ('read_batch(NULL::int, ''c'')', '(42804,"the first argument of read_batch() must have the row type of a foreign table","","Write NULL::log for foreign table ""log"".")'),
+  ('read_batch(NULL::log, ''c'', 0)', '(22023,"number of rows must be greater than zero","","")'),
+  ('read_batch(NULL::int, ''c'')', '(42804,"first argument of read_batch() must have the row type of a foreign table","","Write NULL::log for foreign table ""log"".")'),
   ('read_batch(NULL::plain, ''c'')', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
   ('drop_consumer(''log'', ''none'')', '(42704,"consumer ""none"" of foreign table ""log"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")')) t(call, wanted);
 ALTER FOREIGN TABLE log OPTIONS (SET commit_order 'false');
@@ -378,7 +378,7 @@ SELECT is((SELECT count(*) FROM jobs), 30::bigint, '... once');
 SELECT is_empty($$ SELECT * FROM shard_fdw.dequeue(NULL::"Job %") $$, 'then there are none');
 INSERT INTO "Job %" VALUES (1), (2), (3);
 SELECT is(error_of('SELECT shard_fdw.dequeue(' || args || ')')::text, wanted, args) FROM (VALUES
-  ('NULL::"Job %", 0', '(22023,"the number of rows must be at least 1","","")'),
+  ('NULL::"Job %", 0', '(22023,"number of rows must be greater than zero","","")'),
   ('NULL::"Job %", 1, NULL, ''plain''', '(42809,"""plain"" is not a shard of foreign table ""Job %""","","")'),
   ('NULL::"Job %", 1, NULL, ''1''', '(42809,"""1"" is not a shard of foreign table ""Job %""","","")'),
   ('NULL::"Job %", 1, ''x''', '(42703,"column ""x"" of foreign table ""Job %"" does not exist","","")'),

@@ -684,7 +684,7 @@ SELECT results_eq($$ SELECT arguments, state, message
                       'NULL, NULL, NULL']) arguments,
          error_of(format('SELECT shard_fdw.create_shards(%s)', arguments)) $$,
   $$ SELECT arguments, '22004',
-            'the logical table and the number of shards must not be null'
+            'logical table and number of shards must not be null'
        FROM unnest(ARRAY['NULL, 1', '''log'', NULL',
                          'NULL, NULL, NULL']) arguments $$,
   'NULL arguments');

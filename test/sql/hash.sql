@@ -62,8 +62,8 @@ SELECT is((SELECT state || ' ' || message FROM error_of(
     format('CREATE FOREIGN TABLE bad (id int, j json, g int GENERATED ALWAYS AS (id) STORED) SERVER shards OPTIONS (%s)', options))),
   wanted, options)
   FROM (VALUES
-    ($$ route 'hash' $$, 'HV024 route "hash" needs option "key"'),
-    ($$ key 'id', route 'session' $$, 'HV024 option "key" needs route "hash"'),
+    ($$ route 'hash' $$, 'HV024 route "hash" requires option "key"'),
+    ($$ key 'id', route 'session' $$, 'HV024 option "key" requires route "hash"'),
     ($$ route 'hash', key 'nobody' $$, '42703 column "nobody" of the key of foreign table "bad" does not exist'),
     ($$ route 'hash', key 'id, id' $$, 'HV024 invalid value for option "key": "id, id"'),
     ($$ route 'hash', key '' $$, 'HV024 invalid value for option "key": ""'),
@@ -656,7 +656,7 @@ SELECT is((SELECT string_agg(pg_get_constraintdef(oid), ' ') FROM pg_constraint 
   'CHECK (shard_fdw.in_hash(65536, 1, id))', 'the first remainder that is free');
 CREATE TABLE large_places_a (CHECK (shard_fdw.in_hash(65535, 0, id))) INHERITS (large_places);
 SELECT is(error_of('SELECT shard_fdw.create_shards(''large_places'', 1)')::text,
-  '(55000,"cannot add shards to foreign table ""large_places""","The moduli of its shards have no common multiple of at most 65536.","Place all rows anew with SELECT shard_fdw.reshard().")', 'moduli without a common multiple');
+  '(55000,"cannot add shards to foreign table ""large_places""","The moduli of its shards have no common multiple of at most 65536.","Redistribute the rows with SELECT shard_fdw.reshard().")', 'moduli without a common multiple');
 DROP FOREIGN TABLE large_places CASCADE;
 RESET statement_timeout;
 

@@ -100,7 +100,7 @@ SELECT string_agg(command, '; ') AS commands FROM (VALUES ('BEGIN'), ('SET LOCAL
 \set notices `psql -XqAt -d :'DBNAME' -c :'commands' 2>&1`
 SELECT is((SELECT array_agg(line) FROM regexp_split_to_table(:'notices', E'\n') line WHERE line <> ''),
   ARRAY['NOTICE:  shard "noisy_1" is not closed, skipping',
-        'NOTICE:  shard "noisy_0" is closed already, skipping',
+        'NOTICE:  shard "noisy_0" is already closed, skipping',
         'WARNING:  foreign table "noisy" has no open shard left',
         'DETAIL:  It takes no inserts.',
         'HINT:  Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT shard_fdw.open_shard().',
@@ -215,7 +215,7 @@ SELECT is((SELECT count(*) FROM shard_fdw.closed_shards s WHERE NOT EXISTS (SELE
 SELECT is(said(format('CREATE FOREIGN TABLE bad (at timestamptz NOT NULL, a int) SERVER shards OPTIONS (shards ''2'', %s)', options)), wanted, options)
   FROM (VALUES
     ($$ time_column 'nobody' $$, '42703 time column "nobody" of foreign table "bad" does not exist
-Name another column with option "time_column" of the foreign table, or drop that option before.'),
+Name another column with option "time_column" of the foreign table, or drop that option first.'),
     ($$ time_column 'a' $$, '42P17 column "a" of foreign table "bad" cannot be its time column
 Its type is integer.
 A time column has type timestamp with time zone, timestamp without time zone, or date.'),

@@ -247,7 +247,7 @@ SELECT results_eq('SELECT options, made_with(options) FROM good_values',
 SELECT results_eq($$ SELECT state, message, hint FROM error_of(
     'CREATE FOREIGN TABLE bad (id int) SERVER shards
      OPTIONS (template ''template'')') $$,
-  $$ VALUES ('HV024', 'option "template" needs option "shards"',
+  $$ VALUES ('HV024', 'option "template" requires option "shards"',
              'The template is what the new shards are copied from; '
              || 'say how many to create.') $$, 'a template without shards');
 SELECT results_eq($$ SELECT state, message FROM error_of(

@@ -503,7 +503,7 @@ SELECT is(shard_fdw.last_shard()::text, 'pins_2', '... unless that is rolled bac
 ALTER TABLE pins_2 NO INHERIT pins;
 SELECT results_eq('SELECT * FROM error_of(''EXECUTE to_pins'')',
   $$ VALUES ('55000', 'table "pins_2" is no longer a shard of foreign table "pins"', '"shard_fdw.shard" sends this session''s inserts to it.',
-             'Set "shard_fdw.shard" anew, or to -1 to let the table''s route decide.') $$, 'a shard that has been detached is no longer meant by its number');
+             'Set "shard_fdw.shard" again, or to -1 to let the table''s route decide.') $$, 'a shard that has been detached is no longer meant by its number');
 ALTER TABLE pins_2 INHERIT pins;
 EXECUTE to_pins;
 SELECT is(shard_fdw.last_shard()::text, 'pins_2', '... and is again when it comes back');
