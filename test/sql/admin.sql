@@ -432,8 +432,8 @@ SELECT string_agg(command, '; ') AS commands FROM notice_commands \gset
 SELECT is((SELECT array_agg(line ORDER BY line)
              FROM regexp_split_to_table(:'notices', E'\n') line
             WHERE line ~ '^[A-Z]'),
-  ARRAY['NOTICE:  shard "notices_0" is not sealed, skipping',
-        'NOTICE:  shard "notices_0" is already sealed, skipping'],
+  ARRAY['NOTICE:  shard "notices_0" is already sealed, skipping',
+        'NOTICE:  shard "notices_0" is not sealed, skipping'],
   'a notice if there is nothing to do, and none when shards are created');
 SELECT is((SELECT array_agg(line)
              FROM regexp_split_to_table(:'notices', E'\n') line
