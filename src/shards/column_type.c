@@ -163,7 +163,7 @@ shard_alter_column_type(PG_FUNCTION_ARGS)
 	else
 		shard_execute("ALTER TABLE %s %s", shard_qualified_name(relid),
 					  plain_action);
-	shard_be_oneself(&identity);
+	shard_restore_identity(&identity);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

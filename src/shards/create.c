@@ -364,7 +364,7 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 		relation_close(source, NoLock);
 	SPI_finish();
 
-	shard_be_oneself(&identity);
+	shard_restore_identity(&identity);
 	table_close(logical, NoLock);
 	return shards;
 }

@@ -575,7 +575,7 @@ shard_retain(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables,
 		shard_set("row_security", "off");
 		done = retain_locked(logical, shard, older_than, keep_tables,
 							 patience);
-		shard_be_oneself(&identity);
+		shard_restore_identity(&identity);
 		SPI_finish();
 		/* What is kept need not stay locked. */
 		if (done)

@@ -221,7 +221,7 @@ shard_advance_range(Oid logical, Oid shard)
 	else
 		result = validate_constraint(shard, name) ? SHARD_RANGE_DONE :
 			SHARD_RANGE_AGAIN;
-	shard_be_oneself(&identity);
+	shard_restore_identity(&identity);
 	SPI_finish();
 	return result;
 }

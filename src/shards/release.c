@@ -339,7 +339,7 @@ shard_release(PG_FUNCTION_ARGS)
 	shard_execute("DROP FOREIGN TABLE %s", shard_qualified_name(relid));
 	foreach(lc, commands)
 		shard_execute("%s", (char *) lfirst(lc));
-	shard_be_oneself(&identity);
+	shard_restore_identity(&identity);
 	SPI_finish();
 
 	foreach(lc, shards)

@@ -445,7 +445,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 	hand_over_sequences(old_shards, linitial_oid(new_shards));
 	drop_old_shards(old_shards);
 
-	shard_be_oneself(&identity);
+	shard_restore_identity(&identity);
 	SPI_finish();
 	PG_RETURN_INT64(nrows);
 }

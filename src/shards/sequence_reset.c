@@ -267,7 +267,7 @@ shard_reset_sequences(PG_FUNCTION_ARGS)
 	}
 	if (shard_is_logical(RelationGetRelid(rel)))
 		shard_reset_shards(rel, rsinfo);
-	shard_be_oneself(&identity);
+	shard_restore_identity(&identity);
 	SPI_finish();
 	table_close(rel, NoLock);
 	return (Datum) 0;
@@ -353,7 +353,7 @@ shard_own_sequences(PG_FUNCTION_ARGS)
 								 &isnull);
 		}
 	}
-	shard_be_oneself(&identity);
+	shard_restore_identity(&identity);
 	SPI_finish();
 	return (Datum) 0;
 }
@@ -429,7 +429,7 @@ shard_check_order(PG_FUNCTION_ARGS)
 								 isnull);
 		}
 	}
-	shard_be_oneself(&identity);
+	shard_restore_identity(&identity);
 	SPI_finish();
 	table_close(logical, NoLock);
 	return (Datum) 0;

@@ -108,7 +108,7 @@ shard_drop_seal(Oid shard)
 
 /*
  * shard_set
- *		Give a setting a value until shard_be_oneself().
+ *		Give a setting a value until shard_restore_identity().
  */
 void
 shard_set(const char *name, const char *value)
@@ -119,7 +119,7 @@ shard_set(const char *name, const char *value)
 
 /*
  * shard_become_owner
- *		Act as the owner of the logical table until shard_be_oneself(), with
+ *		Act as the owner of the logical table until shard_restore_identity(), with
  *		nothing but the system catalogs in the search path.
  *
  * The shards belong to the owner of the logical table, whoever calls, and
@@ -144,11 +144,11 @@ shard_become_owner(Relation logical, ShardIdentity *identity)
 }
 
 /*
- * shard_be_oneself
+ * shard_restore_identity
  *		Undo shard_become_owner(), and the settings made since.
  */
 void
-shard_be_oneself(const ShardIdentity *identity)
+shard_restore_identity(const ShardIdentity *identity)
 {
 	/* What the owner's functions have set is not to stay either. */
 	AtEOXact_GUC(false, identity->guc_level);
@@ -158,7 +158,7 @@ shard_be_oneself(const ShardIdentity *identity)
 
 /*
  * shard_is_acting
- *		Are we between shard_become_owner() and shard_be_oneself()?  Then DDL
+ *		Are we between shard_become_owner() and shard_restore_identity()?  Then DDL
  *		commands are our own, and what they lead to is no news.
  *
  * After an error there is nobody to tell us so; but then the subtransaction

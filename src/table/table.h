@@ -235,7 +235,7 @@ extern void shard_execute(const char *format,...) pg_attribute_printf(1, 2);
 extern void shard_drop_seal(Oid shard);
 extern void shard_set(const char *name, const char *value);
 extern void shard_become_owner(Relation logical, ShardIdentity *identity);
-extern void shard_be_oneself(const ShardIdentity *identity);
+extern void shard_restore_identity(const ShardIdentity *identity);
 extern bool shard_is_acting(void);
 extern ErrorData *shard_catch(MemoryContext context, ResourceOwner owner);
 
