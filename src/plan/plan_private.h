@@ -27,7 +27,7 @@ typedef struct ShardKept
 	int			modulus;		/* which hashes of the key it holds */
 	int			remainder;
 	int			stride;			/* which ids it holds; 0: any */
-	int			slot;
+	int			id_slot;
 } ShardKept;
 
 /*

@@ -386,10 +386,10 @@ may_have_ids(const ShardMember *member, const ShardIds *ids)
 {
 	if (ids->one_shard && member->relid != ids->shard && !member->has_children)
 		return false;
-	if (!ids->known || !member->is_slot_valid || member->has_children)
+	if (!ids->known || !member->is_id_slot_valid || member->has_children)
 		return true;
 	for (int i = 0; i < ids->n; i++)
-		if (shard_id_in_slot(ids->ids[i], member->stride, member->slot))
+		if (shard_id_fits(ids->ids[i], member->stride, member->id_slot))
 			return true;
 	return false;
 }
@@ -418,9 +418,9 @@ add_shard(ShardPruning *pruning, const ShardTable *table, int ordinal,
 	kept->part = part;
 	kept->modulus = member->modulus;
 	kept->remainder = member->remainder;
-	kept->stride = member->is_slot_valid && !member->has_children ?
+	kept->stride = member->is_id_slot_valid && !member->has_children ?
 		member->stride : 0;
-	kept->slot = member->slot;
+	kept->id_slot = member->id_slot;
 }
 
 /*
@@ -528,7 +528,7 @@ shard_prune_gate(PlannerInfo *root, const ShardPruning *pruning)
 			continue;
 		if (by_id && kept->stride != 0)
 			shard_gate(root, child,
-					   shard_in_slot_clause(kept->stride, kept->slot,
+					   shard_in_slot_clause(kept->stride, kept->id_slot,
 											(Expr *) copyObject(ids->late)),
 					   ids->security_level);
 		if (pruning->key_values != NIL)

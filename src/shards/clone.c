@@ -500,7 +500,7 @@ shard_clone_checks(Relation source, const char *source_name, Oid shard)
  *		given name, as a copy of the table "source" unless that is NULL.  SPI
  *		is connected.
  *
- * "placement" is the condition that says which hashes of the key the shard
+ * "place" is the condition that says which hashes of the key the shard
  * holds, or NULL; what the source has instead of it is not copied.  Nor are
  * foreign keys and triggers, see shard_clone_checks().
  *
@@ -509,7 +509,7 @@ shard_clone_checks(Relation source, const char *source_name, Oid shard)
  */
 Oid
 shard_clone(Relation logical, Oid schema, const char *name, Relation source,
-			const char *placement)
+			const char *place)
 {
 	StringInfoData sql;
 	Oid			shard;
@@ -559,15 +559,15 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 						  quote_identifier(constraint));
 	}
 	shard_add_sequence(logical, shard, true, true);
-	if (placement != NULL)
+	if (place != NULL)
 		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_hash CHECK (%s)",
-					  shard_qualified_name(shard), placement);
+					  shard_qualified_name(shard), place);
 	return shard;
 }
 
 /*
- * The CHECK constraints that a relation has not inherited, but for places in
- * a hash route and slots: a list of OwnCheck.
+ * The CHECK constraints that a relation has not inherited, without those that
+ * are its placement: a list of OwnCheck.
  */
 static List *
 own_checks(Oid relid)
@@ -599,7 +599,7 @@ own_checks(Oid relid)
 			continue;
 		check = palloc(sizeof(OwnCheck));
 		check->expr = stringToNode(TextDatumGetCString(bin));
-		if (shard_is_placement(check->expr) || shard_is_slot(check->expr))
+		if (shard_is_placement(check->expr))
 			continue;
 		check->name = pstrdup(NameStr(con->conname));
 		check->text = deparse_expression(check->expr, context, false, false);

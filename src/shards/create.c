@@ -27,7 +27,7 @@ PG_FUNCTION_INFO_V1(shard_create_shards);
  * a table's shards differ in their numbers only, and sort by them.
  */
 static char *
-shard_name(Relation logical, uint64 number)
+name_of_shard(Relation logical, uint64 number)
 {
 	const char *name = RelationGetRelationName(logical);
 	char	   *digits = psprintf(UINT64_FORMAT, number);
@@ -59,7 +59,7 @@ next_shard_number(Relation logical, ShardTable *table)
 			digits--;
 		number = strtoull(digits, NULL, 10);
 		if (number < PG_INT64_MAX &&
-			strcmp(name, shard_name(logical, number)) == 0)
+			strcmp(name, name_of_shard(logical, number)) == 0)
 			result = Max(result, number + 1);
 	}
 	return result;
@@ -164,8 +164,8 @@ taken_remainders(const ShardTable *table, int modulus)
  * that the table's shards have, or of the count if there are none.
  */
 static char **
-new_placements(Relation logical, const ShardTable *table, PartitionKey key,
-			   int count)
+new_places(Relation logical, const ShardTable *table, PartitionKey key,
+		   int count)
 {
 	char	  **result = palloc0(sizeof(char *) * count);
 	char	   *columns = shard_key_columns(key, table->relid);
@@ -284,7 +284,7 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 	Relation	source = NULL;
 	ShardTable *table;
 	ShardOptions options;
-	char	  **placements = NULL;
+	char	  **places = NULL;
 	uint64		number;
 	ShardIdentity identity;
 	ShardState	state = SHARD_OPEN; /* of the shard that is copied */
@@ -320,10 +320,10 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 		schema = shard_new_schema(logical_relid, &options, template);
 	number = next_shard_number(logical, table);
 	if (options.route == SHARD_ROUTE_HASH)
-		placements = new_placements(logical, table,
-									shard_key_create(logical_relid,
-													 options.key, false),
-									count);
+		places = new_places(logical, table,
+							shard_key_create(logical_relid,
+											 options.key, false),
+							count);
 
 	shard_become_owner(logical, &identity);
 	/* Merging columns with inherited ones is what we mean to do. */
@@ -344,9 +344,9 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 	for (int i = 0; i < count; i++)
 	{
 		Oid			shard = shard_clone(logical, schema,
-										shard_name(logical, number + i),
+										name_of_shard(logical, number + i),
 										source,
-										placements ? placements[i] : NULL);
+										places ? places[i] : NULL);
 		MemoryContext oldcontext = MemoryContextSwitchTo(context);
 
 		shards = lappend_oid(shards, shard);

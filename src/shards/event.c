@@ -242,7 +242,7 @@ logical_table_changed(Oid relid, const Node *parsetree)
  * A table that may be a shard has been created or altered.
  */
 static void
-shard_changed(Oid relid, const Node *parsetree)
+possible_shard_changed(Oid relid, const Node *parsetree)
 {
 	bool		is_new = IsA(parsetree, CreateStmt) ||
 		IsA(parsetree, CreateForeignTableStmt);
@@ -318,7 +318,7 @@ shard_ddl_end(PG_FUNCTION_ARGS)
 			columns_dropped(relid, castNode(AlterTableStmt, parsetree));
 		if (shard_is_logical(relid))
 			logical_table_changed(relid, parsetree);
-		shard_changed(relid, parsetree);
+		possible_shard_changed(relid, parsetree);
 	}
 	if (IsA(parsetree, AlterTableStmt) && !shard_is_acting())
 		shard_check_ids(relid, castNode(AlterTableStmt, parsetree));

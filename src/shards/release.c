@@ -207,7 +207,7 @@ calls_placement(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
-	if (shard_is_placement(node) || shard_is_slot(node))
+	if (shard_is_placement(node))
 		return true;
 	return expression_tree_walker(node, calls_placement, context);
 }
@@ -244,7 +244,7 @@ placement_constraint(Oid relid, bool *is_all)
 		expr = stringToNode(TextDatumGetCString(bin));
 		if (!calls_placement(expr, NULL))
 			continue;
-		*is_all = shard_is_placement(expr) || shard_is_slot(expr);
+		*is_all = shard_is_placement(expr);
 		result = pstrdup(NameStr(con->conname));
 	}
 	systable_endscan(scan);

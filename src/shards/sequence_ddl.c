@@ -125,14 +125,14 @@ shard_advance_sequence(Oid sequence, int64 floor)
 }
 
 /*
- * shard_slot_sequences
+ * shard_id_slot_sequences
  *		The sequences that belong to a column of the logical table: those of
  *		its slots, and any that the user has made belong to it.
  *
  * The list is allocated in the current memory context.
  */
 List *
-shard_slot_sequences(Oid logical, AttrNumber attno)
+shard_id_slot_sequences(Oid logical, AttrNumber attno)
 {
 	List	   *result = NIL;
 	Relation	catalog;
@@ -239,7 +239,7 @@ common_stride(const ShardTable *table, List *sequences, int stride)
  * Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED if there is none.
  */
 static int
-free_slot(const ShardTable *table, List *sequences, int stride, Oid shard)
+free_id_slot(const ShardTable *table, List *sequences, int stride, Oid shard)
 {
 	bool	   *used = palloc0(sizeof(bool) * (stride + 1));
 	bool	   *taken = palloc0(sizeof(bool) * (stride + 1));
@@ -249,37 +249,37 @@ free_slot(const ShardTable *table, List *sequences, int stride, Oid shard)
 	ListCell   *lc;
 
 	foreach(lc, sequences)
-		used[shard_sequence_slot(lfirst_oid(lc), stride)] = true;
+		used[shard_sequence_id_slot(lfirst_oid(lc), stride)] = true;
 	for (int i = 0; i < table->nmembers; i++)
 	{
 		const ShardMember *member = &table->members[i];
-		int			slot = shard_sequence_slot(member->sequence, stride);
+		int			id_slot = shard_sequence_id_slot(member->sequence, stride);
 
 		/* What the shard itself has, its model has left it. */
 		if (member->relid == shard)
 			continue;
 		if (member->stride == stride)
-			taken[member->slot] = true;
-		taken[slot] = true;
-		open[slot] |= member->is_open;
-		closed[slot] |= member->state == SHARD_CLOSED &&
+			taken[member->id_slot] = true;
+		taken[id_slot] = true;
+		open[id_slot] |= member->is_open;
+		closed[id_slot] |= member->state == SHARD_CLOSED &&
 			list_member_oid(sequences, member->sequence);
 	}
-	for (int slot = 1; slot <= stride; slot++)
-		used[slot] |= taken[slot];
+	for (int id_slot = 1; id_slot <= stride; id_slot++)
+		used[id_slot] |= taken[id_slot];
 
-	for (int slot = 1; slot <= stride && result == 0; slot++)
-		if (closed[slot] && !open[slot])
-			result = slot;
+	for (int id_slot = 1; id_slot <= stride && result == 0; id_slot++)
+		if (closed[id_slot] && !open[id_slot])
+			result = id_slot;
 	if (result == 0)
-		for (int slot = stride; slot > 0 && !used[slot]; slot--)
-			result = slot;
-	for (int slot = stride; slot > 0 && result == 0; slot--)
-		if (!used[slot])
-			result = slot;
-	for (int slot = 1; slot <= stride && result == 0; slot++)
-		if (!taken[slot])
-			result = slot;
+		for (int id_slot = stride; id_slot > 0 && !used[id_slot]; id_slot--)
+			result = id_slot;
+	for (int id_slot = stride; id_slot > 0 && result == 0; id_slot--)
+		if (!used[id_slot])
+			result = id_slot;
+	for (int id_slot = 1; id_slot <= stride && result == 0; id_slot++)
+		if (!taken[id_slot])
+			result = id_slot;
 	pfree(used);
 	pfree(taken);
 	pfree(open);
@@ -304,7 +304,7 @@ free_slot(const ShardTable *table, List *sequences, int stride, Oid shard)
  */
 static int64
 ids_in_use(const ShardTable *table, List *sequences, Oid shard, int stride,
-		   int slot)
+		   int id_slot)
 {
 	int64		result = PG_INT64_MIN;
 	int64		least = PG_INT64_MAX;
@@ -329,7 +329,7 @@ ids_in_use(const ShardTable *table, List *sequences, Oid shard, int stride,
 			continue;
 		if (form.seqincrement != stride)
 			result = Max(result, next_value(lfirst_oid(lc), form.seqincrement) - 1);
-		else if (least > slot)
+		else if (least > id_slot)
 			least = Min(least, next_value(lfirst_oid(lc), stride));
 	}
 	list_free(sequences);
@@ -359,17 +359,17 @@ greatest_id(List *sequences)
  * Create the sequence of a slot.
  */
 static Oid
-create_sequence(Relation logical, Form_pg_attribute att, int stride, int slot)
+create_sequence(Relation logical, Form_pg_attribute att, int stride, int id_slot)
 {
 	Oid			schema = RelationGetNamespace(logical);
 	const char *name = ChooseRelationName(RelationGetRelationName(logical),
 										  NameStr(att->attname),
-										  psprintf("%d_seq", slot), schema,
+										  psprintf("%d_seq", id_slot), schema,
 										  false);
 
 	shard_execute("CREATE SEQUENCE %s AS %s START %d INCREMENT %d OWNED BY %s.%s",
 				  quote_qualified_identifier(get_namespace_name(schema), name),
-				  format_type_be(att->atttypid), slot, stride,
+				  format_type_be(att->atttypid), id_slot, stride,
 				  shard_qualified_name(RelationGetRelid(logical)),
 				  quote_identifier(NameStr(att->attname)));
 	return get_relname_relid(name, schema);
@@ -441,7 +441,7 @@ shard_add_sequence(Relation logical, Oid shard, bool is_new, bool is_empty)
 	ShardTable *table;
 	int			ordinal;
 	int			stride;
-	int			slot;
+	int			id_slot;
 	bool		has_slot;
 	ListCell   *lc;
 
@@ -449,19 +449,19 @@ shard_add_sequence(Relation logical, Oid shard, bool is_new, bool is_empty)
 		return;
 	shard_get_options(relid, &options);
 	table = shard_table_get(relid);
-	sequences = shard_slot_sequences(relid, attno);
+	sequences = shard_id_slot_sequences(relid, attno);
 	ordinal = shard_table_find(table, shard);
 	has_slot = ordinal >= 0 && table->members[ordinal].stride > 0;
 	if (has_slot)
 	{
 		/* It has lost its sequence only. */
 		stride = table->members[ordinal].stride;
-		slot = table->members[ordinal].slot;
+		id_slot = table->members[ordinal].id_slot;
 	}
 	else
 	{
 		stride = common_stride(table, sequences, options.max_shards);
-		slot = free_slot(table, sequences, stride, shard);
+		id_slot = free_id_slot(table, sequences, stride, shard);
 	}
 	att = TupleDescAttr(RelationGetDescr(logical), attno - 1);
 	column = quote_identifier(NameStr(att->attname));
@@ -479,14 +479,14 @@ shard_add_sequence(Relation logical, Oid shard, bool is_new, bool is_empty)
 
 	foreach(lc, sequences)
 	{
-		if (shard_sequence_slot(lfirst_oid(lc), stride) == slot)
+		if (shard_sequence_id_slot(lfirst_oid(lc), stride) == id_slot)
 			sequence = lfirst_oid(lc);
 	}
 	if (!OidIsValid(sequence))
 	{
-		int64		floor = ids_in_use(table, sequences, shard, stride, slot);
+		int64		floor = ids_in_use(table, sequences, shard, stride, id_slot);
 
-		sequence = create_sequence(logical, att, stride, slot);
+		sequence = create_sequence(logical, att, stride, id_slot);
 		(void) shard_advance_sequence(sequence, floor);
 	}
 	if (!has_slot && !is_new)
@@ -498,7 +498,7 @@ shard_add_sequence(Relation logical, Oid shard, bool is_new, bool is_empty)
 				  quote_literal_cstr(shard_qualified_name(sequence)), column);
 	if (always && is_empty && !has_slot)
 		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_slot CHECK (shard_fdw.in_slot(%d, %d, %s))",
-					  shard_name, stride, slot, column);
+					  shard_name, stride, id_slot, column);
 }
 
 /*
@@ -561,7 +561,7 @@ shard_check_sequence(Oid relid, PartitionKey key)
 		return;
 	check_not_key(relid, attno, key);
 	shard_get_options(relid, &options);
-	sequences = shard_slot_sequences(relid, attno);
+	sequences = shard_id_slot_sequences(relid, attno);
 	stride = own_stride(shard_table_get(relid), sequences);
 	if (stride > 0 && options.max_shards > stride)
 		ereport(ERROR,
@@ -592,7 +592,7 @@ warn_of_few_ids(Oid relid)
 	if (table->seq_attno == 0)
 		return;
 	type = get_atttype(relid, table->seq_attno);
-	sequences = shard_slot_sequences(relid, table->seq_attno);
+	sequences = shard_id_slot_sequences(relid, table->seq_attno);
 	if (sequences != NIL &&
 		shard_get_sequence(linitial_oid(sequences), &form) &&
 		form.seqtypid == type)
@@ -678,21 +678,21 @@ warn_of_missing_sequence(const ShardTable *table, const ShardMember *member)
 static bool
 warn_of_other_ids(const ShardTable *table, const ShardMember *member)
 {
-	List	   *sequences = shard_slot_sequences(table->relid, table->seq_attno);
+	List	   *sequences = shard_id_slot_sequences(table->relid, table->seq_attno);
 	int			stride = own_stride(table, sequences);
-	int			slot;
+	int			id_slot;
 
 	if (stride == 0 || !OidIsValid(member->sequence) || !member->is_open ||
 		list_member_oid(sequences, member->sequence))
 		return false;
-	slot = shard_sequence_slot(member->sequence, stride);
-	if (slot > 0)
+	id_slot = shard_sequence_id_slot(member->sequence, stride);
+	if (id_slot > 0)
 	{
 		bool		is_taken = false;
 		ListCell   *lc;
 
 		foreach(lc, sequences)
-			is_taken |= shard_sequence_slot(lfirst_oid(lc), stride) == slot;
+			is_taken |= shard_sequence_id_slot(lfirst_oid(lc), stride) == id_slot;
 		if (!is_taken)
 			return false;
 	}
@@ -731,7 +731,7 @@ check_attached_ids(Oid shard)
 			continue;
 		member = &table->members[ordinal];
 		if (warn_of_other_ids(table, member) || is_empty_table(shard) ||
-			warn_of_missing_sequence(table, member) || member->is_slot_valid)
+			warn_of_missing_sequence(table, member) || member->is_id_slot_valid)
 			continue;
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),

@@ -103,8 +103,8 @@ sequence_floor(Oid sequence, const ShardIds *ids, int n)
 		const ShardMember *member = &ids[i].member;
 
 		/* An id that may be of any slot must be behind all sequences. */
-		if (member->sequence == sequence || !member->is_slot_valid ||
-			shard_sequence_slot(sequence, member->stride) == member->slot)
+		if (member->sequence == sequence || !member->is_id_slot_valid ||
+			shard_sequence_id_slot(sequence, member->stride) == member->id_slot)
 			result = Max(result, ids[i].maximum);
 	}
 	return result;
@@ -165,7 +165,7 @@ shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 															  ids, n)));
 
 	/* Shards that come later go on with these. */
-	idle = list_difference_oid(shard_slot_sequences(relid, attno), sequences);
+	idle = list_difference_oid(shard_id_slot_sequences(relid, attno), sequences);
 	foreach(lc, idle)
 		(void) shard_advance_sequence(lfirst_oid(lc),
 									  sequence_floor(lfirst_oid(lc), ids, n));

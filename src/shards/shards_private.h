@@ -39,7 +39,7 @@ extern void shard_set_trigger_state(Oid relid, const char *name, char state);
 extern void shard_clone_checks(Relation source, const char *source_name,
 							   Oid shard);
 extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
-						Relation source, const char *placement);
+						Relation source, const char *place);
 extern List *shard_unfit_checks(Oid shard, List *siblings);
 
 /* in create.c */
@@ -66,7 +66,7 @@ extern void shard_check_time_column(Oid relid);
 /* in sequence_ddl.c */
 extern int64 shard_query_int64(const char *sql, bool *isnull);
 extern int64 shard_advance_sequence(Oid sequence, int64 floor);
-extern List *shard_slot_sequences(Oid logical, AttrNumber attno);
+extern List *shard_id_slot_sequences(Oid logical, AttrNumber attno);
 extern void shard_add_sequence(Relation logical, Oid shard, bool is_new,
 							   bool is_empty);
 extern void shard_check_sequence(Oid relid, PartitionKey key);

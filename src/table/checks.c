@@ -289,24 +289,23 @@ shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 			member->has_range |= shard_read_range(expr, relid, table->relid,
 												  table->time_attno, member);
 		/* What it has inherited is about all shards of its parent. */
-		if (con->coninhcount > 0 ||
-			(!shard_is_placement(expr) && !shard_is_slot(expr)))
+		if (con->coninhcount > 0 || !shard_is_placement(expr))
 			continue;
 		if (checks->placement == NULL)
 			checks->placement = pstrdup(NameStr(con->conname));
 		if (table == NULL)
 			continue;
 		if (table->key != NULL &&
-			shard_read_placement(expr, relid, table->key, table->relid,
-								 &modulus, &remainder))
+			shard_read_place(expr, relid, table->key, table->relid,
+							 &modulus, &remainder))
 			note_placement(&member->modulus, &member->remainder,
 						   &member->is_place_valid, &member->nplace_checks,
 						   modulus, remainder, con->convalidated);
 		if (table->seq_attno != 0 &&
-			shard_read_slot(expr, relid, table->relid, table->seq_attno,
-							&modulus, &remainder))
-			note_placement(&member->stride, &member->slot,
-						   &member->is_slot_valid, &member->nslot_checks,
+			shard_read_id_slot(expr, relid, table->relid, table->seq_attno,
+							   &modulus, &remainder))
+			note_placement(&member->stride, &member->id_slot,
+						   &member->is_id_slot_valid, &member->n_id_slot_checks,
 						   modulus, remainder, con->convalidated);
 	}
 	systable_endscan(scan);

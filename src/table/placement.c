@@ -99,7 +99,7 @@ is_column(const Var *var, Oid shard, Oid logical, AttrNumber attno)
  * Which slot an id is of, from 0 to stride - 1.
  */
 int
-shard_slot_of_id(int64 id, int stride)
+shard_id_slot_of(int64 id, int stride)
 {
 	int			result = (int) (id % stride);
 
@@ -118,7 +118,7 @@ Datum
 shard_in_slot(PG_FUNCTION_ARGS)
 {
 	int			stride = PG_GETARG_INT32(0);
-	int			slot = PG_GETARG_INT32(1);
+	int			id_slot = PG_GETARG_INT32(1);
 
 	if (stride <= 0)
 		ereport(ERROR,
@@ -129,11 +129,11 @@ shard_in_slot(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("stride must not be greater than %d",
 						SHARD_MAX_SHARDS)));
-	if (slot < 1 || slot > stride)
+	if (id_slot < 1 || id_slot > stride)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("slot must be at least one and not greater than the stride")));
-	PG_RETURN_BOOL(shard_slot_of_id(PG_GETARG_INT64(2), stride) == slot % stride);
+	PG_RETURN_BOOL(shard_id_slot_of(PG_GETARG_INT64(2), stride) == id_slot % stride);
 }
 
 static Oid
@@ -148,7 +148,7 @@ in_slot_oid(void)
  *		bigint.
  */
 Expr *
-shard_in_slot_clause(int stride, int slot, Expr *id)
+shard_in_slot_clause(int stride, int id_slot, Expr *id)
 {
 	Oid			type = exprType((Node *) id);
 
@@ -161,65 +161,64 @@ shard_in_slot_clause(int stride, int slot, Expr *id)
 					 list_make3(makeConst(INT4OID, -1, InvalidOid, sizeof(int32),
 										  Int32GetDatum(stride), false, true),
 								makeConst(INT4OID, -1, InvalidOid, sizeof(int32),
-										  Int32GetDatum(slot), false, true),
+										  Int32GetDatum(id_slot), false, true),
 								id),
 					 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
 }
 
 /*
- * shard_id_in_slot
+ * shard_id_fits
  *		May a shard with this slot hold this id?  With a stride of 0, any.
  */
 bool
-shard_id_in_slot(int64 id, int stride, int slot)
+shard_id_fits(int64 id, int stride, int id_slot)
 {
-	return stride == 0 || shard_slot_of_id(id, stride) == slot % stride;
+	return stride == 0 || shard_id_slot_of(id, stride) == id_slot % stride;
 }
 
 /*
- * shard_is_slot
- *		Does the expression of a CHECK constraint call in_slot()?
+ * Does the expression of a CHECK constraint say which ids a shard holds?
  */
-bool
-shard_is_slot(Node *expr)
+static bool
+is_id_slot(Node *expr)
 {
 	return IsA(expr, FuncExpr) && list_length(((FuncExpr *) expr)->args) == 3 &&
 		((FuncExpr *) expr)->funcid == in_slot_oid();
 }
 
 /*
- * shard_read_slot
+ * shard_read_id_slot
  *		Does the expression of a shard's CHECK constraint say which ids in
  *		the logical table's column it holds?  If so, fills in *stride and
- *		*slot.
+ *		*id_slot.
  */
 bool
-shard_read_slot(Node *expr, Oid shard, Oid logical, AttrNumber attno,
-				int *stride, int *slot)
+shard_read_id_slot(Node *expr, Oid shard, Oid logical, AttrNumber attno,
+				   int *stride, int *id_slot)
 {
 	Const	   *stride_const;
-	Const	   *slot_const;
+	Const	   *id_slot_const;
 	Var		   *var;
 	int			stride_value;
-	int			slot_value;
+	int			id_slot_value;
 
-	if (!shard_is_slot(expr))
+	if (!is_id_slot(expr))
 		return false;
 	stride_const = linitial(((FuncExpr *) expr)->args);
-	slot_const = lsecond(((FuncExpr *) expr)->args);
+	id_slot_const = lsecond(((FuncExpr *) expr)->args);
 	var = (Var *) strip_implicit_coercions(lthird(((FuncExpr *) expr)->args));
-	if (!IsA(stride_const, Const) || !IsA(slot_const, Const) ||
+	if (!IsA(stride_const, Const) || !IsA(id_slot_const, Const) ||
 		!IsA(var, Var) || stride_const->constisnull ||
-		slot_const->constisnull ||
+		id_slot_const->constisnull ||
 		!is_column(var, shard, logical, attno))
 		return false;
 	stride_value = DatumGetInt32(stride_const->constvalue);
-	slot_value = DatumGetInt32(slot_const->constvalue);
+	id_slot_value = DatumGetInt32(id_slot_const->constvalue);
 	if (stride_value <= 0 || stride_value > SHARD_MAX_SHARDS ||
-		slot_value < 1 || slot_value > stride_value)
+		id_slot_value < 1 || id_slot_value > stride_value)
 		return false;
 	*stride = stride_value;
-	*slot = slot_value;
+	*id_slot = id_slot_value;
 	return true;
 }
 
@@ -344,31 +343,41 @@ shard_in_hash_clause(int modulus, int remainder, List *exprs)
 }
 
 /*
- * shard_is_placement
- *		Does the expression of a CHECK constraint say which hashes of some key
- *		a shard holds?
+ * Does the expression of a CHECK constraint say which hashes of some key a
+ * shard holds?
  */
-bool
-shard_is_placement(Node *expr)
+static bool
+is_place(Node *expr)
 {
 	return IsA(expr, FuncExpr) && list_length(((FuncExpr *) expr)->args) > 2 &&
 		((FuncExpr *) expr)->funcid == in_hash_oid();
 }
 
 /*
- * shard_read_placement
+ * shard_is_placement
+ *		Is the expression of a CHECK constraint a call of in_hash() or
+ *		in_slot()?
+ */
+bool
+shard_is_placement(Node *expr)
+{
+	return is_place(expr) || is_id_slot(expr);
+}
+
+/*
+ * shard_read_place
  *		Does the expression of a shard's CHECK constraint say which hashes of
  *		this key it holds?  If so, fills in *modulus and *remainder.
  */
 bool
-shard_read_placement(Node *expr, Oid shard, PartitionKey key, Oid logical,
-					 int *modulus, int *remainder)
+shard_read_place(Node *expr, Oid shard, PartitionKey key, Oid logical,
+				 int *modulus, int *remainder)
 {
 	List	   *args;
 	int			m;
 	int			r;
 
-	if (!shard_is_placement(expr))
+	if (!is_place(expr))
 		return false;
 	args = ((FuncExpr *) expr)->args;
 	if (list_length(args) != key->partnatts + 2 ||

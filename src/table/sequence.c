@@ -202,18 +202,18 @@ shard_owns_sequence(Oid logical, AttrNumber attno, Oid shard, Oid sequence)
 }
 
 /*
- * shard_sequence_slot
+ * shard_sequence_id_slot
  *		The slot whose ids a sequence gives if it goes in steps of the stride,
  *		or 0.
  */
 int
-shard_sequence_slot(Oid sequence, int stride)
+shard_sequence_id_slot(Oid sequence, int stride)
 {
 	FormData_pg_sequence form;
-	int			slot;
+	int			id_slot;
 
 	if (!shard_get_sequence(sequence, &form) || form.seqincrement != stride)
 		return 0;
-	slot = shard_slot_of_id(form.seqstart, stride);
-	return slot == 0 ? stride : slot;
+	id_slot = shard_id_slot_of(form.seqstart, stride);
+	return id_slot == 0 ? stride : id_slot;
 }

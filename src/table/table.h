@@ -103,9 +103,9 @@ typedef struct ShardMember
 	Oid			sequence;		/* what its ids come from, or InvalidOid */
 	bool		owns_sequence;	/* it is the shard's or the logical table's */
 	int			stride;			/* which ids it holds; 0: unknown */
-	int			slot;
-	bool		is_slot_valid;	/* ... and that its rows have been checked */
-	int			nslot_checks;	/* own CHECK constraints that say so */
+	int			id_slot;
+	bool		is_id_slot_valid;	/* ... and that its rows have been checked */
+	int			n_id_slot_checks;	/* own CHECK constraints that say so */
 
 	/*
 	 * Option "time_column": a validated range of the times of its rows, not
@@ -304,9 +304,8 @@ extern Oid	shard_schema_option(Oid logical, const ShardOptions *options,
 								int elevel);
 
 /* in placement.c */
-extern Expr *shard_in_slot_clause(int stride, int slot, Expr *id);
-extern bool shard_id_in_slot(int64 id, int stride, int slot);
-extern bool shard_is_slot(Node *expr);
+extern Expr *shard_in_slot_clause(int stride, int id_slot, Expr *id);
+extern bool shard_id_fits(int64 id, int stride, int id_slot);
 extern Oid	shard_function(const char *name, const Oid *types, int ntypes);
 extern Expr *shard_in_hash_clause(int modulus, int remainder, List *exprs);
 extern bool shard_is_placement(Node *expr);
@@ -326,6 +325,6 @@ extern bool shard_get_sequence(Oid sequence, Form_pg_sequence form);
 extern AttrNumber shard_sequence_column(Oid relid, bool missing_ok,
 										bool *always);
 extern Oid	shard_default_sequence(Oid relid, const char *column);
-extern int	shard_sequence_slot(Oid sequence, int stride);
+extern int	shard_sequence_id_slot(Oid sequence, int stride);
 
 #endif							/* SHARD_TABLE_H */

@@ -33,11 +33,11 @@ extern bool shard_get_good_options(Oid relid, ShardOptions *options);
 extern bool shard_check_column_option(DefElem *def, bool missing_ok);
 
 /* in placement.c */
-extern int	shard_slot_of_id(int64 id, int stride);
-extern bool shard_read_slot(Node *expr, Oid shard, Oid logical,
-							AttrNumber attno, int *stride, int *slot);
-extern bool shard_read_placement(Node *expr, Oid shard, PartitionKey key,
-								 Oid logical, int *modulus, int *remainder);
+extern int	shard_id_slot_of(int64 id, int stride);
+extern bool shard_read_id_slot(Node *expr, Oid shard, Oid logical,
+							   AttrNumber attno, int *stride, int *id_slot);
+extern bool shard_read_place(Node *expr, Oid shard, PartitionKey key,
+							 Oid logical, int *modulus, int *remainder);
 extern void shard_place_members(ShardTable *table);
 extern bool shard_read_range(Node *expr, Oid shard, Oid logical,
 							 AttrNumber attno, ShardMember *member);

@@ -425,7 +425,7 @@ shard_route_by_id(ShardTable *table, TupleTableSlot *row)
 		ShardMember *member = &table->members[table->open[i]];
 
 		if (member->stride > 0 &&
-			shard_id_in_slot(id, member->stride, member->slot))
+			shard_id_fits(id, member->stride, member->id_slot))
 			return table->open[i];
 	}
 	ereport(ERROR,

@@ -109,14 +109,14 @@ fill_sequence(ShardInsert *insert, ShardTarget *target,
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("%s out of range", format_type_be(type))));
-	if (!shard_id_in_slot(id, target->stride, target->slot_number))
+	if (!shard_id_fits(id, target->stride, target->id_slot))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
 				 errmsg("sequence \"%s\" does not give ids of shard \"%s\"",
 						get_rel_name(target->sequence),
 						RelationGetRelationName(target->rri->ri_RelationDesc)),
 				 errdetail("It has given " INT64_FORMAT "; the shard holds ids of slot %d of %d.",
-						   id, target->slot_number, target->stride),
+						   id, target->id_slot, target->stride),
 				 errhint("Set the sequence to such an id, and its increment to the stride.")));
 	set_column(row, attno,
 			   type == INT2OID ? Int16GetDatum((int16) id) :

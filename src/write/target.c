@@ -224,7 +224,7 @@ open_target(ShardInsert *insert, int ordinal)
 	bool		is_local = member->is_local;
 	bool		sees_rows = member->sees_rows;
 	int			nplace_checks = member->nplace_checks;
-	int			nslot_checks = member->nslot_checks;
+	int			n_id_slot_checks = member->n_id_slot_checks;
 	ShardTarget *target;
 	ResultRelInfo *rri;
 	ResultRelInfo *top;
@@ -244,7 +244,7 @@ open_target(ShardInsert *insert, int ordinal)
 	target->sequence = member->sequence;
 	target->owns_sequence = member->owns_sequence;
 	target->stride = member->stride;
-	target->slot_number = member->slot;
+	target->id_slot = member->id_slot;
 	rel = table_open(member->relid, NoLock);
 	target->relid = member->relid;
 	target->rri = rri = makeNode(ResultRelInfo);
@@ -313,7 +313,7 @@ open_target(ShardInsert *insert, int ordinal)
 	}
 	rri->ri_BatchSize = Max(rri->ri_BatchSize, 1);
 
-	skip_ensured_checks(insert, target, nplace_checks, nslot_checks);
+	skip_ensured_checks(insert, target, nplace_checks, n_id_slot_checks);
 	target->is_logical = shard_is_our_routine(rri->ri_FdwRoutine);
 	note_constraints(target);
 

@@ -42,7 +42,7 @@ typedef struct ShardTarget
 	ExprState **default_exprs;
 	int			ndefaults;
 	int			stride;			/* which ids the shard holds; 0: unknown */
-	int			slot_number;
+	int			id_slot;
 	Oid			sequence;		/* of the shard, or InvalidOid */
 	bool		owns_sequence;	/* as in ShardMember */
 	bool		is_logical;		/* the shard is a logical table itself */
