@@ -191,7 +191,7 @@ shard_dequeue(PG_FUNCTION_ARGS)
 	char	   *order = "";
 	ShardTable *table = shard_table_get(relid);
 	int			nshards = table->nmembers;
-	Oid		   *shards = palloc_array(Oid, Max(nshards, 1));
+	Oid		   *shards = palloc(sizeof(Oid) * Max(nshards, 1));
 
 	if (!PG_ARGISNULL(2))
 	{

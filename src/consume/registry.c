@@ -373,7 +373,7 @@ forget_dropped_tables(void)
 						 "         WHERE NOT EXISTS (SELECT FROM pg_foreign_table f WHERE f.ftrelid = r.logical)"
 						 "           FOR UPDATE SKIP LOCKED)) RETURNING logical::oid",
 						 &params);
-	relids = palloc_array(Oid, Max(n, 1));
+	relids = palloc(sizeof(Oid) * Max(n, 1));
 	for (uint64 i = 0; i < n; i++)
 		relids[i] = DatumGetObjectId(registry_value(i, 1, &isnull));
 	for (uint64 i = 0; i < n; i++)
@@ -464,7 +464,7 @@ shard_list_lanes(Oid relid, const char *consumer, const ShardProgress *up_to,
 							   "   AND ($5 IS NULL OR k.window_end IS NULL OR k.window_end < $5)"
 							   " ORDER BY CASE WHEN $5 IS NULL THEN k.last_read ELSE k.window_end END NULLS FIRST,"
 							   "          l.ordinal", &params);
-	lanes = palloc_array(ShardLane, Max(*nlanes, 1));
+	lanes = palloc(sizeof(ShardLane) * Max(*nlanes, 1));
 	for (uint64 i = 0; i < *nlanes; i++)
 	{
 		lanes[i].shard = DatumGetObjectId(registry_value(i, 1, &isnull));
@@ -551,7 +551,7 @@ shard_list_readers(Oid relid, Oid shard, uint64 *nreaders)
 								 "  LEFT JOIN shard_fdw.consumer_lanes k"
 								 "    ON k.logical = r.logical AND k.consumer = r.consumer AND k.shard = $3"
 								 " WHERE r.logical = $1 ORDER BY 1", &params);
-	readers = palloc_array(ShardReader, Max(*nreaders, 1));
+	readers = palloc(sizeof(ShardReader) * Max(*nreaders, 1));
 	for (uint64 i = 0; i < *nreaders; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];

@@ -140,8 +140,8 @@ shard_return_rows(ReturnSetInfo *rsinfo, const char *query,
 		.take = take,
 		.state = state,
 		.max_rows = max_rows,
-		.values = palloc_array(Datum, Max(rsinfo->setDesc->natts, 1)),
-		.isnull = palloc_array(bool, Max(rsinfo->setDesc->natts, 1))
+		.values = palloc(sizeof(Datum) * Max(rsinfo->setDesc->natts, 1)),
+		.isnull = palloc(sizeof(bool) * Max(rsinfo->setDesc->natts, 1))
 	};
 
 	options.dest = &receiver.pub;

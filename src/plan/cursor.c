@@ -139,7 +139,7 @@ shard_cursor_reads(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(true);
 
 	search.rtable = query->plannedstmt->rtable;
-	search.parents = palloc0_array(Index, list_length(search.rtable) + 1);
+	search.parents = palloc0(sizeof(Index) * (list_length(search.rtable) + 1));
 	foreach(lc, query->plannedstmt->appendRelations)
 	{
 		AppendRelInfo *appinfo = lfirst_node(AppendRelInfo, lc);

@@ -292,7 +292,7 @@ ids_from_array(ScalarArrayOpExpr *op, Var *column, Oid opfamily, ShardIds *ids)
 	get_typlenbyvalalign(ARR_ELEMTYPE(values), &len, &byval, &align);
 	deconstruct_array(values, ARR_ELEMTYPE(values), len, byval, align, &elems,
 					  &nulls, &n);
-	ids->ids = palloc_array(int64, Max(n, 1));
+	ids->ids = palloc(sizeof(int64) * Max(n, 1));
 	ids->n = 0;
 	for (int i = 0; i < n; i++)
 		if (!nulls[i])
@@ -367,7 +367,7 @@ find_ids(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
 		{
 			ids->known = true;
 			ids->n = ((Const *) value)->constisnull ? 0 : 1;
-			ids->ids = palloc_array(int64, 1);
+			ids->ids = palloc(sizeof(int64));
 			if (ids->n > 0)
 				ids->ids[0] = shard_id_from_datum(((Const *) value)->constvalue,
 												  ((Const *) value)->consttype);
@@ -449,11 +449,11 @@ shard_prune_begin(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	find_ids(root, rel, table, pruning->ids);
 
 	pruning->nmembers = table->nmembers;
-	pruning->sorted = palloc_array(ShardByOid, table->nmembers);
+	pruning->sorted = palloc(sizeof(ShardByOid) * table->nmembers);
 	memcpy(pruning->sorted, table->sorted,
 		   sizeof(ShardByOid) * table->nmembers);
-	pruning->kept_index = palloc_array(int, table->nmembers);
-	pruning->kept = palloc_array(ShardKept, table->nmembers);
+	pruning->kept_index = palloc(sizeof(int) * table->nmembers);
+	pruning->kept = palloc(sizeof(ShardKept) * table->nmembers);
 	if (pruning->is_hash)
 		for (int i = 0; i < pruning->nparts; i++)
 			add_shard(pruning, table, table->places[i].ordinal, i,

@@ -59,7 +59,7 @@ columns_that_use(Oid sequence, Oid other_than)
 
 		if (depend->classid != AttrDefaultRelationId)
 			continue;
-		column = palloc_object(ObjectAddress);
+		column = palloc(sizeof(ObjectAddress));
 		*column = GetAttrDefaultColumnAddress(depend->objid);
 		if (OidIsValid(column->objectId) && column->objectId != other_than)
 			result = lappend(result, column);
@@ -112,7 +112,7 @@ shards_without_default(Oid logical, AttrNumber attno, List *shards)
 		att = (Form_pg_attribute) GETSTRUCT(tuple);
 		if (!att->atthasdef && !att->attidentity)
 		{
-			ObjectAddress *column = palloc_object(ObjectAddress);
+			ObjectAddress *column = palloc(sizeof(ObjectAddress));
 
 			ObjectAddressSubSet(*column, RelationRelationId, lfirst_oid(lc),
 								att->attnum);

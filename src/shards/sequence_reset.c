@@ -152,7 +152,7 @@ shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 		}
 	}
 
-	ids = palloc_array(ShardIds, list_length(shards));
+	ids = palloc(sizeof(ShardIds) * list_length(shards));
 	n = read_ids(relid, get_attname(relid, attno, false), shards, ids);
 	for (int i = 0; i < n; i++)
 		if (OidIsValid(ids[i].member.sequence))

@@ -523,14 +523,14 @@ shard_list_members(Oid relid, int *nmembers)
 	if (table != NULL && table->is_valid)
 	{
 		*nmembers = table->nmembers;
-		result = palloc_array(ShardMember, Max(table->nmembers, 1));
+		result = palloc(sizeof(ShardMember) * Max(table->nmembers, 1));
 		memcpy(result, table->members, sizeof(ShardMember) * table->nmembers);
 	}
 	else
 	{
 		NamedMember *named = describe_members(relid, NULL, nmembers);
 
-		result = palloc_array(ShardMember, Max(*nmembers, 1));
+		result = palloc(sizeof(ShardMember) * Max(*nmembers, 1));
 		for (int i = 0; i < *nmembers; i++)
 			result[i] = named[i].member;
 		pfree(named);

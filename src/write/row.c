@@ -37,8 +37,8 @@ set_column(TupleTableSlot *row, AttrNumber attno, Datum value)
 	}
 
 	/* Its values are in the tuple, which goes. */
-	values = palloc_array(Datum, desc->natts);
-	isnull = palloc_array(bool, desc->natts);
+	values = palloc(sizeof(Datum) * desc->natts);
+	isnull = palloc(sizeof(bool) * desc->natts);
 	memcpy(isnull, row->tts_isnull, sizeof(bool) * desc->natts);
 	for (int i = 0; i < desc->natts; i++)
 	{
