@@ -97,11 +97,74 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 }
 
 /*
+ * The result relation that stands for the shard's root in messages and in the
+ * AFTER triggers of core.
+ *
+ * Core and other FDWs look for the root's range table entry, and a logical
+ * table that is a shard itself does not have one.
+ */
+static ResultRelInfo *
+top_relation(const ShardInsert *insert)
+{
+	ResultRelInfo *root = insert->root;
+
+	return root->ri_RootResultRelInfo ? root->ri_RootResultRelInfo : root;
+}
+
+/*
+ * Open the relation of a shard that lock_shard() has locked.
+ */
+static void
+open_relation(ShardInsert *insert, ShardTarget *target,
+			  const ShardMember *member)
+{
+	target->relid = member->relid;
+	target->sequence = member->sequence;
+	target->owns_sequence = member->owns_sequence;
+	target->stride = member->stride;
+	target->id_slot = member->id_slot;
+	target->rri = makeNode(ResultRelInfo);
+	InitResultRelInfo(target->rri, table_open(member->relid, NoLock), 0,
+					  top_relation(insert), insert->estate->es_instrument);
+	target->is_logical = shard_is_our_routine(target->rri->ri_FdwRoutine);
+	if (!member->is_local)
+		shard_check_insert_target(target->rri);
+}
+
+/*
+ * Find out how rows and columns of the logical table become those of the
+ * shard, and back.
+ */
+static void
+map_columns(ShardInsert *insert, ShardTarget *target, ShardMember *member)
+{
+	ResultRelInfo *root = insert->root;
+	ResultRelInfo *top = top_relation(insert);
+	Relation	shard = target->rri->ri_RelationDesc;
+	const AttrMap *map = shard_member_map(member, insert->table,
+										  root->ri_RelationDesc, shard);
+
+	if (map != NULL)
+	{
+		target->map = make_attrmap(map->maplen);
+		memcpy(target->map->attnums, map->attnums,
+			   sizeof(AttrNumber) * map->maplen);
+		target->back_map = shard_attrmap_by_name(RelationGetDescr(shard),
+												 RelationGetDescr(root->ri_RelationDesc));
+		target->slot = table_slot_create(shard, &insert->estate->es_tupleTable);
+	}
+	shard_set_root_map(target->rri, top->ri_RelationDesc,
+					   top == root ? target->map :
+					   shard_map_by_name(top->ri_RelationDesc, shard));
+}
+
+/*
  * Prepare the defaults of columns that only the shard has.
  */
 static void
-init_defaults(ShardTarget *target, Relation shard)
+init_defaults(ShardTarget *target)
 {
+	Relation	shard = target->rri->ri_RelationDesc;
 	TupleDesc	desc = RelationGetDescr(shard);
 
 	target->default_attnos = palloc(sizeof(AttrNumber) * desc->natts);
@@ -135,21 +198,62 @@ init_defaults(ShardTarget *target, Relation shard)
 }
 
 /*
- * Skip the shard's CHECK constraints if the rows are sure to meet all of them.
- *
- * "nplace" of them say just what the cache knows of the shard's place, and
- * "nslot" what it knows of its ids; if it has others, they are all checked.
- * Rows of the hash route have the hash that the shard holds: the route has
- * computed it from the columns that the constraint names, and DO UPDATE leaves
- * it as it is.  fill_sequence() compares the ids that it draws with the
- * slot.  That is good as long as nothing changes a row after it has been
- * routed: no trigger of the shard, no id that is part of the key, and no
- * generated column, which on PostgreSQL 15 the shard may have in place of an
- * ordinary one of the logical table.
+ * Find out, at a statement's first row, who looks at rows after they have been
+ * inserted.
  */
 static void
-skip_ensured_checks(ShardInsert *insert, ShardTarget *target, int nplace,
-					int nslot)
+find_readers(ShardInsert *insert)
+{
+	ResultRelInfo *root = insert->root;
+
+	insert->has_after_trigger = root->ri_TrigDesc != NULL &&
+		root->ri_TrigDesc->trig_insert_after_row;
+	insert->wants_row = insert->has_after_trigger ||
+		root->ri_projectReturning != NULL ||
+		root->ri_WithCheckOptions != NIL ||
+		root->ri_returningList != NIL;
+}
+
+/*
+ * Tell the FDW of a shard that is a foreign table what is to come.
+ */
+static void
+begin_foreign(ShardInsert *insert, ResultRelInfo *rri)
+{
+	FdwRoutine *routine = rri->ri_FdwRoutine;
+
+	/* Whoever looks at the row wants what the other server made of it. */
+	if (insert->wants_row)
+		rri->ri_returningList =
+			list_make1(makeTargetEntry((Expr *)
+									   makeVar(top_relation(insert)->ri_RangeTableIndex,
+											   InvalidAttrNumber,
+											   rri->ri_RelationDesc->rd_rel->reltype,
+											   -1, InvalidOid, 0),
+									   1, NULL, false));
+	if (routine->BeginForeignInsert != NULL)
+		routine->BeginForeignInsert(insert->mtstate, rri);
+	if (routine->GetForeignModifyBatchSize != NULL &&
+		routine->ExecForeignBatchInsert != NULL)
+		rri->ri_BatchSize = routine->GetForeignModifyBatchSize(rri);
+}
+
+/*
+ * Skip the shard's CHECK constraints if its rows certainly meet all of them.
+ *
+ * Those that can be skipped say only what the cache knows of the shard's place
+ * and of its ids; if the shard has any others, all are checked.  Rows of route
+ * "hash" have a hash that the shard holds: the route has computed it from the
+ * columns that the constraint names, and DO UPDATE does not change it.
+ * fill_sequence() compares the ids that it draws with the shard's slot of ids.
+ * This is true as long as nothing changes a row after it has been routed: no
+ * trigger of the shard, no id that is part of the key, and no generated
+ * column, which on PostgreSQL 15 the shard may have in place of an ordinary
+ * one of the logical table.
+ */
+static void
+skip_ensured_checks(ShardInsert *insert, ShardTarget *target,
+					const ShardMember *member)
 {
 	ShardTable *table = insert->table;
 	ResultRelInfo *rri = target->rri;
@@ -167,10 +271,10 @@ skip_ensured_checks(ShardInsert *insert, ShardTarget *target, int nplace,
 	for (int i = 0; by_hash && i < table->key->partnatts; i++)
 		by_hash = table->key->partattrs[i] != table->seq_attno;
 	if (by_hash)
-		nensured += nplace;
+		nensured += member->nplace_checks;
 	if (table->seq_always && !insert->takes_ids &&
 		insert->on_conflict != ONCONFLICT_UPDATE)
-		nensured += nslot;
+		nensured += member->n_id_slot_checks;
 	if (nensured > 0 && nensured == constr->num_check)
 		rri->shard_check_exprs = palloc0(sizeof(ExprState *) * nensured);
 }
@@ -178,9 +282,9 @@ skip_ensured_checks(ShardInsert *insert, ShardTarget *target, int nplace,
 /*
  * Note what shard_check_row() has to do.
  *
- * To look for nulls itself is for the sake of rows that go to many shards in
- * turn: ExecConstraints() reads all of the shard's tuple descriptor to find out
- * where there must be none.
+ * It looks for nulls itself because rows may go to many shards in turn:
+ * ExecConstraints() reads all of a shard's tuple descriptor to find out which
+ * columns must not be null.
  */
 static void
 note_constraints(ShardTarget *target)
@@ -191,7 +295,7 @@ note_constraints(ShardTarget *target)
 	if (desc->constr == NULL)
 		return;
 	target->is_computed = desc->constr->has_generated_stored;
-	/* Its own shards inherit them. */
+	/* The shards of a logical table inherit its constraints. */
 	if (target->is_logical)
 		return;
 	/* As ExecConstraints() does, which complains if constraints are missing. */
@@ -212,117 +316,61 @@ note_constraints(ShardTarget *target)
 }
 
 /*
+ * May rows wait to be written to the shard with others?  Not if that could be
+ * noticed; see batch.c about AFTER triggers and COPY.
+ */
+static bool
+can_batch(ShardInsert *insert, ShardTarget *target, const ShardMember *member)
+{
+	ResultRelInfo *rri = target->rri;
+
+	return !target->is_logical && !member->sees_rows && !target->sees_rows &&
+		!shard_generated_see_rows(rri->ri_RelationDesc, NULL) &&
+		!shard_indexes_see_rows(rri) &&
+		!(rri->ri_TrigDesc != NULL && rri->ri_TrigDesc->trig_insert_after_row &&
+		  insert->is_copy && shard_copy_is_row_by_row);
+}
+
+/*
  * Open a shard that lock_shard() has locked.
  */
 static ShardTarget *
 open_target(ShardInsert *insert, int ordinal)
 {
-	ShardTable *table = insert->table;
 	EState	   *estate = insert->estate;
-	ResultRelInfo *root = insert->root;
-	ShardMember *member = &table->members[ordinal];
-	bool		is_local = member->is_local;
-	bool		sees_rows = member->sees_rows;
-	int			nplace_checks = member->nplace_checks;
-	int			n_id_slot_checks = member->n_id_slot_checks;
-	ShardTarget *target;
+	MemoryContext oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
+	ShardTarget *target = palloc0(sizeof(ShardTarget));
+	ShardMember member;
 	ResultRelInfo *rri;
-	ResultRelInfo *top;
-	Relation	rel;
-	const AttrMap *map;
-	MemoryContext oldcontext;
 
-	oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
+	open_relation(insert, target, &insert->table->members[ordinal]);
+	map_columns(insert, target, &insert->table->members[ordinal]);
+	rri = target->rri;
 
-	/*
-	 * Core and other FDWs look for the root's range table entry, which a
-	 * logical table that is a shard itself does not have.
-	 */
-	top = root->ri_RootResultRelInfo ? root->ri_RootResultRelInfo : root;
-
-	target = palloc0(sizeof(ShardTarget));
-	target->sequence = member->sequence;
-	target->owns_sequence = member->owns_sequence;
-	target->stride = member->stride;
-	target->id_slot = member->id_slot;
-	rel = table_open(member->relid, NoLock);
-	target->relid = member->relid;
-	target->rri = rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(rri, rel, 0, top, estate->es_instrument);
-	if (!is_local)
-		shard_check_insert_target(rri);
-
-	map = shard_member_map(member, table, root->ri_RelationDesc, rel);
-	if (map != NULL)
-	{
-		target->map = make_attrmap(map->maplen);
-		memcpy(target->map->attnums, map->attnums,
-			   sizeof(AttrNumber) * map->maplen);
-	}
-
-	/* From here on, functions of the user's may run: no more "member". */
+	/* Functions of the user's that run below may have the cache rebuilt. */
+	member = insert->table->members[ordinal];
 	if (insert->on_conflict != ONCONFLICT_NONE)
 		shard_open_on_conflict(insert, target, ordinal);
 	if (target->map != NULL)
-	{
-		target->back_map = shard_attrmap_by_name(RelationGetDescr(rel),
-												 RelationGetDescr(root->ri_RelationDesc));
-		target->slot = table_slot_create(rel, &estate->es_tupleTable);
-		init_defaults(target, rel);
-	}
-	shard_set_root_map(rri, top->ri_RelationDesc, top == root ? target->map :
-					   shard_map_by_name(top->ri_RelationDesc, rel));
+		init_defaults(target);
 
-	if (rel->rd_rel->relhasindex)
+	if (rri->ri_RelationDesc->rd_rel->relhasindex)
 		ExecOpenIndices(rri, insert->on_conflict != ONCONFLICT_NONE);
-
 	if (rri->ri_TrigDesc != NULL)
 	{
 		/* AFTER triggers look for the ResultRelInfo here. */
 		estate->es_tuple_routing_result_relations =
 			lappend(estate->es_tuple_routing_result_relations, rri);
 	}
-
 	if (insert->targets == NIL)
-	{
-		insert->has_after_trigger = root->ri_TrigDesc != NULL &&
-			root->ri_TrigDesc->trig_insert_after_row;
-		insert->wants_row = insert->has_after_trigger ||
-			root->ri_projectReturning != NULL ||
-			root->ri_WithCheckOptions != NIL ||
-			root->ri_returningList != NIL;
-	}
-
+		find_readers(insert);
 	if (rri->ri_FdwRoutine != NULL)
-	{
-		/* Whoever looks at the row wants what the other side made of it. */
-		if (insert->wants_row)
-			rri->ri_returningList =
-				list_make1(makeTargetEntry((Expr *)
-										   makeVar(top->ri_RangeTableIndex,
-												   InvalidAttrNumber,
-												   rel->rd_rel->reltype, -1,
-												   InvalidOid, 0),
-										   1, NULL, false));
-		if (rri->ri_FdwRoutine->BeginForeignInsert != NULL)
-			rri->ri_FdwRoutine->BeginForeignInsert(insert->mtstate, rri);
-		if (rri->ri_FdwRoutine->GetForeignModifyBatchSize != NULL &&
-			rri->ri_FdwRoutine->ExecForeignBatchInsert != NULL)
-			rri->ri_BatchSize =
-				rri->ri_FdwRoutine->GetForeignModifyBatchSize(rri);
-	}
+		begin_foreign(insert, rri);
 	rri->ri_BatchSize = Max(rri->ri_BatchSize, 1);
 
-	skip_ensured_checks(insert, target, nplace_checks, n_id_slot_checks);
-	target->is_logical = shard_is_our_routine(rri->ri_FdwRoutine);
+	skip_ensured_checks(insert, target, &member);
 	note_constraints(target);
-
-	/* See batch.c about AFTER triggers and COPY. */
-	target->can_batch = !target->is_logical &&
-		!sees_rows && !target->sees_rows &&
-		!shard_generated_see_rows(rel, NULL) && !shard_indexes_see_rows(rri) &&
-		!(rri->ri_TrigDesc != NULL && rri->ri_TrigDesc->trig_insert_after_row &&
-		  insert->is_copy && shard_copy_is_row_by_row);
+	target->can_batch = can_batch(insert, target, &member);
 	insert->targets = lappend(insert->targets, target);
 
 	MemoryContextSwitchTo(oldcontext);
