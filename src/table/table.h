@@ -188,7 +188,7 @@ typedef struct ShardTable
 	uint32		lease_level;
 	uint64		lease_generation;	/* lease_ordinal is right for this one */
 	int			lease_ordinal;
-	uint64		next;			/* round robin: rows routed so far */
+	uint64		next;			/* round robin: turns taken so far */
 	Oid			lane_shard;		/* whose lane was taken last, or InvalidOid */
 	LocalTransactionId lane_lxid;	/* ... by this transaction */
 } ShardTable;

@@ -462,19 +462,12 @@ report_no_open(const ShardTable *table)
 }
 
 /*
- * shard_route
- *		The ordinal of the shard that a row goes to.
- *
- * "row" is in the logical table's layout; only the hash route looks at it.
- * "pinned" is the shard that all rows go to, or InvalidOid; see shard_pin().
- * Takes a lease if the route wants one and this backend has none, and a lane
- * if it is free to choose one; see shard_take_lane() for the others.  Raises
- * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if no shard takes inserts, or not
- * the pinned one, and ERRCODE_CHECK_VIOLATION if none takes rows with such a
- * key.
+ * shard_route_peek
+ *		The ordinal of the shard that a row would go to, without taking a turn
+ *		of route "round_robin": see shard_route().
  */
 int
-shard_route(ShardTable *table, TupleTableSlot *row, Oid pinned)
+shard_route_peek(ShardTable *table, TupleTableSlot *row, Oid pinned)
 {
 	if (unlikely(table->nmembers == 0))
 		report_no_shards(table);
@@ -501,9 +494,31 @@ shard_route(ShardTable *table, TupleTableSlot *row, Oid pinned)
 			/* Backends that insert a row each should not all start at 0. */
 			if (table->next == 0)
 				table->next = shard_backend_number();
-			return table->open[table->next++ % table->nopen];
+			return table->open[table->next % table->nopen];
 		case SHARD_ROUTE_HASH:
 			return route_by_hash(table, row);
 	}
 	pg_unreachable();
+}
+
+/*
+ * shard_route
+ *		The ordinal of the shard that a row goes to.
+ *
+ * "row" is in the logical table's layout; only route "hash" looks at it.
+ * "pinned" is the shard that all rows go to, or InvalidOid; see shard_pin().
+ * Takes a lease if the route requires one and this backend has none, and a
+ * lane if it is free to choose one; see shard_take_lane() for the others.
+ * Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if no shard takes inserts or
+ * the pinned one does not, and ERRCODE_CHECK_VIOLATION if none takes rows with
+ * such a key.
+ */
+int
+shard_route(ShardTable *table, TupleTableSlot *row, Oid pinned)
+{
+	int			ordinal = shard_route_peek(table, row, pinned);
+
+	if (likely(!OidIsValid(pinned)))
+		shard_route_commit(table);
+	return ordinal;
 }

@@ -90,7 +90,8 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 		ordinal = shard_table_find(table, shard);
 		if (ordinal >= 0 && table->members[ordinal].is_open &&
 			(!by_id || shard_route_by_id(table, row) == ordinal) &&
-			(by_id || !by_hash || shard_route(table, row, InvalidOid) == ordinal))
+			(by_id || !by_hash ||
+			 shard_route_peek(table, row, InvalidOid) == ordinal))
 			return ordinal;
 		UnlockRelationOid(shard, RowExclusiveLock);
 	}
@@ -431,12 +432,12 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 	/* Shards that were opened before are still locked, hence still good. */
 	if (likely(table->is_valid && insert->generation == table->generation))
 	{
-		ordinal = shard_route(table, row, insert->pinned);
+		ordinal = shard_route_peek(table, row, insert->pinned);
 		if (likely(insert->by_ordinal[ordinal] != NULL))
+		{
+			shard_route_commit(table);
 			return insert->by_ordinal[ordinal];
-		/* Not open yet: give the turn back, lock_shard() takes it again. */
-		if (insert->route == SHARD_ROUTE_ROUND_ROBIN)
-			table->next--;
+		}
 	}
 
 	ordinal = lock_shard(insert, row, false);

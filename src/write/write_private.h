@@ -133,8 +133,20 @@ extern void shard_copy_header(TupleTableSlot *to, TupleTableSlot *from);
 /* in route.c */
 extern Oid	shard_pin(const ShardTable *table);
 extern int	shard_route_by_id(ShardTable *table, TupleTableSlot *row);
+extern int	shard_route_peek(ShardTable *table, TupleTableSlot *row, Oid pinned);
 extern int	shard_route(ShardTable *table, TupleTableSlot *row, Oid pinned);
 extern int	shard_pinned;
+
+/*
+ * shard_route_commit
+ *		Take the turn that shard_route_peek() has shown: the next row of route
+ *		"round_robin" goes to another shard.
+ */
+static inline void
+shard_route_commit(ShardTable *table)
+{
+	table->next++;
+}
 
 /* in row.c */
 extern TupleTableSlot *shard_target_row(ShardInsert *insert,
