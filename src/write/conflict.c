@@ -234,21 +234,16 @@ infer_arbiters(const ShardTable *table, Relation logical, Relation shard,
 	PlannerInfo *root = makeNode(PlannerInfo);
 	Query	   *query = makeNode(Query);
 	RangeTblEntry *rte = makeNode(RangeTblEntry);
-	AttrMap    *map = shard_map_by_name(logical, shard);
 	Oid			relid = RelationGetRelid(shard);
 	ErrorContextCallback callback;
+	bool		has_whole_row;
 	List	   *result = NIL;
 	ListCell   *lc;
 
-	if (map != NULL)
-	{
-		bool		has_whole_row;
-
-		map = shard_attrmap_by_name(RelationGetDescr(shard),
-									RelationGetDescr(logical));
-		target = (List *) map_variable_attnos((Node *) target, 1, 0, map,
-											  InvalidOid, &has_whole_row);
-	}
+	target = (List *) map_variable_attnos((Node *) target, 1, 0,
+										  shard_attrmap_by_name(RelationGetDescr(shard),
+																RelationGetDescr(logical)),
+										  InvalidOid, &has_whole_row);
 
 	/* As much of a query as infer_arbiter_indexes() looks at. */
 	rte->rtekind = RTE_RELATION;
