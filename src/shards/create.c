@@ -335,9 +335,7 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 	{
 		source = try_relation_open(template, AccessShareLock);
 		if (source == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("relation with OID %u does not exist", template)));
+			shard_report_missing(template);
 		/* The copy goes where the source is. */
 		shard_set("default_tablespace", "");
 	}

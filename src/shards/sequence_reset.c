@@ -181,8 +181,7 @@ column_sequence(Oid relid, Form_pg_attribute att)
 	Oid			result;
 	bool		isnull;
 
-	if (att->atttypid != INT2OID && att->atttypid != INT4OID &&
-		att->atttypid != INT8OID)
+	if (!shard_is_integer_type(att->atttypid))
 		return InvalidOid;
 	result = shard_default_sequence(relid, NameStr(att->attname));
 	if (!OidIsValid(result) && att->attidentity)
@@ -202,9 +201,7 @@ check_own_table(Oid relid)
 	char		relkind = get_rel_relkind(relid);
 
 	if (get_rel_name(relid) == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
+		shard_report_missing(relid);
 	if (relkind != RELKIND_RELATION && relkind != RELKIND_FOREIGN_TABLE &&
 		relkind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,

@@ -368,8 +368,7 @@ extend_by_table(Relation rel, AttrNumber attno, Range *range)
 		rel->rd_tableam != GetHeapamTableAmRoutine() || !is_readable(rel))
 		return false;
 	att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
-	if (att->atttypid != INT2OID && att->atttypid != INT4OID &&
-		att->atttypid != INT8OID)
+	if (!shard_is_integer_type(att->atttypid))
 		return false;
 
 	index = open_ordering_index(rel, att);

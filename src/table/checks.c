@@ -72,19 +72,12 @@ compare_constants(OpExpr *op)
 		args[i] = as_constant(list_nth(op->args, i));
 		if (args[i] == NULL)
 			return TRUTH_UNKNOWN;
-		switch (args[i]->consttype)
-		{
-			case BOOLOID:
-				wanted = BOOL_BTREE_FAM_OID;
-				break;
-			case INT2OID:
-			case INT4OID:
-			case INT8OID:
-				wanted = INTEGER_BTREE_FAM_OID;
-				break;
-			default:
-				return TRUTH_UNKNOWN;
-		}
+		if (args[i]->consttype == BOOLOID)
+			wanted = BOOL_BTREE_FAM_OID;
+		else if (shard_is_integer_type(args[i]->consttype))
+			wanted = INTEGER_BTREE_FAM_OID;
+		else
+			return TRUTH_UNKNOWN;
 		if (i > 0 && family != wanted)
 			return TRUTH_UNKNOWN;
 		family = wanted;

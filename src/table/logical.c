@@ -194,6 +194,18 @@ shard_is_our_routine(const FdwRoutine *routine)
 }
 
 /*
+ * shard_report_missing
+ *		Raise ERRCODE_UNDEFINED_TABLE because there is no such relation.
+ */
+void
+shard_report_missing(Oid relid)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("relation with OID %u does not exist", relid)));
+}
+
+/*
  * shard_check_logical
  *		Raise ERRCODE_WRONG_OBJECT_TYPE unless the relation is a logical table.
  */
@@ -201,9 +213,7 @@ void
 shard_check_logical(Oid relid)
 {
 	if (get_rel_name(relid) == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
+		shard_report_missing(relid);
 	if (!shard_is_logical(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -301,9 +311,7 @@ shard_check_to_alter(Oid shard, bool or_sealed)
 	char	   *name = get_rel_name(shard);
 
 	if (name == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", shard)));
+		shard_report_missing(shard);
 	if (shard_logical_parents(shard) == NIL &&
 		!(or_sealed && shard_seal_constraint(shard) != NULL))
 		ereport(ERROR,

@@ -53,6 +53,16 @@ shard_id_from_datum(Datum value, Oid type)
 }
 
 /*
+ * shard_is_integer_type
+ *		Is the type smallint, integer or bigint?
+ */
+bool
+shard_is_integer_type(Oid type)
+{
+	return type == INT2OID || type == INT4OID || type == INT8OID;
+}
+
+/*
  * shard_get_sequence
  *		Fill in what the catalog says of a sequence.  False if there is none
  *		by that OID.
@@ -116,8 +126,7 @@ shard_sequence_column(Oid relid, bool missing_ok, bool *always)
 			ReleaseSysCache(tuple);
 			continue;
 		}
-		if (att->atttypid != INT2OID && att->atttypid != INT4OID &&
-			att->atttypid != INT8OID)
+		if (!shard_is_integer_type(att->atttypid))
 			problem = "Its type is not smallint, integer or bigint.";
 		else if (att->atthasdef || att->attidentity || att->attgenerated)
 			problem = "It has a default, is an identity column, or is generated.";

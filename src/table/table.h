@@ -289,6 +289,7 @@ extern bool shardAnalyzeForeignTable(Relation rel,
 									 AcquireSampleRowsFunc *func,
 									 BlockNumber *totalpages);
 extern bool shard_is_our_routine(const FdwRoutine *routine);
+extern void shard_report_missing(Oid relid);
 extern void shard_check_logical(Oid relid);
 extern void shard_check_readable(Oid relid);
 extern void shard_check_read_committed(const char *action);
@@ -321,6 +322,7 @@ extern bool shard_indexes_see_rows(ResultRelInfo *rri);
 
 /* in sequence.c */
 extern int64 shard_id_from_datum(Datum value, Oid type);
+extern bool shard_is_integer_type(Oid type);
 extern bool shard_get_sequence(Oid sequence, Form_pg_sequence form);
 extern AttrNumber shard_sequence_column(Oid relid, bool missing_ok,
 										bool *always);
