@@ -84,10 +84,7 @@ begin_reading(FunctionCallInfo fcinfo, const char *function,
 
 	r->logical = shard_open_argument(fcinfo, function);
 	r->relid = RelationGetRelid(r->logical);
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("consumer must not be null")));
+	shard_check_argument(fcinfo, 1, "consumer");
 	r->consumer = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -296,10 +293,7 @@ shard_read_window(PG_FUNCTION_ARGS)
 	ShardProgress up_to = {0};
 	Reading		r;
 
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("end of the window must not be null")));
+	shard_check_argument(fcinfo, 2, "end of the window");
 	up_to.has_window = true;
 	up_to.window_end = PG_GETARG_TIMESTAMPTZ(2);
 	if (TIMESTAMP_NOT_FINITE(up_to.window_end))

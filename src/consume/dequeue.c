@@ -208,13 +208,7 @@ shard_dequeue(PG_FUNCTION_ARGS)
 	{
 		shards[i] = table->members[i].relid;
 		/* A ctid says little about a row of another server. */
-		if (!table->members[i].is_local || table->members[i].has_children)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot dequeue rows of foreign table \"%s\"",
-							get_rel_name(relid)),
-					 errdetail("Shard \"%s\" is a foreign table or has inheritance children.",
-							   get_rel_name(shards[i]))));
+		shard_check_plain(relid, &table->members[i], "dequeue rows of");
 	}
 
 	if (!PG_ARGISNULL(3))

@@ -161,13 +161,7 @@ shard_check_consumable(Oid relid)
 				 errhint("Set option \"commit_order\" of the foreign table to true.") :
 				 errhint("Give a column of the foreign table the option \"sequence\".")));
 	for (int i = 0; i < table->nmembers; i++)
-		if (!table->members[i].is_local || table->members[i].has_children)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("consumers cannot read foreign table \"%s\"",
-							get_rel_name(relid)),
-					 errdetail("Shard \"%s\" is a foreign table or has inheritance children, whose rows are not in the shard's order.",
-							   get_rel_name(table->members[i].relid))));
+		shard_check_plain(relid, &table->members[i], "consume rows of");
 	return get_attname(relid, table->seq_attno, false);
 }
 

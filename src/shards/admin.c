@@ -373,11 +373,9 @@ shard_run_command_on_shards(PG_FUNCTION_ARGS)
 	char	   *command;
 	bool		stops;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("arguments of %s must not be null",
-						"run_command_on_shards()")));
+	shard_check_argument(fcinfo, 0, "logical table");
+	shard_check_argument(fcinfo, 1, "command");
+	shard_check_argument(fcinfo, 2, "parameter \"on_error\"");
 	logical = PG_GETARG_OID(0);
 	command = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	stops = stops_on_error(text_to_cstring(PG_GETARG_TEXT_PP(2)));

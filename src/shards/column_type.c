@@ -130,10 +130,9 @@ shard_alter_column_type(PG_FUNCTION_ARGS)
 	Relation	logical;
 	ShardIdentity identity;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("logical table, column and type must not be null")));
+	shard_check_argument(fcinfo, 0, "logical table");
+	shard_check_argument(fcinfo, 1, "column");
+	shard_check_argument(fcinfo, 2, "type");
 	relid = PG_GETARG_OID(0);
 	plain_action = psprintf("ALTER COLUMN %s TYPE %s",
 							quote_identifier(NameStr(*PG_GETARG_NAME(1))),

@@ -49,15 +49,11 @@ next_shard_number(Relation logical, ShardTable *table)
 	for (int i = 0; i < table->nmembers; i++)
 	{
 		char	   *name = get_rel_name(table->members[i].relid);
-		char	   *digits;
 		uint64		number;
 
 		if (name == NULL)
 			continue;
-		digits = name + strlen(name);
-		while (digits > name && isdigit((unsigned char) digits[-1]))
-			digits--;
-		number = strtoull(digits, NULL, 10);
+		(void) shard_name_stem(name, &number);
 		if (number < PG_INT64_MAX &&
 			strcmp(name, name_of_shard(logical, number)) == 0)
 			result = Max(result, number + 1);
@@ -264,6 +260,26 @@ shard_new_schema(Oid logical, const ShardOptions *options, Oid source)
 }
 
 /*
+ * shard_check_max_shards
+ *		Raise ERRCODE_PROGRAM_LIMIT_EXCEEDED if the logical table cannot have
+ *		"count" shards besides those that it has and keeps.
+ */
+void
+shard_check_max_shards(Relation logical, const ShardOptions *options,
+					   int present, int count)
+{
+	if (count > options->max_shards - present)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("foreign table \"%s\" cannot have more than %d shards",
+						RelationGetRelationName(logical), options->max_shards),
+				 present == 0 ? 0 :
+				 errdetail_plural("It has %d shard now.",
+								  "It has %d shards now.", present, present),
+				 errhint("Raise option \"max_shards\" of the foreign table.")));
+}
+
+/*
  * shard_create
  *		Create shards of the logical table, as its owner, and return their
  *		OIDs, in the current memory context.  Without a template another shard
@@ -295,15 +311,7 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 	logical = table_open(logical_relid, ShareUpdateExclusiveLock);
 	table = shard_table_get(logical_relid);
 	shard_get_options(logical_relid, &options);
-	if (count > options.max_shards - table->nmembers)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("foreign table \"%s\" cannot have more than %d shards",
-						RelationGetRelationName(logical), options.max_shards),
-				 errdetail_plural("It has %d shard now.",
-								  "It has %d shards now.",
-								  table->nmembers, table->nmembers),
-				 errhint("Raise option \"max_shards\" of the foreign table.")));
+	shard_check_max_shards(logical, &options, table->nmembers, count);
 
 	if (!OidIsValid(template))
 	{
@@ -368,6 +376,28 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 }
 
 /*
+ * shard_check_count
+ *		Check the arguments of an SQL function, "name" with parentheses, that
+ *		takes a logical table and a number of shards.
+ *
+ * Raises ERRCODE_NULL_VALUE_NOT_ALLOWED if either is null,
+ * ERRCODE_READ_ONLY_SQL_TRANSACTION, ERRCODE_INVALID_PARAMETER_VALUE for a
+ * number below 1, and what shard_check_owned() raises.
+ */
+void
+shard_check_count(FunctionCallInfo fcinfo, const char *name)
+{
+	shard_check_argument(fcinfo, 0, "logical table");
+	shard_check_argument(fcinfo, 1, "number of shards");
+	PreventCommandIfReadOnly(name);
+	shard_check_owned(PG_GETARG_OID(0));
+	if (PG_GETARG_INT32(1) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("number of shards must be greater than zero")));
+}
+
+/*
  * shard_create_shards(logical regclass, count int, template regclass)
  *		SQL function create_shards(): adds shards and returns them.
  *
@@ -385,20 +415,9 @@ shard_create_shards(PG_FUNCTION_ARGS)
 	Oid			template = PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2);
 	ListCell   *lc;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("logical table and number of shards must not be null")));
+	shard_check_count(fcinfo, "create_shards()");
 	logical = PG_GETARG_OID(0);
 	count = PG_GETARG_INT32(1);
-
-	PreventCommandIfReadOnly("create_shards()");
-	shard_check_owned(logical);
-	if (count < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("cannot create %d shards", count),
-				 errhint("Give a number of at least 1.")));
 
 	/* As shard_create() does; from now on we know what it will copy. */
 	LockRelationOid(logical, ShareUpdateExclusiveLock);

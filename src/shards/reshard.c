@@ -55,15 +55,7 @@ check_old_shard(Relation logical, const ShardMember *member)
 	const char *name = RelationGetRelationName(shard);
 	TupleDesc	desc = RelationGetDescr(shard);
 
-	if (!member->is_local || member->has_children)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot reshard foreign table \"%s\"",
-						RelationGetRelationName(logical)),
-				 member->is_local ?
-				 errdetail("Shard \"%s\" has inheritance children.", name) :
-				 errdetail("Shard \"%s\" is a foreign table.", name),
-				 errhint("Detach it, or replace it by an ordinary table.")));
+	shard_check_plain(RelationGetRelid(logical), member, "reshard");
 	if (!member->is_open)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -383,20 +375,9 @@ shard_reshard(PG_FUNCTION_ARGS)
 	ShardIdentity identity;
 	ListCell   *lc;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("logical table and number of shards must not be null")));
+	shard_check_count(fcinfo, "reshard()");
 	relid = PG_GETARG_OID(0);
 	count = PG_GETARG_INT32(1);
-
-	PreventCommandIfReadOnly("reshard()");
-	shard_check_owned(relid);
-	if (count < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("cannot reshard to %d shards", count),
-				 errhint("Give a number of at least 1.")));
 	/* A row that the snapshot does not show would be dropped unseen. */
 	shard_check_read_committed("reshard");
 
@@ -405,12 +386,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 	logical = table_open(relid, NoLock);
 	CheckTableNotInUse(logical, "reshard");
 	shard_get_options(relid, &options);
-	if (count > options.max_shards)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("foreign table \"%s\" cannot have more than %d shards",
-						RelationGetRelationName(logical), options.max_shards),
-				 errhint("Raise option \"max_shards\" of the foreign table.")));
+	shard_check_max_shards(logical, &options, 0, count);
 	old_shards = check_old_shards(logical);
 	foreach(lc, old_shards)
 		old_names = lappend(old_names, get_rel_name(lfirst_oid(lc)));

@@ -46,6 +46,10 @@ extern List *shard_unfit_checks(Oid shard, List *siblings);
 extern Oid	shard_model_shard(Oid logical);
 extern Oid	shard_new_schema(Oid logical, const ShardOptions *options,
 							 Oid source);
+extern void shard_check_max_shards(Relation logical,
+								   const ShardOptions *options, int present,
+								   int count);
+extern void shard_check_count(FunctionCallInfo fcinfo, const char *name);
 extern List *shard_create(Oid logical_relid, int count, Oid template,
 						  Oid schema, bool with_checks);
 

@@ -211,6 +211,22 @@ shard_table_init(void)
 }
 
 /*
+ * shard_name_stem
+ *		The length of a name without the digits at its end, whose value *number
+ *		becomes.
+ */
+int
+shard_name_stem(const char *name, uint64 *number)
+{
+	int			len = strlen(name);
+
+	while (len > 0 && isdigit((unsigned char) name[len - 1]))
+		len--;
+	*number = strtoull(name + len, NULL, 10);
+	return len;
+}
+
+/*
  * Read what the catalogs say of one child.  False if it is no longer there
  * or is out of this backend's reach.  Without "table" just what anybody may
  * ask for is read: name, kind, and whether it is open.
@@ -269,11 +285,7 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 	member->is_open = member->state == SHARD_OPEN;
 
 	named->name = form->relname;
-	named->stem_len = strlen(NameStr(named->name));
-	while (named->stem_len > 0 &&
-		   isdigit((unsigned char) NameStr(named->name)[named->stem_len - 1]))
-		named->stem_len--;
-	named->number = strtoull(NameStr(named->name) + named->stem_len, NULL, 10);
+	named->stem_len = shard_name_stem(NameStr(named->name), &named->number);
 
 	ReleaseSysCache(tuple);
 	return true;

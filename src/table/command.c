@@ -19,6 +19,22 @@
 static ShardActing acting;
 
 /*
+ * shard_check_argument
+ *		Raise ERRCODE_NULL_VALUE_NOT_ALLOWED if argument number n of an SQL
+ *		function, counted from 0, is null.
+ *
+ * "name" is what the message calls it.
+ */
+void
+shard_check_argument(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+}
+
+/*
  * shard_qualified_name
  *		The name of a relation with its schema, quoted where necessary, or
  *		NULL if there is no such relation.

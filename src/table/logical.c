@@ -267,6 +267,28 @@ shard_check_owned(Oid relid)
 }
 
 /*
+ * shard_check_plain
+ *		Raise ERRCODE_FEATURE_NOT_SUPPORTED if a shard is a foreign table or
+ *		has inheritance children, so that "action" cannot be done to the logical
+ *		table.
+ */
+void
+shard_check_plain(Oid logical, const ShardMember *shard, const char *action)
+{
+	if (!shard->is_local || shard->has_children)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot %s foreign table \"%s\"", action,
+						get_rel_name(logical)),
+				 shard->is_local ?
+				 errdetail("Shard \"%s\" has inheritance children.",
+						   get_rel_name(shard->relid)) :
+				 errdetail("Shard \"%s\" is a foreign table.",
+						   get_rel_name(shard->relid)),
+				 errhint("Detach it, or replace it by an ordinary table.")));
+}
+
+/*
  * shard_logical_parents
  *		The logical tables that a relation is a shard of.
  *

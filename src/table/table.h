@@ -211,6 +211,7 @@ typedef struct ShardIdentity
 
 /* in cache.c */
 extern void shard_table_init(void);
+extern int	shard_name_stem(const char *name, uint64 *number);
 extern ShardTable *shard_table_get(Oid relid);
 extern ShardMember *shard_list_members(Oid relid, int *nmembers);
 extern void shard_table_sweep(void);
@@ -228,6 +229,8 @@ extern char *shard_seal_constraint(Oid relid);
 extern char *shard_placement_constraint(Oid relid);
 
 /* in command.c */
+extern void shard_check_argument(FunctionCallInfo fcinfo, int n,
+								 const char *name);
 extern char *shard_qualified_name(Oid relid);
 extern char *shard_column_list(Relation rel, const char *prefix,
 							   bool with_generated);
@@ -294,6 +297,8 @@ extern void shard_check_logical(Oid relid);
 extern void shard_check_readable(Oid relid);
 extern void shard_check_read_committed(const char *action);
 extern void shard_check_owned(Oid relid);
+extern void shard_check_plain(Oid logical, const ShardMember *shard,
+							  const char *action);
 extern List *shard_logical_parents(Oid relid);
 extern void shard_check_to_alter(Oid shard, bool or_sealed);
 

@@ -799,11 +799,13 @@ SELECT is_empty($$ SELECT shard_fdw.run_command_on_shards('none', 'SELECT 1')
                    UNION ALL
                    SELECT shard_fdw.run_command_on_shards(4294967295, 'SELECT 1') $$,
   'no shards, no table');
-SELECT results_eq($$ SELECT DISTINCT state, message FROM
+SELECT results_eq($$ SELECT state, message FROM
     unnest(ARRAY['NULL, ''SELECT 1''', '''rr'', NULL',
                  '''rr'', ''SELECT 1'', NULL']) arguments,
     error_of('SELECT shard_fdw.run_command_on_shards(' || arguments || ')') $$,
-  $$ VALUES ('22004', 'arguments of run_command_on_shards() must not be null') $$,
+  $$ VALUES ('22004', 'logical table must not be null'),
+            ('22004', 'command must not be null'),
+            ('22004', 'parameter "on_error" must not be null') $$,
   'nulls');
 
 -- An error ends it all, unless it is not to.

@@ -241,9 +241,9 @@ SELECT is((SELECT count(*) FROM shard_fdw.list_shards('used')), 2::bigint, '... 
 
 -- Arguments.
 SELECT is((SELECT state || ' ' || message FROM error_of('SELECT shard_fdw.alter_column_type(' || args || ')')), wanted, args) FROM (VALUES
-  ($$ 'used', 'a', NULL $$, '22004 logical table, column and type must not be null'),
-  ($$ 'used', NULL, 'text' $$, '22004 logical table, column and type must not be null'),
-  ($$ NULL, 'a', 'text' $$, '22004 logical table, column and type must not be null'),
+  ($$ 'used', 'a', NULL $$, '22004 type must not be null'),
+  ($$ 'used', NULL, 'text' $$, '22004 column must not be null'),
+  ($$ NULL, 'a', 'text' $$, '22004 logical table must not be null'),
   ($$ 'plain', 'v', 'text' $$, '42809 "plain" is not a foreign table of shard_fdw'),
   ($$ 'used', 'nobody', 'text', '1' $$, '42703 column "nobody" of relation "used_0" does not exist'),
   ($$ 'used', 'a', 'nothing' $$, '42704 type "nothing" does not exist'),

@@ -226,7 +226,7 @@ SELECT shard_fdw.drop_consumer('back', 'c');
 SELECT shard_fdw.register_consumer('back', 'c', 'id');
 SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::back, 'c')), 2::bigint, '... and a new consumer reads on');
 CREATE TABLE back_child () INHERITS (back_0);
-SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::back, ''c'')')).message, 'consumers cannot read foreign table "back"', 'a shard with children');
+SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::back, ''c'')')).message, 'cannot consume rows of foreign table "back"', 'a shard with children');
 CREATE FOREIGN TABLE hash_order (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k', commit_order 'true');
 SELECT is((error_of('SELECT shard_fdw.reshard(''hash_order'', 3)')).message, 'cannot reshard foreign table "hash_order"', 'nor is a hash table with commit order');
 CREATE FOREIGN TABLE bare_queue () SERVER shards OPTIONS (shards '1');

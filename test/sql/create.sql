@@ -675,18 +675,17 @@ SELECT is((SELECT count(*) FROM few), 1::bigint,
   '... which does not stop inserts');
 SELECT results_eq($$ SELECT state, message, hint FROM error_of(
     'SELECT shard_fdw.create_shards(''few'', 0)') $$,
-  $$ VALUES ('22023', 'cannot create 0 shards',
-             'Give a number of at least 1.') $$, 'no shards');
+  $$ VALUES ('22023', 'number of shards must be greater than zero', '') $$,
+  'no shards');
 SELECT is(state_of(
   $$ SELECT shard_fdw.create_shards('few', -1) $$), '22023', 'less than none');
 SELECT results_eq($$ SELECT arguments, state, message
     FROM unnest(ARRAY['NULL, 1', '''log'', NULL',
                       'NULL, NULL, NULL']) arguments,
          error_of(format('SELECT shard_fdw.create_shards(%s)', arguments)) $$,
-  $$ SELECT arguments, '22004',
-            'logical table and number of shards must not be null'
-       FROM unnest(ARRAY['NULL, 1', '''log'', NULL',
-                         'NULL, NULL, NULL']) arguments $$,
+  $$ VALUES ('NULL, 1', '22004', 'logical table must not be null'),
+            ('''log'', NULL', '22004', 'number of shards must not be null'),
+            ('NULL, NULL, NULL', '22004', 'logical table must not be null') $$,
   'NULL arguments');
 SELECT results_eq($$ SELECT name, state, message
     FROM unnest(ARRAY['plain', 'few_view', 'few_0', 'ref_pkey']) name,

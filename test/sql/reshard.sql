@@ -115,9 +115,9 @@ ROLLBACK TO s;
 
 -- What is refused
 SELECT is(error_of(format('SELECT shard_fdw.reshard(%s)', args))::text, wanted, args) FROM (VALUES
-  ('NULL, 3', '(22004,"logical table and number of shards must not be null","","")'),
-  ('''items'', NULL', '(22004,"logical table and number of shards must not be null","","")'),
-  ('''items'', 0', '(22023,"cannot reshard to 0 shards","","Give a number of at least 1.")'),
+  ('NULL, 3', '(22004,"logical table must not be null","","")'),
+  ('''items'', NULL', '(22004,"number of shards must not be null","","")'),
+  ('''items'', 0', '(22023,"number of shards must be greater than zero","","")'),
   ('''items'', 2000', '(54000,"foreign table ""items"" cannot have more than 1024 shards","","Raise option ""max_shards"" of the foreign table.")'),
   ('''plain'', 2', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
   ('1, 2', '(42P01,"relation with OID 1 does not exist","","")')) t(args, wanted);
