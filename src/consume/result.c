@@ -10,11 +10,9 @@
 
 #include "access/table.h"
 #include "executor/spi.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/params.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
 
 /* Where the rows of a query go that are to be returned. */
 typedef struct RowReceiver

@@ -21,7 +21,6 @@
 #include "catalog/pg_depend.h"
 #include "catalog/pg_inherits.h"
 #include "commands/defrem.h"
-#include "commands/sequence.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "nodes/nodeFuncs.h"

@@ -11,7 +11,6 @@
 #include "access/commit_ts.h"
 #include "access/table.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "utils/acl.h"

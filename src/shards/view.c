@@ -29,7 +29,6 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_opfamily_d.h"
-#include "catalog/pg_type_d.h"
 #include "commands/sequence.h"
 #include "common/int.h"
 #include "common/relpath.h"

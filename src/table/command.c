@@ -10,7 +10,6 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
-#include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"

@@ -21,8 +21,6 @@
 #include "catalog/pg_language_d.h"
 #include "catalog/pg_proc.h"
 #include "foreign/foreign.h"
-#include "funcapi.h"
-#include "optimizer/optimizer.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"

@@ -19,6 +19,7 @@
 #include "compat.h"
 
 #include "catalog/pg_sequence.h"
+#include "fmgr.h"
 #include "foreign/fdwapi.h"
 #include "nodes/execnodes.h"
 #include "nodes/pathnodes.h"

@@ -41,6 +41,15 @@
 /* Statements with different targets whose indexes a table remembers. */
 #define MAX_REMEMBERED	8
 
+/* Which indexes detect the conflicts of an ON CONFLICT clause. */
+typedef struct ShardConflict
+{
+	MemoryContext context;		/* holds all of it */
+	List	   *target;			/* see shard_plan_on_conflict() */
+	bool		is_complete;	/* all shards have such indexes */
+	List	  **arbiters;		/* by ordinal; NIL: not found out yet */
+} ShardConflict;
+
 /*
  * shard_check_route_for_conflict
  *		Raise ERRCODE_FEATURE_NOT_SUPPORTED if the table's route cannot do ON

@@ -17,8 +17,6 @@
  */
 #include "write/write_private.h"
 
-#include <math.h>
-
 #include "access/htup_details.h"
 #include "access/sysattr.h"
 #include "access/tableam.h"

@@ -21,7 +21,6 @@
 #include "access/xact.h"
 #include "commands/explain.h"
 #include "nodes/nodeFuncs.h"
-#include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"

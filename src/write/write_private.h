@@ -12,15 +12,6 @@
 
 #include "access/heapam.h"
 
-/* Which indexes detect the conflicts of an ON CONFLICT clause. */
-typedef struct ShardConflict
-{
-	MemoryContext context;		/* holds all of it */
-	List	   *target;			/* see shard_plan_on_conflict() */
-	bool		is_complete;	/* all shards have such indexes */
-	List	  **arbiters;		/* by ordinal; NIL: not found out yet */
-} ShardConflict;
-
 /* A shard that the running statement has opened. */
 typedef struct ShardTarget
 {
