@@ -14,11 +14,12 @@
  *
  * - COPY from PostgreSQL 16 on: core does, and hands over batches.
  *
- * - COPY on PostgreSQL 15: we do.  Core calls nothing between the last row
- *	 and the firing of the AFTER triggers, so only where nobody can tell: no
- *	 triggers on the logical table, no row triggers on the shard (foreign keys
- *	 have some, too), nothing in the command that sees rows.  What is left at
- *	 the end is written by EndForeignInsert.
+ * - COPY on PostgreSQL 15: we do.  Core does not call us between the last row
+ *	 and the firing of the AFTER triggers.  So we collect rows only where this
+ *	 cannot be noticed: if there are no triggers on the logical table, no row
+ *	 triggers on the shard (foreign keys have some, too), and nothing in the
+ *	 command that sees rows.  What is left at the end is written by
+ *	 EndForeignInsert.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,10 +37,10 @@
  * Rows that wait take about this much memory, at most: those of one shard, and
  * all together.
  *
- * Statements of some thousand rows get by with less: for one shard, with what
- * fills a page or two with narrow rows.  What such a statement allocates over
- * and above its plan, the C library is likely to give back to the system at
- * its end, and the next one pays for having it faulted in again.
+ * Statements of some thousand rows use less: for one shard, as much as fills a
+ * page or two with narrow rows.  The C library is likely to give back to the
+ * system what such a statement has allocated in addition to its plan, and the
+ * next statement pays for the page faults.
  */
 #define MAX_SHARD_BYTES				(128 * 1024)
 #define MAX_BYTES					(256 * 1024)
@@ -80,7 +81,7 @@ typedef struct ShardBatch
 	BufferAccessStrategy ring;	/* what COPY writes through */
 } ShardBatch;
 
-/* What a row that waits takes besides its tuple, about. */
+/* About as much memory a row that waits takes besides its tuple. */
 #define ROW_OVERHEAD	(sizeof(HeapTuple) + sizeof(uint64) + 3 * sizeof(void *))
 
 /* Rows that are handed to the table access method at once, at most. */
@@ -95,6 +96,9 @@ is_single_row(Plan *plan)
 	return IsA(plan, Result) && outerPlan(plan) == NULL;
 }
 
+/*
+ * Has the statement written so little that it may be a short one?
+ */
 static bool
 is_short(ShardBatch *batch)
 {
@@ -105,8 +109,8 @@ is_short(ShardBatch *batch)
  * shard_batch_size
  *		How many rows the statement writes to a shard at once, at most.
  *
- * 1 wherever somebody could tell the difference, and for a statement that
- * inserts one row, which would pay for nothing.
+ * It is 1 wherever batches could be noticed, and for a statement that inserts
+ * one row, which would not gain anything from them.
  */
 int
 shard_batch_size(ShardInsert *insert)
@@ -117,7 +121,7 @@ shard_batch_size(ShardInsert *insert)
 	if (!insert->may_batch || insert->on_conflict != ONCONFLICT_NONE)
 		return 1;
 
-	/* Core wants these done row by row. */
+	/* Core does these for each row after it has been inserted. */
 	if (root->ri_projectReturning != NULL ||
 		root->ri_WithCheckOptions != NIL ||
 		(root->ri_TrigDesc != NULL &&
@@ -125,11 +129,11 @@ shard_batch_size(ShardInsert *insert)
 		  root->ri_TrigDesc->trig_insert_after_row)))
 		return 1;
 
-	/* A trigger or constraint of a shard is to see the rows before its own. */
+	/* A trigger or constraint of a shard must see the rows before its own. */
 	if (insert->table->sees_rows)
 		return 1;
 
-	/* A shard of another logical table leaves it to that one. */
+	/* If it is a shard of another logical table, that one collects rows. */
 	if (root->ri_RangeTableIndex == 0)
 		return 1;
 
@@ -179,8 +183,9 @@ enlarge_buffer(ShardInsert *insert, ShardBuffer *buffer)
 /*
  * The memory for the rows of a shard that wait.
  *
- * Each shard's are together, in order, so that the processor sees which is
- * next when they are written; by then it has been busy with other things.
+ * The rows of a shard are next to each other and in order.  When they are
+ * written, they have left the processor's caches, but it can foresee which is
+ * next.
  */
 static MemoryContext
 row_context(ShardInsert *insert, ShardBuffer *buffer)
@@ -229,7 +234,7 @@ add_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 		tuple = heap_copytuple(((HeapTupleTableSlot *) row)->tuple);
 	else
 	{
-		/* ExecCopySlotHeapTuple() might make two of it. */
+		/* ExecCopySlotHeapTuple() might make a second copy in the slot. */
 		slot_getallattrs(row);
 		tuple = heap_form_tuple(row->tts_tupleDescriptor, row->tts_values,
 								row->tts_isnull);
@@ -237,9 +242,10 @@ add_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 	MemoryContextSwitchTo(oldcontext);
 
 	/*
-	 * Since its releases of November 2026, core takes a new tuple for a
+	 * Since its releases of November 2026, core lets a new tuple look like a
 	 * composite value, and ExecStoreHeapTuple() would look up its type to
-	 * compare versions.  A value has its version where a row has its place.
+	 * compare versions.  A composite value has the version of its type where
+	 * a row has its place in the table, so this tells that it is a row.
 	 */
 	ItemPointerSetInvalid(&tuple->t_data->t_ctid);
 
@@ -276,7 +282,7 @@ fill_slots(ShardInsert *insert, ShardTarget *target, int done, int n)
 		slots->slots = slots->nslots == 0 ?
 			palloc(sizeof(TupleTableSlot *) * n) :
 			repalloc(slots->slots, sizeof(TupleTableSlot *) * n);
-		/* A descriptor of their own spares the resource owner the slots. */
+		/* A copied descriptor is not counted by the resource owner. */
 		desc = slots->nslots > 0 ? slots->slots[0]->tts_tupleDescriptor :
 			CreateTupleDescCopy(RelationGetDescr(rri->ri_RelationDesc));
 		while (slots->nslots < n)
@@ -287,7 +293,7 @@ fill_slots(ShardInsert *insert, ShardTarget *target, int done, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		/* The slot owns the tuple, or it would be copied once more. */
+		/* If the slot did not own the tuple, it would be copied once more. */
 		ExecStoreHeapTuple(target->buffer->rows[done + i], slots->slots[i], true);
 		slots->slots[i]->tts_tableOid = target->relid;
 	}
@@ -295,8 +301,8 @@ fill_slots(ShardInsert *insert, ShardTarget *target, int done, int n)
 }
 
 /*
- * A shard in storage that this transaction has created has no free space
- * worth looking for.
+ * Options for writing rows.  A shard whose storage this transaction has created
+ * does not have any free space worth looking for.
  */
 static int
 insert_options(Relation rel)
@@ -307,8 +313,10 @@ insert_options(Relation rel)
 }
 
 /*
- * COPY goes through a small ring of buffers, so that a bulk load does not push
- * everything else out of memory.  INSERT does not, as in core.
+ * The state of a bulk insert into the shard, or NULL.
+ *
+ * As in core, COPY writes through a small ring of buffers, so that a bulk load
+ * does not push everything else out of memory, and INSERT does not.
  */
 static BulkInsertState
 bulk_insert_state(ShardInsert *insert, ShardBuffer *buffer)
@@ -331,6 +339,10 @@ bulk_insert_state(ShardInsert *insert, ShardBuffer *buffer)
 	return buffer->bistate;
 }
 
+/*
+ * Write the rows that wait to an ordinary table, with their index entries and
+ * AFTER triggers.
+ */
 static void
 write_local(ShardInsert *insert, ShardTarget *target)
 {
@@ -373,8 +385,9 @@ write_local(ShardInsert *insert, ShardTarget *target)
 	}
 
 	/*
-	 * A backend finds the pins of some eight buffers quickly; do not spend
-	 * those on the last pages of shards that are not being written.
+	 * A backend remembers the pins of eight buffers in a place where it finds
+	 * them quickly.  The last pages of shards that are not being written
+	 * should not take these places.
 	 */
 	if (bistate != NULL && bistate->current_buf != InvalidBuffer &&
 		list_length(insert->targets) > 1)
@@ -386,8 +399,8 @@ write_local(ShardInsert *insert, ShardTarget *target)
 }
 
 /*
- * Error context for rows that another server takes together: any of them may
- * be at fault, so name no line.
+ * Error context for rows that another server gets together.  Any of them may be
+ * at fault, so this does not name a line.
  */
 static void
 name_no_line(void *arg)
@@ -395,6 +408,10 @@ name_no_line(void *arg)
 	errcontext("COPY %s", ((CopyFromState) arg)->cur_relname);
 }
 
+/*
+ * Write the rows that wait to a foreign table, in batches if its wrapper can
+ * take those, and fire their AFTER triggers.
+ */
 static void
 write_foreign(ShardInsert *insert, ShardTarget *target)
 {
@@ -405,7 +422,7 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 	ErrorContextCallback *copy_callback = error_context_stack;
 	ErrorContextCallback callback;
 
-	/* Takes the place of the COPY's own. */
+	/* It takes the place of the COPY's own. */
 	if (copy != NULL && rri->ri_BatchSize > 1)
 	{
 		callback.callback = name_no_line;
@@ -493,7 +510,7 @@ batch_flush(ShardInsert *insert)
 	}
 	if (++batch->nflushes == FLUSHES_AT_FIRST)
 	{
-		/* It gets another size. */
+		/* The next rows get a context of another size; see row_context(). */
 		foreach(lc, insert->targets)
 		{
 			ShardBuffer *buffer = ((ShardTarget *) lfirst(lc))->buffer;
@@ -566,7 +583,7 @@ copy_may_collect(ShardInsert *insert)
 }
 
 /*
- * At the first row: decide whether we collect rows.
+ * Decide whether we collect rows.  Called when the first row comes.
  */
 static void
 init_collecting(ShardInsert *insert)
@@ -668,8 +685,8 @@ shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
 	MemoryContext oldcontext;
 
 	/*
-	 * COPY comes here for the last time in the per-tuple context, which is
-	 * reset below, but what other FDWs allocate is to last.
+	 * The last call from COPY is made in the per-tuple context, which is
+	 * reset below, but what other FDWs allocate must stay.
 	 */
 	oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
 
@@ -682,7 +699,7 @@ shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
 
 		if (!target->can_batch)
 		{
-			/* A trigger has come up since; it sees the rows before. */
+			/* A trigger has been created since.  It sees earlier rows. */
 			batch_flush(insert);
 			if (shard_insert_row(insert, target, slots[i], NULL) != NULL)
 				ninserted++;

@@ -9,10 +9,10 @@
  *
  * Core's planner looks for an index that matches the conflict target on the
  * table that the query names, and a foreign table has none.  So the planner
- * hook takes the target out of the query and puts it where core has no use
- * for it.  All the rest of the clause core then plans and prepares as for any
- * table: expressions, EXCLUDED, privileges, statement triggers.  Without the
- * library loaded, core refuses the statement for want of an index.
+ * hook takes the target out of the query and puts it where core does not look
+ * at it.  Core plans and prepares the rest of the clause as for any table:
+ * expressions, EXCLUDED, privileges, statement triggers.  If the library is
+ * not loaded, core refuses the statement because there is no index.
  *
  * The executor asks core which of a shard's indexes match.
  *
@@ -38,7 +38,7 @@
 #include "utils/memutils.h"
 #include "utils/partcache.h"
 
-/* Statements with different targets whose indexes a table remembers. */
+/* The indexes of so many conflict targets are remembered for a table. */
 #define MAX_REMEMBERED	8
 
 /* Which indexes detect the conflicts of an ON CONFLICT clause. */
@@ -68,7 +68,7 @@ shard_check_route_for_conflict(const ShardTable *table)
 				 errhint("Insert without ON CONFLICT, insert into one shard, or use a table with route \"hash\".")));
 	if (table->key == NULL)
 		shard_report_bad_key(table);
-	/* What there is to say without any shards, the route says. */
+	/* Without any shards, the route raises an error of its own. */
 	if (table->bounds == NULL && table->nmembers > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -113,10 +113,11 @@ check_target_has_key(const ShardTable *table, List *arbiter_elems)
 /*
  * Check one INSERT into a logical table and take its conflict target out.
  *
- * A target must survive the planner in the Query, whose CTEs core copies. The
- * condition of a partial index does, and is not looked at without a target:
- * so all of the target becomes one expression there.  Core applies to it
- * what it would have applied to its parts.
+ * The target must survive the planner in a field of the Query, because core
+ * copies the queries of CTEs.  The field for the condition of a partial index
+ * survives, and core does not look for an index if there is only this
+ * condition.  So all of the target becomes one expression in that field, which
+ * core processes as it would have processed the parts.
  */
 static void
 hide_conflict_target(OnConflictExpr *on_conflict, ShardTable *table)
@@ -167,7 +168,7 @@ shard_prepare_on_conflict(Query *query)
 		if (shard_is_logical(relid))
 			hide_conflict_target(query->onConflict, shard_table_get(relid));
 	}
-	/* INSERT cannot be nested any deeper. */
+	/* INSERT can be nested in a CTE, but not in any other subquery. */
 	foreach(lc, query->cteList)
 	{
 		Node	   *cte = lfirst_node(CommonTableExpr, lc)->ctequery;
@@ -193,9 +194,8 @@ name_shard(void *arg)
 }
 
 /*
- * Would an index of a shard, as for uniqueness, agree with the key on which
- * values are equal?  If not, rows that it takes for duplicates can be in
- * different shards.
+ * Does a unique index of a shard agree with the key on which values are equal?
+ * If not, rows that are duplicates to the index can be in different shards.
  */
 static bool
 index_suits_key(Relation index, const ShardTable *table, Relation shard)
@@ -380,8 +380,8 @@ check_is_local(const ShardTable *table, const ShardMember *member)
 /*
  * Raise an error unless each shard has an index for the conflict target.
  *
- * A statement could do with those of the shards that it gets to; but whether
- * it fails should not depend on its rows.
+ * A statement uses only the indexes of the shards that its rows go to.  But
+ * whether it fails should not depend on its rows.
  */
 static void
 check_all_arbiters(ShardTable *table, List *target)
@@ -402,7 +402,7 @@ check_all_arbiters(ShardTable *table, List *target)
 			continue;
 		check_is_local(table, member);
 		shard = try_relation_open(member->relid, AccessShareLock);
-		/* News: whoever needs to know will look at each shard again. */
+		/* The catalogs change.  The executor looks at each shard again. */
 		if (shard == NULL)
 			break;
 		if (table->generation != generation || !table->is_valid)
@@ -422,10 +422,11 @@ check_all_arbiters(ShardTable *table, List *target)
 
 /*
  * shard_plan_on_conflict
- *		What the executor is to know about the ON CONFLICT clause of an INSERT
- *		into the logical table: the conflict target, as a list of
- *		InferenceElems and a list of conditions, with the table as number 1,
- *		or NIL if there is none.
+ *		What the executor has to know about the ON CONFLICT clause of an INSERT
+ *		into the logical table: the conflict target, or NIL if there is none.
+ *
+ * The target is a list of two lists, of InferenceElems and of conditions, whose
+ * Vars name the table by number 1.
  *
  * Raises ERRCODE_FEATURE_NOT_SUPPORTED if the table cannot do it, and
  * ERRCODE_INVALID_COLUMN_REFERENCE if a shard has no index for it.
@@ -495,7 +496,7 @@ shard_open_on_conflict(ShardInsert *insert, ShardTarget *target, int ordinal)
 	if (insert->targets != NIL)
 		return;
 
-	/* Once a statement. */
+	/* The rest is done when the statement opens its first shard. */
 	if (shard_returns_old(root))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -712,11 +713,14 @@ make_slots(ShardInsert *insert, ShardTarget *target)
  *		Insert a row unless it conflicts with another, as ExecInsert() does it
  *		for ON CONFLICT; then do nothing, or update or return the other.
  *
- * "row" is in the shard's layout and has been checked.  Returns it if it was
- * inserted, and sets *recheck; or the row that DO SELECT returns, or the new
- * version of the row that was updated, with its triggers done, also in the
- * shard's layout and good until the next call; or NULL.  Raises what INSERT and UPDATE raise, and
- * ERRCODE_CARDINALITY_VIOLATION for a second update of the same row.
+ * "row" is in the shard's layout and has been checked.  Returns
+ * - "row" if it was inserted, and sets *recheck,
+ * - the row that DO SELECT returns, or the new version of the row that DO UPDATE
+ *	 has updated, triggers included; it is in the shard's layout and good until
+ *	 the next call,
+ * - or NULL.
+ * Raises what INSERT and UPDATE raise, and ERRCODE_CARDINALITY_VIOLATION for a
+ * second update of the same row.
  */
 TupleTableSlot *
 shard_insert_on_conflict(ShardInsert *insert, ShardTarget *target,

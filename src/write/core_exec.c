@@ -26,8 +26,9 @@
 #include "utils/snapmgr.h"
 
 /*
- * Raise an error if the transaction's snapshot must not see the row in the
- * slot, but for rows of the same command, which are no race.
+ * Raise an error if the transaction's snapshot does not show the row in the
+ * slot.  Rows of the transaction itself are excepted, because they are not the
+ * result of a race.
  */
 static void
 check_row_visible(EState *estate, Relation rel, TupleTableSlot *slot)
@@ -48,7 +49,7 @@ check_row_visible(EState *estate, Relation rel, TupleTableSlot *slot)
 /*
  * shard_check_tid_visible
  *		Raise ERRCODE_T_R_SERIALIZATION_FAILURE if the transaction's snapshot
- *		must not see the row that ON CONFLICT DO NOTHING has found.
+ *		does not show the row that ON CONFLICT DO NOTHING has found.
  */
 void
 shard_check_tid_visible(EState *estate, ResultRelInfo *rri, ItemPointer tid)
@@ -67,8 +68,8 @@ shard_check_tid_visible(EState *estate, ResultRelInfo *rri, ItemPointer tid)
 
 /*
  * shard_report_serialization_failure
- *		Raise ERRCODE_T_R_SERIALIZATION_FAILURE if the isolation level forbids
- *		to go on after a concurrent "update" or "delete" of a row.
+ *		Raise ERRCODE_T_R_SERIALIZATION_FAILURE if the isolation level does not
+ *		allow going on after a concurrent "update" or "delete" of a row.
  */
 void
 shard_report_serialization_failure(const char *cause)
@@ -101,7 +102,7 @@ shard_fetch_conflicting_row(EState *estate, ResultRelInfo *rri,
 
 /*
  * shard_lock_mode
- *		The lock on a row for FOR UPDATE and the like.
+ *		How FOR UPDATE and the like lock a row.
  */
 LockTupleMode
 shard_lock_mode(LockClauseStrength strength)
@@ -140,7 +141,7 @@ shard_lock_conflicting_row(EState *estate, ResultRelInfo *rri,
 	Datum		xmin;
 	bool		isnull;
 
-	/* Newer versions are not followed: they may not conflict. */
+	/* We do not follow newer versions, which may not conflict. */
 	result = table_tuple_lock(rel, tid, estate->es_snapshot, existing,
 							  estate->es_output_cid,
 							  mode, LockWaitBlock, 0, &tmfd);

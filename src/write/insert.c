@@ -1,17 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * insert.c
- *	  INSERT and COPY into a logical table: the FDW's modify callbacks, the
- *	  opening of shards, and the path of a single row.
+ *	  INSERT and COPY into a logical table: the FDW's modify callbacks.
  *
- * A shard is opened when its first row comes, and only what was opened is
- * closed; a statement of one row opens one shard.  The model is core's tuple
- * routing (execPartition.c): the shard's ResultRelInfo has the logical
- * table's as its root, so that messages show the row and the columns as the
- * user gave them, and permissions are those of the logical table.
- *
- * UPDATE and DELETE never arrive here: they run on the shards.  The logical
- * table is their result relation only when no shard is left to touch.
+ * UPDATE and DELETE never arrive here, because they run on the shards.  The
+ * logical table is their result relation only when no shard is left to touch.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,8 +20,8 @@
 #include "utils/lsyscache.h"
 
 /*
- * Does the query make rows that are all right as they are, with nothing for
- * core to add or to look at?
+ * Can the rows that the query makes be inserted as they are, because core does
+ * not add anything to them and does not look at them?
  */
 static bool
 makes_plain_rows(ModifyTable *plan, Oid relid)
@@ -64,7 +57,7 @@ makes_plain_rows(ModifyTable *plan, Oid relid)
 
 /*
  * May the rows that the query makes wait to be written with others?  The plan
- * is good as long as the answer is.
+ * is made to depend on the functions and types that the answer depends on.
  */
 static bool
 may_batch(PlannerInfo *root, Oid relid)
@@ -74,7 +67,7 @@ may_batch(PlannerInfo *root, Oid relid)
 	Relation	rel;
 	ListCell   *lc;
 
-	/* Subqueries that became subplans are found in the list of their roots. */
+	/* Subqueries that became subplans have roots of their own. */
 	foreach(lc, root->glob->subroots)
 	{
 		result = result &&
@@ -117,9 +110,9 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 }
 
 /*
- * State for inserting into the logical table "root".
+ * Make the state for inserting into the logical table "root".
  *
- * Opens and locks nothing.  The state is allocated in the current memory
+ * Nothing is opened or locked.  The state is allocated in the current memory
  * context, which lasts as long as the statement, and becomes root's FDW
  * state.  Raises what shard_check_options() raises.
  */
@@ -129,8 +122,9 @@ insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	ShardInsert *insert = palloc0(sizeof(ShardInsert));
 
 	/*
-	 * A transaction that has all its locks asks for no news by itself, and
-	 * the shard that it has written to may have been closed.
+	 * A transaction that holds all its locks already does not ask for
+	 * invalidations by itself, but the shard that it writes to may have been
+	 * closed since.
 	 */
 	AcceptInvalidationMessages();
 	insert->table = shard_table_get(RelationGetRelid(root->ri_RelationDesc));
@@ -139,12 +133,12 @@ insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	insert->root = root;
 	insert->estate = mtstate->ps.state;
 	insert->mtstate = mtstate;
-	/* For the whole statement: what it may rely on depends on it. */
+	/* For the whole statement, see check_route(). */
 	insert->route = insert->table->route;
 	insert->lane = -1;
 	insert->on_conflict = mtstate->ps.plan == NULL ? ONCONFLICT_NONE :
 		((ModifyTable *) mtstate->ps.plan)->onConflictAction;
-	/* As identity columns, "always" leaves COPY its values. */
+	/* As with identity columns, "always" is not for COPY. */
 	insert->takes_ids = !insert->table->commit_order &&
 		(!insert->table->seq_always || mtstate->ps.plan == NULL);
 	root->ri_FdwState = insert;
@@ -152,8 +146,9 @@ insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 }
 
 /*
- * Find out what the session decides for all rows.  That includes the lane,
- * which is taken before the query, or COPY, comes to evaluate any default.
+ * Find out what the session decides for all rows of a statement: the pinned
+ * shard, and the lane.  The lane is taken now, before the query or COPY
+ * evaluates any default.
  */
 static void
 begin_routing(ShardInsert *insert)
@@ -172,10 +167,11 @@ begin_routing(ShardInsert *insert)
 /*
  * Have core hand over the rows as the query makes them.
  *
- * For a foreign table it makes a tuple of each, which is taken apart again to
- * fill in the id, and copied if the row has to wait.  That is for triggers and
- * RETURNING, which may ask for system columns.  We write the id into the row,
- * so that has to be one which the query computes and does not look at again.
+ * For a foreign table, core normally makes a tuple of each row, because
+ * triggers and RETURNING may ask for system columns.  We would take the tuple
+ * apart to fill in the id, and copy it again if the row has to wait.  The id is
+ * written into the row itself, so this is only for rows that the query computes
+ * and does not look at again.
  */
 static void
 take_rows_as_they_are(ModifyTableState *mtstate, ResultRelInfo *rri)
@@ -294,7 +290,8 @@ shardEndForeignInsert(EState *estate, ResultRelInfo *rri)
 }
 
 /*
- * EXPLAIN of an INSERT: the route, and what has been written where.
+ * shardExplainForeignModify
+ *		Show the route of an INSERT, and how many rows each shard has got.
  */
 void
 shardExplainForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,

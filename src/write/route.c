@@ -3,22 +3,11 @@
  * route.c
  *	  Which shard: leases, round robin, hash, and the pin.
  *
- * A lease is a session-level lock of the user lock method on a tag that no
- * call of pg_advisory_lock() can make.  That gives all that a lease needs
- * without shared memory of our own: it outlives the transaction, a rollback
- * included; it goes away with the backend, however that ends; it is seen in
- * pg_locks; and a standby or a restart starts with none.
- *
- * A shard can be leased at several levels.  A backend takes the first free
- * lock among all shards at level 0, else at level 1, and so on.  So nobody
- * is at level k of a shard while level k - 1 of another was free, and the
- * numbers of sessions per shard differ by one at most while they come.
- *
- * A lane is a shard of a table with commit order: a lock of the same kind,
- * but the transaction's, held from before the first row to after the commit.
- * So one transaction at a time writes the shard, and the next one gets its
- * ids when the rows before are visible.  Rolling back to a savepoint gives
- * back a lane that was taken since, and the rows with it.
+ * See lease.c about leases and lanes.  A shard can be leased at several
+ * levels.  A backend takes the first free lock among all shards at level 0,
+ * else at level 1, and so on.  So no backend takes level k of a shard while
+ * level k - 1 of another one is free, and as long as sessions only come, the
+ * numbers of sessions per shard differ by one at most.
  *
  *-------------------------------------------------------------------------
  */
@@ -80,6 +69,9 @@ acquire_lease(ShardTable *table)
 	}
 }
 
+/*
+ * The ordinal of the shard that this session leases, or that it leases now.
+ */
 static int
 route_by_session(ShardTable *table)
 {
@@ -100,15 +92,17 @@ route_by_session(ShardTable *table)
 }
 
 /*
- * The lane that this session's transaction has, or a free one, preferably the
- * leased shard's; or else that one when it gets free.  Returns its ordinal.
+ * The ordinal of the shard whose lane this transaction has.
+ *
+ * If it has none, it takes a free one, preferably that of the leased shard.  If
+ * none is free, it waits for that of the leased shard.
  */
 static int
 route_by_lane(ShardTable *table)
 {
 	int			leased;
 
-	/* Lanes go with their transaction. */
+	/* A lane is released at the end of its transaction. */
 	if (OidIsValid(table->lane_shard) && table->lane_lxid == shard_my_lxid())
 	{
 		int			ordinal = shard_table_find(table, table->lane_shard);
@@ -118,7 +112,7 @@ route_by_lane(ShardTable *table)
 		if (ordinal >= 0 && table->members[ordinal].is_open &&
 			shard_lock_held(&tag, ExclusiveLock))
 			return ordinal;
-		/* It may be gone with a savepoint, and one from before be there. */
+		/* It may have been lost in a savepoint, unlike one from before it. */
 		for (int i = 0; i < table->nopen; i++)
 		{
 			shard_lane_tag(&tag, table->members[table->open[i]].relid);
@@ -147,8 +141,8 @@ route_by_lane(ShardTable *table)
 }
 
 /*
- * Forget the pins that this subtransaction or later ones have found out.
- * They may come from what its own DDL had made of the tables.
+ * Forget the pins that were found out in this subtransaction or later ones,
+ * which are rolled back.  They may be the result of DDL that is undone.
  */
 static void
 forget_pins(SubTransactionId since)
@@ -162,8 +156,9 @@ forget_pins(SubTransactionId since)
 }
 
 /*
- * Number the settings of shard_fdw.shard.  With the value comes back, after a
- * rollback or the end of a SET LOCAL, the number that it had.
+ * Give each setting of shard_fdw.shard a number, as the check hook.  When a
+ * value comes back after a rollback or the end of a SET LOCAL, its number
+ * comes back with it.
  */
 static bool
 check_shard_setting(int *value, void **extra, GucSource source)
@@ -178,6 +173,9 @@ check_shard_setting(int *value, void **extra, GucSource source)
 	return true;
 }
 
+/*
+ * Make a setting of shard_fdw.shard the present one, as the assign hook.
+ */
 static void
 assign_shard_setting(int value, void *extra)
 {
@@ -185,9 +183,9 @@ assign_shard_setting(int value, void *extra)
 	uint64		setting = *(uint64 *) extra;
 
 	/*
-	 * If the transaction has made no other setting before, none but the one
-	 * that has been present can come back.  (RESET can bring back another,
-	 * too; the number is then read anew.)
+	 * If the transaction has not made another setting before, only the
+	 * present one can come back, and the pins of all others can go.  (RESET
+	 * can bring back another one, too, whose pin is then found out again.)
 	 */
 	if (npins > 0)
 	{
@@ -207,6 +205,9 @@ assign_shard_setting(int value, void *extra)
 	present_setting = setting;
 }
 
+/*
+ * Forget what a subtransaction has found out when it is rolled back.
+ */
 static void
 on_pin_subxact_end(SubXactEvent event, SubTransactionId subid,
 				   SubTransactionId parent, void *arg)
@@ -215,6 +216,10 @@ on_pin_subxact_end(SubXactEvent event, SubTransactionId subid,
 		forget_pins(subid);
 }
 
+/*
+ * Forget what a transaction has found out when it is rolled back; else keep it
+ * for the next ones.
+ */
 static void
 on_pin_xact_end(XactEvent event, void *arg)
 {
@@ -257,6 +262,10 @@ shard_route_init(void)
 	RegisterSubXactCallback(on_pin_subxact_end, NULL);
 }
 
+/*
+ * Raise ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE because the table has no
+ * shards.
+ */
 static void
 report_no_shards(const ShardTable *table)
 {
@@ -272,8 +281,9 @@ report_no_shards(const ShardTable *table)
  *		The shard that shard_fdw.shard sends all rows for the table to, or
  *		InvalidOid if the table's route decides.
  *
- * That is the one with this number when the session first inserts under the
- * present setting, and stays the same shard whatever its number becomes.
+ * The shard is the one that has the number when the session first inserts
+ * under the present setting.  From then on it is the same shard, even if its
+ * number changes.
  * Raises ERRCODE_INVALID_PARAMETER_VALUE if there is none with the number,
  * and ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if there are no shards.
  */
@@ -317,6 +327,10 @@ shard_pin(const ShardTable *table)
 	return pin->shard;
 }
 
+/*
+ * The ordinal of the pinned shard.  Raises
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if it no longer takes inserts.
+ */
 static int
 route_pinned(ShardTable *table, Oid shard)
 {
@@ -351,8 +365,8 @@ route_pinned(ShardTable *table, Oid shard)
 }
 
 /*
- * Complain about a row that no shard takes.  "ordinal" is that of a closed or
- * sealed shard that holds such rows, or -1.
+ * Raise an error because no open shard takes the row.  "ordinal" is that of a
+ * closed or sealed shard that holds rows with this hash, or -1.
  */
 static void
 report_no_place(const ShardTable *table, uint64 hash, int ordinal)
@@ -390,6 +404,9 @@ report_no_place(const ShardTable *table, uint64 hash, int ordinal)
 			 errhint("Create the missing shards with SELECT shard_fdw.create_shards().")));
 }
 
+/*
+ * The ordinal of the shard that holds the hash of the row's key.
+ */
 static int
 route_by_hash(ShardTable *table, TupleTableSlot *row)
 {
@@ -438,7 +455,7 @@ shard_route_by_id(ShardTable *table, TupleTableSlot *row)
 }
 
 /*
- * Complain that all shards are closed or sealed.
+ * Raise an error because all shards are closed or sealed.
  */
 static void
 report_no_open(const ShardTable *table)

@@ -19,7 +19,7 @@
 #include "utils/lsyscache.h"
 
 /*
- * Set a column of a row, which keeps its other columns and is materialized.
+ * Set a column of a row, whose other columns keep their values.
  */
 static void
 set_column(TupleTableSlot *row, AttrNumber attno, Datum value)
@@ -36,7 +36,7 @@ set_column(TupleTableSlot *row, AttrNumber attno, Datum value)
 		return;
 	}
 
-	/* Its values are in the tuple, which goes. */
+	/* The values are in the tuple, which is freed when the slot is cleared. */
 	values = palloc(sizeof(Datum) * desc->natts);
 	isnull = palloc(sizeof(bool) * desc->natts);
 	memcpy(isnull, row->tts_isnull, sizeof(bool) * desc->natts);
@@ -57,12 +57,13 @@ set_column(TupleTableSlot *row, AttrNumber attno, Datum value)
 }
 
 /*
- * Give a row of the logical table its number, from the sequence of the
- *		shard it goes to.
+ * Give a row of the logical table its id, from the sequence of the shard that
+ * it goes to.
  *
- * A number that is there is kept if it may be there.  Raises
- * ERRCODE_GENERATED_ALWAYS if not, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
- * if the shard has no sequence, and what nextval() raises.
+ * If the row has an id already, it keeps that.  Raises ERRCODE_GENERATED_ALWAYS
+ * if the statement must not give one,
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if the shard has no sequence, and
+ * what nextval() raises.
  */
 static void
 fill_sequence(ShardInsert *insert, ShardTarget *target,
@@ -156,7 +157,7 @@ shard_target_row(ShardInsert *insert, ShardTarget *target,
 }
 
 /*
- * Is any of the columns whose bits are set null?
+ * Is any of these columns null?  Bit 0 of "columns" stands for column 1.
  */
 static bool
 has_null(TupleTableSlot *row, uint64 columns)
@@ -178,7 +179,7 @@ has_null(TupleTableSlot *row, uint64 columns)
 void
 shard_check_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 {
-	/* Either may refer to tableoid. */
+	/* Generated columns and constraints may refer to tableoid. */
 	row->tts_tableOid = target->relid;
 	if (target->is_computed)
 		ExecComputeStoredGenerated(target->rri, insert->estate, row,
@@ -191,10 +192,10 @@ shard_check_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
  * shard_insert_row
  *		Insert one row into a shard: triggers, constraints, indexes.
  *
- * "slot" holds the row as the logical table has it.  Returns it, updated to
- * what was stored if anybody is going to look, or NULL if a trigger or ON
- * CONFLICT suppressed the row.  With ON CONFLICT DO UPDATE or DO SELECT the row
- * may be one that was there.
+ * "slot" holds the row in the logical table's layout.  Returns it, or NULL if a
+ * trigger or ON CONFLICT suppressed the row.  If core looks at the row
+ * afterwards (insert->wants_row), it then holds what was stored.  With ON
+ * CONFLICT DO UPDATE or DO SELECT that may be a row that was there before.
  */
 TupleTableSlot *
 shard_insert_row(ShardInsert *insert, ShardTarget *target,
@@ -260,7 +261,7 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 		ExecARInsertTriggers(estate, rri, row, recheck, NULL);
 	list_free(recheck);
 
-	/* The caller takes what we return for a new row. */
+	/* Core fires these triggers for whatever row we return. */
 	if (insert->has_after_trigger)
 		insert->root->ri_TrigDesc->trig_insert_after_row = is_new;
 

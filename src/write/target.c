@@ -26,8 +26,8 @@
 
 /*
  * Raise an error if the table has turned to or from route "hash" since the
- * statement began, which ALTER SERVER can do at any time.  What is not checked
- * again for each row depends on it.
+ * statement began, which ALTER SERVER can do at any time.  The statement
+ * relies on its route for what it does not check again for each row.
  */
 static void
 check_route(const ShardInsert *insert)
@@ -50,11 +50,12 @@ check_route(const ShardInsert *insert)
  * Lock the shard that a row goes to.  Returns its ordinal.
  *
  * Until the lock is held, others may detach, seal or drop the shard that was
- * chosen, or give it another place.  All that changes a shard in those ways
- * takes an exclusive lock on it and sends an invalidation before letting go.
- * So if none has arrived since the cache was looked at, the shard is good, and
- * stays so until the end of the transaction.  Else it is if it is still open
- * and, where the row decides, still the one for the row.
+ * chosen, or give it another place.  Every command that does so takes an
+ * exclusive lock on the shard, and sends an invalidation before it releases the
+ * lock.  So if no invalidation has arrived since we looked at the cache, the
+ * shard is good, and stays so until the end of the transaction.  If one has
+ * arrived, the shard is good if it is still open and, where the row decides,
+ * still the one for the row.
  */
 static int
 lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
@@ -429,7 +430,7 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 		return insert->current;
 	}
 
-	/* Shards that were opened before are still locked, hence still good. */
+	/* Shards that are open are locked, and so they are still good. */
 	if (likely(table->is_valid && insert->generation == table->generation))
 	{
 		ordinal = shard_route_peek(table, row, insert->pinned);
@@ -441,7 +442,7 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 	}
 
 	ordinal = lock_shard(insert, row, false);
-	/* Many statements have one row, which needs no list for the next ones. */
+	/* Many statements have only one row, and no use for the array. */
 	if (insert->targets == NIL)
 		return find_target(insert, ordinal);
 	if (insert->generation != table->generation)

@@ -12,10 +12,18 @@
 
 #include "access/heapam.h"
 
-/* A shard that the running statement has opened. */
+/*
+ * A shard that the running statement has opened, made by target.c when the
+ * first row comes and kept until the end of the statement.
+ *
+ * Most of it is found out once, so that a row costs as little as possible:
+ * "map" says how a row gets the shard's layout, "not_null", "is_checked" and
+ * "is_computed" say what row.c has to do before the row is stored, and
+ * "can_batch" says whether the row may wait to be written with others.
+ */
 typedef struct ShardTarget
 {
-	/* What each row that waits needs comes first, to be close together. */
+	/* The fields that each row of a batch uses are close together. */
 	Oid			relid;
 	bool		can_batch;
 	bool		is_computed;	/* it has stored generated columns */
@@ -27,9 +35,10 @@ typedef struct ShardTarget
 	ResultRelInfo *rri;
 
 	AttrMap    *back_map;		/* shard to logical columns; NULL: same */
-	TupleTableSlot *slot;		/* a row in the shard's layout; if map, or
-								 * once triggers need one */
-	AttrNumber *default_attnos; /* shard-only columns that have a default: */
+	TupleTableSlot *slot;		/* a row in the shard's layout, if there is a
+								 * map or once triggers require one */
+	AttrNumber *default_attnos; /* columns that only the shard has and that
+								 * have a default: */
 	ExprState **default_exprs;
 	int			ndefaults;
 	int			stride;			/* which ids the shard holds; 0: unknown */
@@ -48,8 +57,25 @@ typedef struct ShardTarget
 /*
  * One INSERT or COPY into a logical table, while it runs.
  *
- * This and a ShardTarget take 128 bytes at most: a statement of one row whose
- * memory does not fit into the executor's first block pays for another one.
+ * It is created by insert.c when the executor starts, is the FDW state of the
+ * logical table's ResultRelInfo, and goes away with the query's memory
+ * context.  What the first fields say holds for the whole statement, even if
+ * the cache entry in "table" is rebuilt.
+ *
+ * Shards are opened when they are first needed.  All that are open are in
+ * "targets", which is what is closed at the end and what EXPLAIN shows.  For
+ * rows after the first there are two shortcuts.  If all rows go to one shard,
+ * because it is leased or pinned, that is "current".  Otherwise "by_ordinal"
+ * has the shard for each ordinal, or NULL if it is not open yet.  As ordinals
+ * change when the cache entry is rebuilt, "by_ordinal" and "lane" are believed
+ * only as long as "generation" is that of the entry.
+ *
+ * The parts that belong to conflict.c and batch.c are used only if the
+ * statement has an ON CONFLICT clause, or collects rows.
+ *
+ * A ShardInsert and a ShardTarget take 128 bytes each at most.  If the memory
+ * of a statement of one row did not fit into the executor's first block, it
+ * would pay for another one.
  */
 typedef struct ShardInsert
 {
@@ -82,8 +108,8 @@ typedef struct ShardInsert
 	struct ShardBatch *batch;	/* NULL: no batches */
 
 	ShardTarget *current;		/* session route: where all rows go */
-	uint64		generation;		/* lane or by_ordinal is right for this one */
-	ShardTarget **by_ordinal;	/* opened so far; if rows have a say */
+	uint64		generation;		/* "lane" and "by_ordinal" are right for this */
+	ShardTarget **by_ordinal;	/* other routes: opened shards by ordinal */
 	List	   *targets;		/* of ShardTarget, in order of opening */
 } ShardInsert;
 
