@@ -10,7 +10,7 @@
  * shards (detached, dropped, sealed, renamed).
  *
  * The catalogs are read without locking any shard: a lock held on one shard
- * by somebody's maintenance must not stop inserts into the others.  So what
+ * by maintenance must not stop inserts into the others.  So what
  * the cache says of a shard is certain only once the shard is locked and no
  * invalidation has come in since; see lock_shard() in target.c.
  *
@@ -49,7 +49,7 @@ static bool has_empty = false;
 /* May one of the tables be gone? */
 static bool may_be_gone = false;
 
-/* A shard while the set is being built: what sorting needs. */
+/* A shard while an entry is being built, with what it is sorted by. */
 typedef struct NamedMember
 {
 	ShardMember member;
@@ -59,6 +59,9 @@ typedef struct NamedMember
 } NamedMember;
 
 /* An array's entries begin with the OID, or are nothing else. */
+/*
+ * Compare two OIDs, for qsort() and bsearch().
+ */
 static int
 compare_oids(const void *a, const void *b)
 {
@@ -69,8 +72,11 @@ compare_oids(const void *a, const void *b)
 }
 
 /*
- * Invalidation callbacks must not read catalogs; just note that somebody
- * has to.  An OID of zero means that everything may have changed.
+ * Mark the entries invalid that a change of a relation concerns.  An OID of zero
+ * means that everything may have changed.
+ *
+ * Invalidation callbacks must not read catalogs.  The entries are rebuilt when
+ * they are looked up the next time.
  */
 static void
 invalidate_table(Datum arg, Oid relid)
@@ -93,7 +99,9 @@ invalidate_table(Datum arg, Oid relid)
 	}
 }
 
-/* A function or type has changed: does somebody care? */
+/*
+ * Mark the entries invalid that depend on a function or type that has changed.
+ */
 static void
 invalidate_object(Datum arg, int cacheid, uint32 hashvalue)
 {
@@ -123,9 +131,10 @@ invalidate_object(Datum arg, int cacheid, uint32 hashvalue)
  * Mark the entries that the (sub)transaction has built invalid, or all that
  * the transaction has, when it is rolled back.
  *
- * They tell what its own DDL made of the tables.  The invalidations that come
- * with the rollback do not do: detaching a shard sends one for the shard, of
- * which the entry knows nothing any more.  Nor do plans made from it.
+ * They show what its own DDL made of the tables.  The invalidations that come
+ * with the rollback are not sufficient: detaching a shard sends one for the
+ * shard, and the entry no longer knows that shard.  The same is true of plans
+ * that were made with the entry.
  */
 static void
 forget_built(SubTransactionId since)
@@ -147,6 +156,9 @@ forget_built(SubTransactionId since)
 		ResetPlanCache();
 }
 
+/*
+ * Forget what a subtransaction has read when it is rolled back.
+ */
 static void
 on_subxact_end(SubXactEvent event, SubTransactionId subid,
 			   SubTransactionId parent, void *arg)
@@ -155,6 +167,10 @@ on_subxact_end(SubXactEvent event, SubTransactionId subid,
 		forget_built(subid);
 }
 
+/*
+ * Forget what a transaction has read when it is rolled back, and remove the
+ * entries of tables that are gone.
+ */
 static void
 on_xact_end(XactEvent event, void *arg)
 {
@@ -180,7 +196,9 @@ on_xact_end(XactEvent event, void *arg)
 	has_empty = false;
 }
 
-/* Options may come from the server. */
+/*
+ * Mark all entries invalid when a server changes, from which options may come.
+ */
 static void
 invalidate_server(Datum arg, int cacheid, uint32 hashvalue)
 {
@@ -227,9 +245,9 @@ shard_name_stem(const char *name, uint64 *number)
 }
 
 /*
- * Read what the catalogs say of one child.  False if it is no longer there
- * or is out of this backend's reach.  Without "table" just what anybody may
- * ask for is read: name, kind, and whether it is open.
+ * Read what the catalogs say of one child.  Returns false if it is no longer
+ * there, or is a temporary table of another session.  If "table" is NULL, only
+ * name, kind and state are read, which anybody may ask for.
  */
 static bool
 describe_member(NamedMember *named, Oid relid, bool is_temp,
@@ -278,7 +296,7 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 													member->sequence);
 	}
 
-	/* Rows of a table that is to last must not go where they will not. */
+	/* Rows of a permanent table must not go into a temporary one. */
 	member->state = checks.seal != NULL ||
 		(!is_temp && form->relpersistence == RELPERSISTENCE_TEMP) ?
 		SHARD_SEALED : shard_is_closed(relid) ? SHARD_CLOSED : SHARD_OPEN;
@@ -315,6 +333,9 @@ compare_names(const void *a, const void *b)
 	return result;
 }
 
+/*
+ * Does the relation have a column that has not been dropped?
+ */
 static bool
 has_columns(Oid relid)
 {
@@ -353,7 +374,7 @@ describe_members(Oid relid, ShardTable *table, int *n)
 	bool		is_temp = false;
 	ListCell   *lc;
 
-	/* Without a lock it can be dropped at any time. */
+	/* As we hold no lock, it can be dropped at any time. */
 	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
 	{
 		is_temp = get_rel_persistence(relid) == RELPERSISTENCE_TEMP;
@@ -382,7 +403,7 @@ read_table(ShardTable *table, MemoryContext scratch)
 	NamedMember *named;
 	int			n;
 
-	/* Readers do without bad ones, and whoever inserts is told. */
+	/* Queries ignore bad options, and INSERT raises an error. */
 	table->has_bad_options = !shard_get_good_options(table->relid, &options);
 	table->route = options.route;
 	table->batch_size = options.batch_size;
@@ -443,7 +464,7 @@ build_table(ShardTable *table)
 	MemoryContext oldcontext;
 	ShardTable	built = *table;
 
-	/* An error leaves the entry as it is, and all memory to the caller's. */
+	/* If there is an error, all this is freed with the caller's context. */
 	scratch = AllocSetContextCreate(CurrentMemoryContext,
 									"shard_fdw catalog reading",
 									ALLOCSET_DEFAULT_SIZES);
@@ -507,8 +528,9 @@ shard_table_get(Oid relid)
 	table->generation++;
 
 	/*
-	 * Detaching a shard is noticed by the change of its columns.  A table
-	 * without columns gives no such sign, so it is looked up every time.
+	 * A shard that is detached sends an invalidation because its columns
+	 * change.  Without columns there is none, so such a table is read anew
+	 * every time.
 	 */
 	table->is_valid = !table->is_outdated && table->has_columns;
 	return table;
@@ -519,9 +541,9 @@ shard_table_get(Oid relid)
  *		The shards of a logical table in ordinal order; *nmembers becomes their
  *		number.  Only relid, is_local, has_children and state are filled in.
  *
- * For views and whoever else must not wait: takes no lock, and nothing that
- * the owner of the table or of a shard has done makes it fail.  What is read
- * without a lock is not kept.  A relation that is not there has no shards.
+ * This is for views and others that must not wait.  It takes no lock, and does
+ * not fail whatever the owner of the table or of a shard has done.  What is
+ * read without a lock is not kept.  A relation that is not there has no shards.
  * The array is allocated in the current memory context.
  */
 ShardMember *
@@ -554,8 +576,8 @@ shard_list_members(Oid relid, int *nmembers)
  * shard_table_sweep
  *		Give back the leases and the memory of logical tables that are gone.
  *
- * A table that is dropped is not looked up again, so somebody has to.  What
- * is left of its entry goes at the end of the transaction.
+ * A table that has been dropped is not looked up again, so this is called when
+ * another one is.  The entry itself is removed at the end of the transaction.
  */
 void
 shard_table_sweep(void)
@@ -686,8 +708,9 @@ shard_member_map(ShardMember *member, ShardTable *table,
 }
 
 /*
- * Open the table of closed shards.  NULL if there is none: the extension is
- * just being created or dropped.
+ * shard_open_closed
+ *		Open the table of closed shards and lock it in this mode.  NULL if there
+ *		is none, because the extension is just being created or dropped.
  */
 Relation
 shard_open_closed(LOCKMODE mode)

@@ -26,12 +26,18 @@ typedef enum Truth
 	TRUTH_TRUE
 } Truth;
 
+/*
+ * A truth value that is known.
+ */
 static Truth
 truth(bool value)
 {
 	return value ? TRUTH_TRUE : TRUTH_FALSE;
 }
 
+/*
+ * NOT of a truth value.
+ */
 static Truth
 negate(Truth value)
 {
@@ -62,7 +68,7 @@ compare_constants(OpExpr *op)
 	int			strategy;
 	bool		is_negated = false;
 
-	/* Just PostgreSQL's own operators. */
+	/* Other operators may call anybody's functions. */
 	if (op->opno >= FirstUnpinnedObjectId || list_length(op->args) != 2)
 		return TRUTH_UNKNOWN;
 	for (int i = 0; i < 2; i++)
@@ -90,7 +96,7 @@ compare_constants(OpExpr *op)
 	strategy = get_op_opfamily_strategy(op->opno, family);
 	if (strategy == 0)
 	{
-		/* The index knows nothing of "<>". */
+		/* "<>" has no strategy, but is the negator of one that has. */
 		strategy = get_op_opfamily_strategy(get_negator(op->opno), family);
 		is_negated = true;
 	}
@@ -118,10 +124,10 @@ compare_constants(OpExpr *op)
 /*
  * What is known of a boolean expression without running any function.
  *
- * Whoever looks at the shard may call this, for a constraint that its owner
- * has written.  Folding the constants of an arbitrary expression could raise
- * an error or run anybody's function, so only a few kinds of nodes are
- * looked at, and those are evaluated here.
+ * This is called for a constraint that the shard's owner has written, by anybody
+ * who looks at the shard.  Folding the constants of an arbitrary expression
+ * could raise an error or run anybody's function, so only a few kinds of nodes
+ * are looked at, and those are evaluated here.
  */
 static Truth
 truth_of(Node *node)
@@ -205,8 +211,9 @@ truth_of(Node *node)
  * Note that a CHECK constraint gives a shard this remainder of this modulus,
  * of the hashes of the key or of ids.
  *
- * One constraint tells where the shard's rows are; one whose rows have been
- * checked is worth more.  *nchecks counts those that say the same.
+ * If constraints say different things, the first one counts, or the first one
+ * for which all rows have been checked.  *nchecks counts those that say the
+ * same as it.
  */
 static void
 note_placement(int *modulus, int *remainder, bool *is_valid, int *nchecks,
@@ -281,7 +288,7 @@ shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 			con->coninhcount == 0)
 			member->has_range |= shard_read_range(expr, relid, table->relid,
 												  table->time_attno, member);
-		/* What it has inherited is about all shards of its parent. */
+		/* An inherited constraint is about all shards of the parent. */
 		if (con->coninhcount > 0 || !shard_is_placement(expr))
 			continue;
 		if (checks->placement == NULL)
@@ -327,7 +334,8 @@ shard_seal_constraint(Oid relid)
  *		The name of a CHECK constraint of the relation that calls in_hash() or
  *		in_slot(), or NULL if there is none.
  *
- * As shard_seal_constraint().
+ * Takes no lock on the relation.  The result is allocated in the current
+ * memory context.
  */
 char *
 shard_placement_constraint(Oid relid)

@@ -51,9 +51,10 @@ shard_qualified_name(Oid relid)
 
 /*
  * shard_column_list
- *		The columns of a table as in a select list, each with a prefix; NULL if
- *		there are none.  Generated ones, which cannot be inserted, if wanted.
+ *		The columns of a table as a select list, each with a prefix.  It is
+ *		"NULL" if there are none.
  *
+ * Generated columns, which cannot be inserted, are in it if with_generated.
  * Allocated in the current memory context.
  */
 char *
@@ -137,9 +138,9 @@ shard_set(const char *name, const char *value)
  *		Act as the owner of the logical table until shard_restore_identity(), with
  *		nothing but the system catalogs in the search path.
  *
- * The shards belong to the owner of the logical table, whoever calls, and
- * what the owner has put into the tables must not run as the caller.  An
- * error undoes it, too.
+ * The shards belong to the owner of the logical table, whoever the caller is,
+ * and functions that the owner has attached to the tables must not run as the
+ * caller.  After an error, PostgreSQL restores the identity.
  */
 void
 shard_become_owner(Relation logical, ShardIdentity *identity)
@@ -165,7 +166,7 @@ shard_become_owner(Relation logical, ShardIdentity *identity)
 void
 shard_restore_identity(const ShardIdentity *identity)
 {
-	/* What the owner's functions have set is not to stay either. */
+	/* Settings that the owner's functions have made are undone as well. */
 	AtEOXact_GUC(false, identity->guc_level);
 	SetUserIdAndSecContext(identity->userid, identity->sec_context);
 	acting = identity->acting;
@@ -173,11 +174,11 @@ shard_restore_identity(const ShardIdentity *identity)
 
 /*
  * shard_is_acting
- *		Are we between shard_become_owner() and shard_restore_identity()?  Then DDL
- *		commands are our own, and what they lead to is no news.
+ *		Are we between shard_become_owner() and shard_restore_identity()?  Then
+ *		DDL commands are our own, and users need no advice about them.
  *
- * After an error there is nobody to tell us so; but then the subtransaction
- * is over.
+ * After an error, shard_restore_identity() is not called, but then the
+ * subtransaction is over.
  */
 bool
 shard_is_acting(void)
@@ -192,8 +193,8 @@ shard_is_acting(void)
  *		In PG_CATCH(): roll back the subtransaction that has failed, and go
  *		back to where it began.  Returns the error, in that memory context.
  *
- * Raises the error again if it is that the user has canceled the query, which
- * is meant for all of it.
+ * If the user has canceled the query, the error is raised again, because that
+ * is meant for all of the query.
  */
 ErrorData *
 shard_catch(MemoryContext context, ResourceOwner owner)
@@ -206,7 +207,7 @@ shard_catch(MemoryContext context, ResourceOwner owner)
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	/* Anybody's function can raise that one, too. */
+	/* Any function can raise an error with this code. */
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 		error->funcname != NULL &&
 		strcmp(error->funcname, "ProcessInterrupts") == 0)

@@ -1,18 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * key.c
- *	  The hash route: keys, the shards' placement, and in_hash().
+ *	  The keys of tables with route "hash".
  *
  * A row's shard follows from the hash of its key, computed as native hash
  * partitioning computes it: the same functions, the same seed, the same
  * treatment of nulls.  So a partition of a natively partitioned table can
  * become a shard, and the planner can join the two kinds shard by shard.
  *
- * What a shard may hold is declared by a CHECK constraint that calls
- * in_hash().  The constraint keeps other rows out, whoever writes them; the
- * router and the planner read from it where rows are.
- *
- * Core's PartitionKey describes the key, for core's functions take it.
+ * A key is described by core's PartitionKey, so that core's functions can be
+ * called for it.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,8 +26,9 @@
 #include "utils/varlena.h"
 
 /*
- * The function that hashes values of a type, or InvalidOid.  What belongs to
- * it becomes *opfamily and *opcintype.
+ * shard_hash_function
+ *		The function that hashes values of a type, or InvalidOid.  Sets
+ *		*opfamily and *opcintype to its operator family and input type.
  */
 Oid
 shard_hash_function(Oid type, Oid *opfamily, Oid *opcintype)
@@ -45,6 +43,11 @@ shard_hash_function(Oid type, Oid *opfamily, Oid *opcintype)
 							 HASHEXTENDED_PROC);
 }
 
+/*
+ * shard_report_unhashable
+ *		Raise ERRCODE_UNDEFINED_FUNCTION because values of the type cannot be
+ *		hashed.
+ */
 void
 shard_report_unhashable(Oid type)
 {
@@ -162,8 +165,8 @@ shard_key_create(Oid relid, const char *columns, bool missing_ok)
 
 /*
  * shard_report_bad_key
- *		Raise what is wrong with the key of a table that has none: see
- *		shard_key_create().
+ *		Raise the error that explains why a table with route "hash" has no key:
+ *		see shard_key_create().
  */
 void
 shard_report_bad_key(const ShardTable *table)

@@ -1,19 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * lease.c
- *	  Our locks: leases, lanes and consumers.
+ *	  Our locks: leases and lanes.
  *
  * A lease is a session-level lock of the user lock method on a tag that no
- * call of pg_advisory_lock() can make.  That gives all that a lease needs
- * without shared memory of our own: it outlives the transaction, a rollback
- * included; it goes away with the backend, however that ends; it is seen in
- * pg_locks; and a standby or a restart starts with none.
+ * call of pg_advisory_lock() can make.  That gives everything that a lease
+ * requires without shared memory of our own: it outlives the transaction, even
+ * if that is rolled back; it goes away with the backend, however that ends; it
+ * is seen in pg_locks; and a standby or a restart starts with none.
  *
- * A lane is a shard of a table with commit order: a lock of the same kind,
- * but the transaction's, held from before the first row to after the commit.
- * So one transaction at a time writes the shard, and the next one gets its
- * ids when the rows before are visible.  Rolling back to a savepoint gives
- * back a lane that was taken since, and the rows with it.
+ * A lane is a lock of the same kind on a shard of a table with commit order.
+ * It belongs to the transaction, which holds it from before the first row until
+ * after the commit.  So one transaction at a time writes the shard, and the
+ * next one gets its ids when the rows of the one before are visible.  Rolling
+ * back to a savepoint releases a lane that was taken since, and undoes its
+ * rows.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,6 +39,10 @@ shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number, uint16 kind)
 	tag->locktag_lockmethodid = USER_LOCKMETHOD;
 }
 
+/*
+ * shard_lease_tag
+ *		Fill in the tag of a lease on a shard at this level; see route.c.
+ */
 void
 shard_lease_tag(LOCKTAG *tag, Oid shard, uint32 level)
 {
@@ -45,8 +50,9 @@ shard_lease_tag(LOCKTAG *tag, Oid shard, uint32 level)
 }
 
 /*
- * Is the lease that the entry remembers still held?  DISCARD ALL and
- * pg_advisory_unlock_all() release it behind our back.
+ * shard_holds_lease
+ *		Does this backend still hold the lease that the entry remembers?
+ *		DISCARD ALL and pg_advisory_unlock_all() release it without telling us.
  */
 bool
 shard_holds_lease(const ShardTable *table)
@@ -76,6 +82,10 @@ shard_forget_lease(ShardTable *table)
 	table->lease_shard = InvalidOid;
 }
 
+/*
+ * shard_lane_tag
+ *		Fill in the tag of the lane of a shard.
+ */
 void
 shard_lane_tag(LOCKTAG *tag, Oid shard)
 {
@@ -83,8 +93,11 @@ shard_lane_tag(LOCKTAG *tag, Oid shard)
 }
 
 /*
- * Take the lane of a shard, and wait for it if need be.  Returns false if it
- * is not free and dont_wait.
+ * shard_try_lane
+ *		Take the lane of a shard, unless this transaction has it.  If it is not
+ *		free, wait for it, or return false if dont_wait.
+ *
+ * Raises what shard_take_lane() raises.
  */
 bool
 shard_try_lane(ShardTable *table, const ShardMember *member, bool dont_wait)
@@ -104,8 +117,8 @@ shard_try_lane(ShardTable *table, const ShardMember *member, bool dont_wait)
 	table->lane_lxid = shard_my_lxid();
 
 	/*
-	 * Numbers that this session has cached may be less than those that others
-	 * have used since.
+	 * Ids that this session has cached may be less than those that other
+	 * sessions have used since.
 	 */
 	if (shard_get_sequence(sequence, &form) && form.seqcache > 1)
 		ResetSequenceCaches();
@@ -133,8 +146,8 @@ shard_take_lane(ShardTable *table, int ordinal)
  *		Wait for the transaction that writes a shard, if the table has commit
  *		order.
  *
- * Takes no lock: who may read only must not keep others from writing.  Raises
- * what shard_take_lane() does.
+ * Takes no lock, because a role that may only read must not keep others from
+ * writing.  Raises what shard_take_lane() raises.
  */
 void
 shard_await_lane(Oid shard)

@@ -3,10 +3,10 @@
  * lock.c
  *	  Taking a strong lock on a table without holding up those who use it.
  *
- * Whoever waits for a strong lock stands in the lock's queue, and everybody
- * who comes later stands behind, readers and writers alike, until the oldest
- * transaction that uses the table has ended.  So we wait in the queue for a
- * moment only, leave it, sleep, and try again.
+ * A session that waits for a strong lock stands in the lock's queue.  All that
+ * come later, readers and writers alike, stand behind it until the oldest
+ * transaction that uses the table has ended.  So we wait in the queue only for
+ * a moment, leave it, sleep, and try again.
  *
  *-------------------------------------------------------------------------
  */
@@ -93,6 +93,9 @@ try_to_lock(List *relids, LOCKMODE mode, int timeout)
 	return result;
 }
 
+/*
+ * Sleep, unless the query is canceled.
+ */
 static void
 sleep_for(int milliseconds)
 {
@@ -112,8 +115,8 @@ sleep_for(int milliseconds)
 }
 
 /*
- * Say that we have given up, and because of whom: those who hold the first
- * relation of the list that is not free.
+ * Raise an error because we have given up.  It names the processes that hold
+ * locks on the first relation of the list that is not free.
  */
 static void
 report_impatience(List *relids, LOCKMODE mode, int patience)

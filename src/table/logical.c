@@ -4,8 +4,9 @@
  *	  Is a relation a logical table, may the caller do this with it, and the
  *	  callbacks of a foreign table that has no rows of its own.
  *
- * A logical table is known by one of the callbacks in its routine, which lives
- * here, so that asking needs nothing of the planner or the executor.
+ * A logical table is recognized by one of the callbacks in its routine.  That
+ * callback is here, so that nothing of the planner or the executor is required
+ * to recognize one.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,8 +28,10 @@
 #include "utils/syscache.h"
 
 /*
- * Is this function a handler of ours?  That is asked of the handlers of all
- * wrappers, which might be in a library that is not there.
+ * Is this function a handler of ours?
+ *
+ * It may be the handler of any wrapper, and its library may be missing.  So it
+ * is called only if its name in C is that of ours.
  */
 static bool
 is_our_handler(Oid handler)
@@ -78,7 +81,9 @@ shard_is_logical(Oid relid)
 }
 
 /*
- * The table is never scanned, so core never comes to ask for these.
+ * shardGetForeignPaths
+ *		Raise an internal error.  So do the next ones: the table itself is
+ *		never scanned, and core never calls them.
  */
 void
 shardGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
@@ -86,6 +91,10 @@ shardGetForeignPaths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	elog(ERROR, "logical table %u has not been expanded", relid);
 }
 
+/*
+ * shardGetForeignPlan
+ *		See shardGetForeignPaths().
+ */
 ForeignScan *
 shardGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid,
 					ForeignPath *best_path, List *tlist, List *scan_clauses,
@@ -94,32 +103,49 @@ shardGetForeignPlan(PlannerInfo *root, RelOptInfo *rel, Oid relid,
 	elog(ERROR, "logical table %u has not been expanded", relid);
 }
 
+/*
+ * shardBeginForeignScan
+ *		See shardGetForeignPaths().
+ */
 void
 shardBeginForeignScan(ForeignScanState *node, int eflags)
 {
 	elog(ERROR, "logical table has not been expanded");
 }
 
+/*
+ * shardIterateForeignScan
+ *		See shardGetForeignPaths().
+ */
 TupleTableSlot *
 shardIterateForeignScan(ForeignScanState *node)
 {
 	elog(ERROR, "logical table has not been expanded");
 }
 
+/*
+ * shardReScanForeignScan
+ *		See shardGetForeignPaths().
+ */
 void
 shardReScanForeignScan(ForeignScanState *node)
 {
 	elog(ERROR, "logical table has not been expanded");
 }
 
+/*
+ * shardEndForeignScan
+ *		Nothing to do.
+ */
 void
 shardEndForeignScan(ForeignScanState *node)
 {
 }
 
 /*
- * The logical table has nothing that would keep a plan from being parallel;
- * each shard is asked for itself.
+ * shardIsForeignScanParallelSafe
+ *		The logical table does not keep a plan from being parallel.  Core asks
+ *		about each shard separately.
  */
 bool
 shardIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel,
@@ -129,7 +155,8 @@ shardIsForeignScanParallelSafe(PlannerInfo *root, RelOptInfo *rel,
 }
 
 /*
- * All shards take all commands.
+ * shardIsForeignRelUpdatable
+ *		INSERT, UPDATE and DELETE are possible.
  */
 int
 shardIsForeignRelUpdatable(Relation rel)
@@ -138,8 +165,10 @@ shardIsForeignRelUpdatable(Relation rel)
 }
 
 /*
- * Rows to update or delete are in the shards, so these have nothing to do.
- * They must exist, or core would refuse the command.
+ * shardExecForeignUpdate
+ *		Raise an internal error: rows to update or delete are in the shards.
+ *
+ * The callback must exist, for otherwise core would refuse the command.
  */
 TupleTableSlot *
 shardExecForeignUpdate(EState *estate, ResultRelInfo *rri,
@@ -149,7 +178,8 @@ shardExecForeignUpdate(EState *estate, ResultRelInfo *rri,
 }
 
 /*
- * TRUNCATE lists the shards by itself.
+ * shardExecForeignTruncate
+ *		Nothing to do: core truncates the shards because they are children.
  */
 void
 shardExecForeignTruncate(List *rels, DropBehavior behavior,
@@ -157,6 +187,9 @@ shardExecForeignTruncate(List *rels, DropBehavior behavior,
 {
 }
 
+/*
+ * Acquire the sample of a table without rows.
+ */
 static int
 acquire_no_sample(Relation rel, int elevel, HeapTuple *rows, int targrows,
 				  double *totalrows, double *totaldeadrows)
@@ -167,8 +200,9 @@ acquire_no_sample(Relation rel, int elevel, HeapTuple *rows, int targrows,
 }
 
 /*
- * The table itself is empty.  Agreeing to analyze it makes core go on to the
- * statistics of the whole inheritance set.
+ * shardAnalyzeForeignTable
+ *		Let ANALYZE have the sample of an empty table.  Core then goes on to the
+ *		statistics of the whole inheritance set.
  */
 bool
 shardAnalyzeForeignTable(Relation rel, AcquireSampleRowsFunc *func,
@@ -181,8 +215,8 @@ shardAnalyzeForeignTable(Relation rel, AcquireSampleRowsFunc *func,
 
 /*
  * shard_is_our_routine
- *		Do these callbacks, or NULL for none, say that a relation is a logical
- *		table?
+ *		Are these the callbacks of a logical table?  NULL stands for a relation
+ *		without callbacks.
  */
 bool
 shard_is_our_routine(const FdwRoutine *routine)
@@ -235,8 +269,8 @@ shard_check_readable(Oid relid)
 
 /*
  * shard_check_read_committed
- *		Raise ERRCODE_ACTIVE_SQL_TRANSACTION if the transaction keeps to an
- *		old snapshot, in which one cannot do this.
+ *		Raise ERRCODE_ACTIVE_SQL_TRANSACTION if the transaction keeps its first
+ *		snapshot, which does not allow "action".
  */
 void
 shard_check_read_committed(const char *action)
@@ -252,8 +286,8 @@ shard_check_read_committed(const char *action)
 
 /*
  * shard_check_owned
- *		The same, and raise ERRCODE_INSUFFICIENT_PRIVILEGE unless the current
- *		user owns it.
+ *		Raise ERRCODE_INSUFFICIENT_PRIVILEGE unless the current user owns the
+ *		logical table, and what shard_check_logical() raises.
  */
 void
 shard_check_owned(Oid relid)
@@ -320,10 +354,11 @@ shard_logical_parents(Oid relid)
 
 /*
  * shard_check_to_alter
- *		Raise an error unless the relation is a shard that the caller owns, or,
- *		if wanted, a table of the caller's that is still sealed, which has been
- *		a shard: ERRCODE_UNDEFINED_TABLE, ERRCODE_WRONG_OBJECT_TYPE or
- *		ERRCODE_INSUFFICIENT_PRIVILEGE.
+ *		Raise an error unless the relation is a shard that the caller owns.  If
+ *		or_sealed, it may also be a sealed table, which has been a shard.
+ *
+ * The error is ERRCODE_UNDEFINED_TABLE, ERRCODE_WRONG_OBJECT_TYPE or
+ * ERRCODE_INSUFFICIENT_PRIVILEGE.
  */
 void
 shard_check_to_alter(Oid shard, bool or_sealed)

@@ -6,8 +6,8 @@
  *
  * A new option is a row in valid_options[] and a case in apply_option().
  * The validator and the getter share that code, so what passes one is
- * understood by the other.  There may be options that have not passed it: a
- * superuser can create a wrapper with our handler and no validator.
+ * understood by the other.  Some options may not have passed the validator,
+ * because a superuser can create a wrapper with our handler and without it.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,6 +32,7 @@
 
 PG_FUNCTION_INFO_V1(shard_fdw_validator);
 
+/* An option that objects of a kind take. */
 typedef struct ValidOption
 {
 	const char *name;
@@ -90,7 +91,8 @@ is_valid_option(const char *name, Oid context)
 }
 
 /*
- * Complain about an option that objects of this kind do not take.
+ * Raise ERRCODE_FDW_INVALID_OPTION_NAME for an option that objects described in
+ * this catalog do not take.
  */
 static void
 report_unknown_option(const char *name, Oid context)
@@ -135,6 +137,9 @@ integer_option(DefElem *def, int min, int max)
 	return (int) result;
 }
 
+/*
+ * The route that an option names.
+ */
 static ShardRoute
 route_option(DefElem *def)
 {
@@ -219,6 +224,9 @@ columns_option(DefElem *def)
 	return value;
 }
 
+/*
+ * The value of a boolean option.
+ */
 static bool
 boolean_option(DefElem *def)
 {
@@ -364,6 +372,9 @@ apply_option(ShardOptions *options, DefElem *def)
 		Assert(false);
 }
 
+/*
+ * Fill in the built-in defaults.
+ */
 static void
 set_defaults(ShardOptions *options)
 {
@@ -440,8 +451,9 @@ shard_fdw_validator(PG_FUNCTION_ARGS)
 }
 
 /*
- * Store a stored option's value.  One that the validator would not have let
- * pass is an error, or is left out if missing_ok, and false is returned.
+ * Store the value of an option that has been read from a catalog.  If the
+ * validator would not have accepted it, raise the validator's error, or, if
+ * missing_ok, leave it out and return false.
  */
 static bool
 apply_stored_option(ShardOptions *options, DefElem *def, Oid context,
@@ -479,6 +491,10 @@ apply_stored_option(ShardOptions *options, DefElem *def, Oid context,
 	return result;
 }
 
+/*
+ * Fill in the options of a logical table; see shard_get_options() and
+ * shard_get_good_options().
+ */
 static bool
 get_options(Oid relid, ShardOptions *options, bool missing_ok)
 {

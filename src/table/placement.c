@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * placement.c
- *	  Placement constraints: in_hash() and in_slot(), and which shard holds which
- *	  hashes and ids.
+ *	  Placement: which shard holds which hashes, ids and times.
  *
- * What a shard may hold is declared by CHECK constraints that call these
- * functions.  The constraints keep other rows out, whoever writes them; the
- * router and the planner read from them where rows are.
+ * What a shard may hold is declared by CHECK constraints that call in_hash() or
+ * in_slot(), or are a range of times.  The constraints keep other rows out,
+ * even if they are inserted into the shard by its own name, and the router and
+ * the planner learn from them where rows are.
  *
  *-------------------------------------------------------------------------
  */
@@ -70,9 +70,8 @@ shard_function(const char *name, const Oid *types, int ntypes)
 }
 
 /*
- * The OID of our function with this name, in_hash() or in_slot(), whose
- *		arguments are two integers and one of the given type; InvalidOid if
- *		the extension is not there.
+ * The OID of in_hash() or in_slot(), whose arguments are two integers and one of
+ * the given type.  InvalidOid if the extension is not there.
  */
 static Oid
 placement_function(const char *name, Oid type)
@@ -83,8 +82,8 @@ placement_function(const char *name, Oid type)
 }
 
 /*
- * Is a column that a constraint of the shard refers to the one that the
- *		logical table has by this number?
+ * Does a column in a constraint of the shard have the name of the logical
+ * table's column with this number?
  */
 static bool
 is_column(const Var *var, Oid shard, Oid logical, AttrNumber attno)
@@ -96,7 +95,9 @@ is_column(const Var *var, Oid shard, Oid logical, AttrNumber attno)
 }
 
 /*
- * Which slot an id is of, from 0 to stride - 1.
+ * shard_id_slot_of
+ *		Which slot an id belongs to, from 0 to stride - 1.  0 stands for the slot
+ *		whose number is the stride.
  */
 int
 shard_id_slot_of(int64 id, int stride)
@@ -136,6 +137,9 @@ shard_in_slot(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(shard_id_slot_of(PG_GETARG_INT64(2), stride) == id_slot % stride);
 }
 
+/*
+ * The OID of in_slot().
+ */
 static Oid
 in_slot_oid(void)
 {
@@ -317,6 +321,9 @@ shard_in_hash(PG_FUNCTION_ARGS)
 												values, nulls) % modulus == remainder);
 }
 
+/*
+ * The OID of in_hash().
+ */
 static Oid
 in_hash_oid(void)
 {
@@ -404,6 +411,9 @@ shard_read_place(Node *expr, Oid shard, PartitionKey key, Oid logical,
 	return true;
 }
 
+/*
+ * Compare two places by modulus and remainder, for qsort().
+ */
 static int
 compare_places(const void *a, const void *b)
 {
@@ -515,7 +525,7 @@ shard_find_place(const ShardTable *table, uint64 hash)
 		int			remainder = hash % modulus;
 		int			i = first;
 
-		/* A complete set of distinct remainders needs no search. */
+		/* In a complete set of distinct remainders, no search is required. */
 		if (modulus <= table->nplaces - first &&
 			table->places[first + modulus - 1].modulus == modulus &&
 			table->places[first + remainder].remainder == remainder)
@@ -607,8 +617,7 @@ read_range(Node *expr, TimeRange *range)
 }
 
 /*
- * The value of a time as an integer that has the order of the times: what the
- * type is made of.
+ * The integer that a time consists of.  Integers are in the order of the times.
  */
 static int64
 time_as_int64(Datum value, Oid type)
@@ -641,10 +650,10 @@ shard_read_range(Node *expr, Oid shard, Oid logical, AttrNumber attno,
 
 /*
  * shard_range_constraint
- *		The name of a CHECK constraint of the relation's own that is a range of
- *		times, or was one when it was made.  NULL if there is none.
+ *		The name of a CHECK constraint that is a range of times, or that has the
+ *		name of one.  NULL if the relation has none that is not inherited.
  *
- * *is_valid says whether all rows have been checked, if it is not NULL.
+ * If is_valid is not NULL, *is_valid says whether all rows have been checked.
  * Takes no lock on the relation.  The result is allocated in the current
  * memory context.
  */

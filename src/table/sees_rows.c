@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * sees_rows.c
- *	  Could somebody see the rows that a statement has inserted so far?
+ *	  Could a function see the rows that a statement has inserted so far?
  *
- * A volatile function sees what the command that calls it has written; all
- * others see what was there when the command began.  Where there is such a
- * function, rows must not wait to be written with others.
+ * A volatile function sees what the command that calls it has written.  Other
+ * functions see what was there when the command began.  If a statement calls a
+ * volatile function, rows must not wait to be written with others.
  *
  * Functions are called by name, by operators, aggregates and defaults of
  * other functions' arguments, and by the types of values: a domain's CHECK
@@ -13,9 +13,9 @@
  * composite value, an array or a range, and json functions call casts.  So a
  * type is looked at wherever it occurs in an expression.
  *
- * What a function is declared to be is believed, as PostgreSQL does.  Nor are
- * the functions of operator classes looked at, which sort, group and index:
- * they have to be immutable.
+ * We believe what a function is declared to be, as PostgreSQL does.  The
+ * functions of operator classes, which sort, group and index, are not looked at
+ * because they have to be immutable.
  *
  * The answer depends on functions and types that plans and cache entries do
  * not depend on otherwise.  They are returned as core notes such things for a
@@ -104,7 +104,7 @@ aggregate_sees_rows(Oid aggregate, Search *search)
  *
  * Only a volatile one can, since only it gets a new snapshot.  Of those,
  * built-in functions that parallel plans may call read no table either:
- * random(), clock_timestamp(), gen_random_uuid().  Nor does nextval() read
+ * random(), clock_timestamp(), gen_random_uuid().  nextval() does not read
  * any table of the user's.
  */
 static bool
@@ -126,7 +126,7 @@ function_sees_rows(Oid funcid, void *context)
 	}
 
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
-	/* Who calls one that has just been dropped will hear of it. */
+	/* It has just been dropped, and calling it will raise an error. */
 	if (!HeapTupleIsValid(tuple))
 		return true;
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
@@ -138,7 +138,7 @@ function_sees_rows(Oid funcid, void *context)
 			(proc->prolang != INTERNALlanguageId ||
 			 proc->proparallel == PROPARALLEL_UNSAFE);
 
-	/* The planner may have yet to add the arguments that were left out. */
+	/* The planner adds the arguments that a call leaves out later. */
 	if (!result && proc->pronargdefaults > 0 &&
 		funcid >= FirstNormalObjectId)
 	{
@@ -310,6 +310,10 @@ node_types_see_rows(Node *node, Search *search)
 	return false;
 }
 
+/*
+ * Does an expression or a query contain something that sees rows?  "context" is
+ * a Search.
+ */
 static bool
 contains_seeing_function(Node *node, void *context)
 {
@@ -319,7 +323,7 @@ contains_seeing_function(Node *node, void *context)
 		return false;
 	if (node_types_see_rows(node, search))
 		return true;
-	/* What long lists of VALUES are made of gets a short way out. */
+	/* Long lists of VALUES consist of these. */
 	if (IsA(node, Const) || IsA(node, Param))
 		return false;
 	if (check_functions_in_node(node, function_sees_rows, search))
@@ -352,7 +356,7 @@ shard_sees_rows(Node *node, List **depends)
  *		insert that fires it has written before?
  *
  * A BEFORE trigger is called for each row in turn.  AFTER triggers are called
- * at the end, but conditions decide at once whether they are to be.  See
+ * at the end, but their conditions are evaluated for each row.  See
  * shard_sees_rows() about "depends".
  */
 bool
@@ -432,7 +436,7 @@ shard_generated_see_rows(Relation rel, List **depends)
  *		Is there something that COPY evaluates for each row of the table that
  *		could see rows, besides the functions in defaults and in WHERE?
  *
- * These are core's to look for, which knows the columns of the COPY.
+ * Core looks for these, because it knows the columns of the COPY.
  */
 bool
 shard_copy_sees_rows(Relation rel)

@@ -10,9 +10,9 @@
  * tell the slot.
  *
  * The sequence belongs to the logical table's column, not to the shard.  It
- * outlives the shard, and another shard that takes the slot goes on with it:
- * an id that was given is never given again.  Several shards can draw from
- * the sequence of one slot.
+ * outlives the shard, and another shard that takes the slot continues with it.
+ * So an id is never given twice.  Several shards can draw from the sequence of
+ * one slot.
  *
  * With 'always', a CHECK constraint that calls in_slot() says which ids a
  * shard holds.  With 'by_default', any id may be anywhere.

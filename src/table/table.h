@@ -6,8 +6,8 @@
  *
  * A foreign table of this wrapper (the "logical table") holds no rows.  Its
  * inheritance children are the "shards".  INSERT and COPY name the logical
- * table only, reach the FDW callbacks, and are routed to one shard a row.
- * Everything else works on the shards through inheritance.
+ * table only, reach the FDW callbacks, and are routed: each row goes to one
+ * shard.  Everything else works on the shards through inheritance.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,8 +29,8 @@
 #include "utils/timestamp.h"
 
 /*
- * User-visible advisory locks have 1 or 2 in the tag's fourth field; ours, by
- * what they are for:
+ * The fourth field of the tags of our locks, by what they are for.  Advisory
+ * locks that users take have 1 or 2 there.
  */
 #define SHARD_LEASE_LOCK_KIND		28784	/* 0x7070 */
 #define SHARD_LANE_LOCK_KIND		28785
@@ -41,8 +41,8 @@
 
 /*
  * A constraint that seals a shard and a default that calls nextval() are
- * short.  Longer ones, in bytes of the catalogs' text, are something else and
- * need not be parsed by those who just look at a table.
+ * short.  Expressions whose text in the catalogs is longer than this many bytes
+ * are something else, and are not parsed just to look at a table.
  */
 #define SHARD_MAX_SIMPLE_EXPRESSION	8192
 
@@ -97,7 +97,7 @@ typedef struct ShardMember
 	/* Hash route: which hashes of the key it holds; modulus 0: unknown. */
 	int			modulus;
 	int			remainder;
-	bool		is_place_valid; /* ... and that its rows have been checked */
+	bool		is_place_valid; /* all rows have been checked for that */
 	int			nplace_checks;	/* own CHECK constraints that say so */
 
 	/* Column option "sequence"; see sequence.c. */
@@ -105,22 +105,23 @@ typedef struct ShardMember
 	bool		owns_sequence;	/* it is the shard's or the logical table's */
 	int			stride;			/* which ids it holds; 0: unknown */
 	int			id_slot;
-	bool		is_id_slot_valid;	/* ... and that its rows have been checked */
+	bool		is_id_slot_valid;	/* all rows have been checked for that */
 	int			n_id_slot_checks;	/* own CHECK constraints that say so */
 
 	/*
-	 * Option "time_column": a validated range of the times of its rows, not
-	 * null and both ends included.  As integers of the column's type: days of
-	 * a date, microseconds of the others; infinity is the extreme of the
-	 * type.  If it is empty, the minimum is greater than the maximum.
+	 * Option "time_column": a validated range of the times of its rows, none
+	 * of which is null.  Both ends are included.  They are integers as the
+	 * column's type has them: days for a date, microseconds for the others;
+	 * infinity is the extreme of the type.  If the range is empty, the
+	 * minimum is greater than the maximum.
 	 */
 	bool		has_range;
 	int64		range_min;
 	int64		range_max;
 
 	/*
-	 * How columns of the logical table map to columns of the shard.  Found
-	 * out when somebody first has both relations open and locked.
+	 * How columns of the logical table map to columns of the shard; see
+	 * shard_member_map().
 	 */
 	bool		map_known;
 	AttrMap    *map;			/* NULL: the same columns in the same places */
@@ -201,7 +202,7 @@ typedef struct ShardActing
 	SubTransactionId subid;		/* InvalidSubTransactionId: there is none */
 } ShardActing;
 
-/* Who we were before shard_become_owner(). */
+/* What shard_become_owner() saves for shard_restore_identity(). */
 typedef struct ShardIdentity
 {
 	ShardActing acting;

@@ -4,7 +4,8 @@
  *	  Many rows at once: batches of INSERT, and the buffers of COPY.
  *
  * Rows are collected per shard and written with table_multi_insert(), which
- * locks and logs a page once instead of once a row.  Who collects them:
+ * locks and logs a page once instead of once a row.  Where they are collected
+ * depends on the command:
  *
  * - INSERT of several rows: we do.  Core's own batching of foreign inserts
  *	 would copy every row twice and keep up to batch_size of them, however
@@ -145,7 +146,7 @@ shard_batch_size(ShardInsert *insert)
 
 /*
  * shardGetForeignModifyBatchSize
- *		How many rows core is to collect before it hands them over.
+ *		How many rows core should collect before it hands them over.
  */
 int
 shardGetForeignModifyBatchSize(ResultRelInfo *rri)

@@ -5,7 +5,7 @@
  *
  * Rows with equal keys go to the same shard, so a unique index on every
  * shard whose columns include the key makes these unique in the whole table,
- * and a shard can tell alone whether a row conflicts.
+ * and one shard is enough to tell whether a row conflicts.
  *
  * Core's planner looks for an index that matches the conflict target on the
  * table that the query names, and a foreign table has none.  So the planner

@@ -217,14 +217,14 @@ find_readers(ShardInsert *insert)
 }
 
 /*
- * Tell the FDW of a shard that is a foreign table what is to come.
+ * Tell the FDW of a shard that is a foreign table that rows will be inserted.
  */
 static void
 begin_foreign(ShardInsert *insert, ResultRelInfo *rri)
 {
 	FdwRoutine *routine = rri->ri_FdwRoutine;
 
-	/* Whoever looks at the row wants what the other server made of it. */
+	/* What is looked at is the row as the other server has stored it. */
 	if (insert->wants_row)
 		rri->ri_returningList =
 			list_make1(makeTargetEntry((Expr *)
