@@ -70,9 +70,8 @@ SELECT results_eq('SELECT d FROM prop ORDER BY id',
      FROM generate_series(1, 16) g',
   '... rows keep their values and get new ones');
 
-SELECT is(state_of(
-  $$ INSERT INTO prop (id, b, a) VALUES (99, 'x', 1000) $$), '23514',
-  'a constraint of the logical table is enforced');
+SELECT fails($$ INSERT INTO prop (id, b, a) VALUES (99, 'x', 1000) $$, '23514',
+  title => 'a constraint of the logical table is enforced');
 ALTER TABLE prop DROP CONSTRAINT a_small;
 SELECT results_eq($$ SELECT conrelid::regclass::text FROM pg_constraint
                       WHERE conname = 'a_small'
@@ -84,28 +83,26 @@ INSERT INTO prop (id, b, a)
 SELECT g, 'fifth', 1000 FROM generate_series(17, 20) g;
 SELECT is((SELECT count(DISTINCT tableoid) FROM prop WHERE a = 1000), 4::bigint,
   '... and all take such rows');
-SELECT is(state_of(
-  'ALTER TABLE prop ADD CONSTRAINT d_small CHECK (d < 100)'), '23514',
-  'ADD CONSTRAINT checks the rows in the shards');
+SELECT fails('ALTER TABLE prop ADD CONSTRAINT d_small CHECK (d < 100)', '23514',
+  title => 'ADD CONSTRAINT checks the rows in the shards');
 ALTER TABLE prop ADD CONSTRAINT d_small CHECK (d < 100) NOT VALID;
 SELECT is((SELECT count(*) FROM generate_series(1, 4),
-                  state_of($$ INSERT INTO prop (id, b, d)
-                              VALUES (99, 'x', 100) $$) state
+                  error_of($$ INSERT INTO prop (id, b, d)
+                              VALUES (99, 'x', 100) $$)
             WHERE state = '23514'), 4::bigint, '... and guards all shards');
 ALTER TABLE prop DROP CONSTRAINT d_small;
 SELECT is_empty($$ SELECT conrelid::regclass FROM pg_constraint
                     WHERE conname = 'd_small' $$, '... until it is dropped');
 
-SELECT is(state_of('ALTER TABLE prop ALTER a SET NOT NULL'),
-  '23502', 'SET NOT NULL checks the rows in the shards');
+SELECT fails('ALTER TABLE prop ALTER a SET NOT NULL', '23502',
+  title => 'SET NOT NULL checks the rows in the shards');
 UPDATE prop SET a = 0 WHERE a IS NULL;
 ALTER TABLE prop ALTER a SET NOT NULL;
 SELECT is(columns_of('prop', 'a'),
   'integer not null, integer not null, integer not null, integer not null',
   'SET NOT NULL sets it in the shards');
 SELECT is((SELECT count(*) FROM generate_series(1, 4),
-                  state_of($$ INSERT INTO prop (id, b)
-                              VALUES (99, 'x') $$) state
+                  error_of($$ INSERT INTO prop (id, b) VALUES (99, 'x') $$)
             WHERE state = '23502'), 4::bigint, '... and is enforced');
 ALTER TABLE prop ALTER a DROP NOT NULL;
 SELECT is(columns_of('prop', 'a'), 'integer, integer, integer, integer',
@@ -205,11 +202,10 @@ CREATE TABLE att_zz (
   id int CONSTRAINT id_min CHECK (id > 0), t text, must int NOT NULL);
 ALTER TABLE att_zz INHERIT att;
 SET LOCAL shard_fdw.shard = 2;
-SELECT results_eq($$ SELECT state, message FROM error_of(
-    'INSERT INTO att VALUES (30, ''x'')') $$,
-  $$ VALUES ('23502', 'null value in column "must" of relation "att_zz" '
-                      || 'violates not-null constraint') $$,
-  'a column that only the shard has and that must not be null');
+SELECT fails('INSERT INTO att VALUES (30, ''x'')', '23502',
+  'null value in column "must" of relation "att_zz" '
+                      || 'violates not-null constraint',
+  title => 'a column that only the shard has and that must not be null');
 RESET shard_fdw.shard;
 
 -- a table can be a shard of two logical tables
@@ -261,10 +257,10 @@ SET LOCAL ROLE shard_reader;
 CREATE TABLE foreign_shard (id int, t text, secret text, n int,
                             CONSTRAINT id_min CHECK (id > 0));
 RESET ROLE;
-SELECT is(state_of('ALTER TABLE foreign_shard INHERIT owned', 'shard_reader'),
-  '42501', '... nor attach a table to it');
-SELECT is(state_of('ALTER TABLE foreign_shard INHERIT owned', 'shard_user'),
-  '42501', 'the owner cannot attach the table of another');
+SELECT fails('ALTER TABLE foreign_shard INHERIT owned', '42501',
+  title => '... nor attach a table to it', role => 'shard_reader');
+SELECT fails('ALTER TABLE foreign_shard INHERIT owned', '42501',
+  title => 'the owner cannot attach the table of another', role => 'shard_user');
 GRANT shard_user TO shard_reader;
 SET LOCAL ROLE shard_reader;
 SELECT shard_fdw.create_shards('owned', 1);
@@ -275,18 +271,15 @@ SELECT results_eq($$ SELECT relowner::regrole::text FROM pg_class
                       WHERE relname = 'owned_4' $$,
   $$ VALUES ('shard_user') $$,
   'a member of the owner role creates shards for it');
-SELECT is(state_of(
-  $$ SELECT shard_fdw.create_shards('owned', 1, 'model') $$), '42501',
-  'the owner must be allowed to read the template, whoever calls');
-SELECT is(state_of($$ CREATE FOREIGN TABLE bad (id int, n int) SERVER shards
-     OPTIONS (shards '1', template 'model') $$, 'shard_user'),
-  '42501', '... also in CREATE FOREIGN TABLE');
+SELECT fails($$ SELECT shard_fdw.create_shards('owned', 1, 'model') $$, '42501',
+  title => 'the owner must be allowed to read the template, whoever calls');
+SELECT fails($$ CREATE FOREIGN TABLE bad (id int, n int) SERVER shards
+     OPTIONS (shards '1', template 'model') $$, '42501',
+  title => '... also in CREATE FOREIGN TABLE', role => 'shard_user');
 CREATE SERVER private FOREIGN DATA WRAPPER shard_fdw;
-SELECT results_eq($$ SELECT state, message FROM error_of(
-    'CREATE FOREIGN TABLE bad (id int) SERVER private OPTIONS (shards ''1'')',
-    'shard_user') $$,
-  $$ VALUES ('42501', 'permission denied for foreign server private') $$,
-  'USAGE on the server is needed');
+SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER private OPTIONS (shards ''1'')', '42501',
+  'permission denied for foreign server private', title => 'USAGE on the server is needed',
+  role => 'shard_user');
 SELECT is_empty($$ SELECT names_like('bad') $$,
   '... none left anything behind');
 
@@ -336,16 +329,14 @@ RESET ROLE;
 SELECT results_eq('SELECT id, t, secret FROM owned WHERE id >= 7 ORDER BY id',
   $$ SELECT g, 'none'::text, 'secret'::text FROM generate_series(7, 21) g $$,
   'INSERT on the logical table is enough to insert');
-SELECT is(state_of('SELECT * FROM owned', 'shard_reader'),
-  '42501', '... not to read');
-SELECT is(state_of('INSERT INTO owned (id) VALUES (8) RETURNING id',
-                   'shard_reader'),
-  '42501', '... not for RETURNING');
-SELECT is(state_of('INSERT INTO owned_0 VALUES (8)', 'shard_reader'),
-  '42501', '... not to insert into a shard by its name');
-SELECT is(state_of('INSERT INTO owned (id)
-                    SELECT 20 FROM generate_series(1, 6)', 'shard_reader'),
-  '23505', '... constraints of the shards hold');
+SELECT fails('SELECT * FROM owned', '42501', title => '... not to read', role => 'shard_reader');
+SELECT fails('INSERT INTO owned (id) VALUES (8) RETURNING id', '42501',
+  title => '... not for RETURNING', role => 'shard_reader');
+SELECT fails('INSERT INTO owned_0 VALUES (8)', '42501',
+  title => '... not to insert into a shard by its name', role => 'shard_reader');
+SELECT fails('INSERT INTO owned (id)
+                    SELECT 20 FROM generate_series(1, 6)', '23505',
+  title => '... constraints of the shards hold', role => 'shard_reader');
 REVOKE INSERT ON owned FROM shard_reader;
 GRANT SELECT ON owned TO shard_reader;
 SELECT results_eq($$ SELECT run_as('shard_reader',
@@ -362,12 +353,12 @@ SELECT results_eq($$ SELECT run_as('shard_reader',
       WHERE a.id IN (3, 15) ORDER BY 1') $$,
   $$ VALUES ('(3,secret)'), ('(15,secret)') $$, '... by an index, in a join');
 RESET enable_seqscan;
-SELECT is(state_of('SELECT * FROM owned_0', 'shard_reader'),
-  '42501', '... not to read a shard by its name');
-SELECT is(state_of('INSERT INTO owned (id) VALUES (22)', 'shard_reader'),
-  '42501', '... not to insert');
-SELECT is(state_of('UPDATE owned SET id = id', 'shard_reader'),
-  '42501', '... not to update');
+SELECT fails('SELECT * FROM owned_0', '42501', title => '... not to read a shard by its name',
+  role => 'shard_reader');
+SELECT fails('INSERT INTO owned (id) VALUES (22)', '42501', title => '... not to insert',
+  role => 'shard_reader');
+SELECT fails('UPDATE owned SET id = id', '42501', title => '... not to update',
+  role => 'shard_reader');
 GRANT UPDATE, DELETE ON owned TO shard_reader;
 SET LOCAL ROLE shard_reader;
 UPDATE owned SET t = 'updated' WHERE id > 10;
@@ -451,10 +442,9 @@ SELECT bag_eq($$ SELECT run_as('shard_reader', 'SELECT attempt,
 SELECT results_eq('SELECT x, n, secret, t, id FROM columns_turned ORDER BY n',
   $$ SELECT 'hidden', n, secret, t, id FROM owned_plain ORDER BY n $$,
   '... and the same rows have got in');
-SELECT is((SELECT detail FROM error_of('INSERT INTO columns (id) VALUES (0)',
-                                       'shard_reader')),
-  'Failing row contains (id, t) = (0, none).',
-  'an error message does not show what the role may not see');
+SELECT fails('INSERT INTO columns (id) VALUES (0)', NULL,
+  detail => 'Failing row contains (id, t) = (0, none).',
+  title => 'an error message does not show what the role may not see', role => 'shard_reader');
 
 --
 -- Detaching that is rolled back

@@ -29,14 +29,16 @@ SELECT is((SELECT count(*) FROM two t WHERE NOT EXISTS (SELECT FROM before b WHE
   0::bigint, 'rows are where they were');
 SELECT is((SELECT sum(n) FROM generate_series(1, 400) g, LATERAL (SELECT count(*) AS n FROM two WHERE "Odd, name" = g AND "B""" = 'x' || g % 7) q), 400::numeric,
   '... and are found, old and new ones');
-SELECT is((SELECT state FROM error_of($$ INSERT INTO two VALUES (7, 'x0', 0) $$)), '23505', 'the key is as unique as before');
-SELECT is(error_of('ALTER FOREIGN TABLE two DROP COLUMN "Odd, name"')::text,
-  '(42P16,"cannot drop column ""Odd, name"" because it is part of the key of foreign table ""two""","","")', 'a column of the key is not dropped');
-SELECT is((error_of(command)).state, '42P16', '... nor by: ' || command) FROM (VALUES
+SELECT fails($$ INSERT INTO two VALUES (7, 'x0', 0) $$, '23505',
+  title => 'the key is as unique as before');
+SELECT fails('ALTER FOREIGN TABLE two DROP COLUMN "Odd, name"', '42P16',
+  'cannot drop column "Odd, name" because it is part of the key of foreign table "two"', '', '',
+  title => 'a column of the key is not dropped');
+SELECT fails(command, '42P16', title => '... nor by: ' || command) FROM (VALUES
   ('ALTER TABLE two DROP "B""", ADD d int'),
   ('ALTER TABLE two DROP a, DROP "B""" CASCADE'),
   ('ALTER TABLE two DROP "Odd, name" CASCADE, ADD "Odd, name" int')) t(command);
-SELECT is((error_of('ALTER TABLE two DROP nobody')).state, '42703', 'one that is not there');
+SELECT fails('ALTER TABLE two DROP nobody', '42703', title => 'one that is not there');
 SELECT lives_ok('ALTER TABLE two DROP IF EXISTS nobody', '... need not be there');
 SELECT lives_ok('ALTER TABLE two DROP a', 'one that is not in the key is dropped');
 SELECT is((SELECT count(*) FROM two), 400::bigint, '... and the rows stay');
@@ -52,7 +54,9 @@ ALTER TABLE above RENAME k TO kk;
 SELECT is(key_of('below'), 'kk, own', 'renamed above');
 INSERT INTO below SELECT g, g, g FROM generate_series(1, 20) g;
 SELECT is((SELECT count(*) FROM below WHERE kk = 3 AND own = 3), 1::bigint, '... rows are found');
-SELECT is((error_of('ALTER TABLE above DROP kk')).message, 'cannot drop column "kk" because it is part of the key of foreign table "below"', 'dropped above');
+SELECT fails('ALTER TABLE above DROP kk', NULL,
+  'cannot drop column "kk" because it is part of the key of foreign table "below"',
+  title => 'dropped above');
 SELECT lives_ok('ALTER TABLE above DROP v', '... one that is not in the key');
 ALTER TABLE ONLY above DROP kk;
 SELECT is((SELECT count(*) FROM below WHERE kk = 3), 1::bigint, '... above only');
@@ -63,8 +67,10 @@ ALTER TABLE timed RENAME at TO "the time";
 SELECT is((SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'timed'::regclass), '{route=hash,"key=v, \"the time\"","time_column=\"the time\""}', 'the key and the time column');
 INSERT INTO timed VALUES ('2026-01-01', 1), ('2026-01-02', 2);
 SELECT is((SELECT count(*) FROM timed WHERE v = 2 AND "the time" = '2026-01-02'), 1::bigint, '... rows are found');
-SELECT is((error_of('ALTER TABLE timed DROP "the time"')).state, '42P16', '... it is not dropped');
-SELECT is((error_of('ALTER FOREIGN TABLE timed DROP "the time", OPTIONS (SET key ''v'', DROP time_column)')).state, NULL, '... unless the options change with it');
+SELECT fails('ALTER TABLE timed DROP "the time"', '42P16', title => '... it is not dropped');
+SELECT lives_ok(
+  'ALTER FOREIGN TABLE timed DROP "the time", OPTIONS (SET key ''v'', DROP time_column)',
+  '... unless the options change with it');
 -- A key that is not in use.
 CREATE FOREIGN TABLE idle (k int, v int) SERVER shards OPTIONS (shards '2', key 'k');
 SELECT lives_ok('ALTER TABLE idle DROP k', 'a key without route "hash" does not hold a column');
@@ -149,9 +155,11 @@ SELECT is((SELECT count(*) FROM items_2_child), 0::bigint, 'a child of a shard i
 SELECT shard_fdw.unseal('items_3');
 INSERT INTO items SELECT g, 1, 1, 'today', g FROM generate_series(1001, 1100) g;
 SELECT is((SELECT sum(n) FROM generate_series(1, 1100) g, LATERAL (SELECT count(*) AS n FROM items WHERE id = g) q), 600::numeric, 'rows are found by their key');
-SELECT is((error_of('INSERT INTO items VALUES (1, 1, 1, ''today'', 1)')).state, '23505', 'indexes keep what they kept');
+SELECT fails('INSERT INTO items VALUES (1, 1, 1, ''today'', 1)', '23505',
+  title => 'indexes keep what they kept');
 SELECT is((error_of('INSERT INTO items VALUES (2001, 77, 1, ''today'', 1)')).state, CASE WHEN shard_fdw.in_hash(4, 1, 2001::bigint) THEN NULL ELSE '23503' END, '... and foreign keys');
-SELECT is((error_of('INSERT INTO items VALUES (2001, 1, 1, NULL, 1)')).state, '23502', '... and NOT NULL');
+SELECT fails('INSERT INTO items VALUES (2001, 1, 1, NULL, 1)', '23502',
+  title => '... and NOT NULL');
 ALTER TABLE items DROP seen;
 SELECT is_empty($$ SELECT FROM pg_attribute WHERE attname = 'seen' AND attrelid::regclass::text ~ '^items_[02]' AND NOT attisdropped $$, 'a column that is dropped goes from the shards');
 
@@ -172,10 +180,11 @@ SELECT is((SELECT count(*) FROM shard_fdw.create_shards('as_if', 3, 'as_made')),
 ALTER FOREIGN TABLE as_if ADD CONSTRAINT loose CHECK (v <> 13) NOT VALID;
 SELECT is((SELECT string_agg(replace(o, 'made_1', 'as_if_1'), E'\n' ORDER BY replace(o, 'made_1', 'as_if_1') COLLATE "C") FROM ownership('made_1') o),
   (SELECT string_agg(o, E'\n' ORDER BY o COLLATE "C") FROM ownership('as_if_1') o), '... is the same');
-SELECT is((error_of(command)).state, '23514', command) FROM (VALUES ('INSERT INTO made VALUES (200, 0)'), ('INSERT INTO made VALUES (200, 1000)'), ('INSERT INTO made VALUES (200, 13)')) t(command);
+SELECT fails(command, '23514') FROM (VALUES ('INSERT INTO made VALUES (200, 0)'), ('INSERT INTO made VALUES (200, 1000)'), ('INSERT INTO made VALUES (200, 13)')) t(command);
 INSERT INTO made (id, v) VALUES (200, 1);
 SELECT is((SELECT w FROM made WHERE id = 200), 3::bigint, 'a default');
-SELECT is((error_of($$ SELECT shard_fdw.alter_column_type('made', 'v', 'int', '-v') $$)).state, '23514', 'rows that the constraints do not allow');
+SELECT fails($$ SELECT shard_fdw.alter_column_type('made', 'v', 'int', '-v') $$, '23514',
+  title => 'rows that the constraints do not allow');
 SELECT is((SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'made'::regclass AND attname = 'v'), 'bigint', '... change nothing');
 SELECT is((SELECT count(*) FROM shard_fdw.list_shards('made')), 3::bigint, '... and detach no shard');
 
@@ -187,7 +196,8 @@ SELECT is((SELECT array_agg(pg_get_constraintdef(oid) ORDER BY conrelid) FROM pg
 SELECT is((SELECT state || ' ' || regexp_replace(message, 'made_[0-9]', 'made_N') FROM error_of($$ SELECT shard_fdw.alter_column_type('made', 'id', 'text', 'id::text') $$)),
   '23514 check constraint "shard_hash" of relation "made_N" is violated by some row', '... one whose rows would have to move');
 SELECT is((SELECT count(*) FROM made WHERE id = 50), 1::bigint, '... stays as it is');
-SELECT is((error_of($$ SELECT shard_fdw.alter_column_type('made', 'id', 'json', 'to_json(id)') $$)).state, '42704', '... and one that cannot be hashed');
+SELECT fails($$ SELECT shard_fdw.alter_column_type('made', 'id', 'json', 'to_json(id)') $$, '42704',
+  title => '... and one that cannot be hashed');
 DELETE FROM made;
 SELECT shard_fdw.alter_column_type('made', 'id', 'text', '''x'' || id');
 INSERT INTO made SELECT g, g FROM generate_series(1, 100) g WHERE g <> 13;
@@ -204,7 +214,8 @@ INSERT INTO ids (v) VALUES (11);
 SELECT is((SELECT count(DISTINCT id) FROM ids), 11::bigint, '... and go on');
 SELECT is((SELECT count(*) FROM pg_constraint WHERE conrelid IN ('ids_0'::regclass, 'ids_1'::regclass) AND pg_get_constraintdef(oid) LIKE '%in_slot(1024, _, %' AND convalidated), 2::bigint, 'slots stay');
 SELECT is((SELECT bool_and(shard_fdw.in_slot(1024, split_part(tableoid::regclass::text, '_', 2)::int + 1, id)) FROM ids), true, '... and rows in them');
-SELECT is((error_of($$ SELECT shard_fdw.alter_column_type('ids', 'id', 'text', 'id::text') $$)).state, '42P17', 'ids have to be numbers');
+SELECT fails($$ SELECT shard_fdw.alter_column_type('ids', 'id', 'text', 'id::text') $$, '42P17',
+  title => 'ids have to be numbers');
 
 -- Shards of other kinds.
 CREATE FOREIGN TABLE outer_log (a int, b text) SERVER shards OPTIONS (shards '1');
@@ -215,15 +226,18 @@ INSERT INTO outer_log_0 SELECT g, g FROM generate_series(6, 9) g;
 SELECT shard_fdw.alter_column_type('outer_log', 'b', 'int', 'b::int * 10');
 SELECT is((SELECT sum(b) FROM outer_log), 450::bigint, 'a shard that is a logical table itself');
 SELECT is((SELECT count(*) FROM pg_inherits WHERE inhparent IN ('outer_log'::regclass, 'inner_log'::regclass)), 4::bigint, '... all is attached again');
-SELECT is((error_of($$ SELECT shard_fdw.alter_column_type('inner_log', 'b', 'text', 'b::text') $$)).message, 'cannot alter inherited column "b"', '... and cannot be altered by itself');
+SELECT fails($$ SELECT shard_fdw.alter_column_type('inner_log', 'b', 'text', 'b::text') $$, NULL,
+  'cannot alter inherited column "b"', title => '... and cannot be altered by itself');
 CREATE FOREIGN DATA WRAPPER columns_fdw;
 CREATE SERVER far FOREIGN DATA WRAPPER columns_fdw;
 CREATE FOREIGN TABLE mixed (a int) SERVER shards OPTIONS (shards '1');
 CREATE FOREIGN TABLE remote (a int) SERVER far;
 ALTER FOREIGN TABLE remote INHERIT mixed;
-SELECT is(error_of($$ SELECT shard_fdw.alter_column_type('mixed', 'a', 'text', 'a::text') $$)::text,
-  '(0A000,"cannot convert the rows of shard ""remote"" of foreign table ""mixed""","The shard is a foreign table.","Detach it with ALTER TABLE ... NO INHERIT, change it on both servers, and attach it again.")',
-  'a shard that is a foreign table');
+SELECT fails($$ SELECT shard_fdw.alter_column_type('mixed', 'a', 'text', 'a::text') $$, '0A000',
+  'cannot convert the rows of shard "remote" of foreign table "mixed"',
+  'The shard is a foreign table.',
+  'Detach it with ALTER TABLE ... NO INHERIT, change it on both servers, and attach it again.',
+  title => 'a shard that is a foreign table');
 SELECT lives_ok($$ SELECT shard_fdw.alter_column_type('mixed', 'a', 'text') $$, '... does not matter without an expression');
 CREATE FOREIGN TABLE empty (a int) SERVER shards;
 SELECT shard_fdw.alter_column_type('empty', 'a', 'text', 'a::text');
@@ -232,26 +246,35 @@ SELECT is((SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attre
 -- What depends on the column.
 CREATE FOREIGN TABLE used (a int, b text, c text DEFAULT 'x') SERVER shards OPTIONS (shards '2');
 CREATE VIEW users AS SELECT a FROM used;
-SELECT is((error_of($$ SELECT shard_fdw.alter_column_type('used', 'a', 'text', 'a::text') $$)).message, 'cannot alter type of a column used by a view or rule', 'a view');
+SELECT fails($$ SELECT shard_fdw.alter_column_type('used', 'a', 'text', 'a::text') $$, NULL,
+  'cannot alter type of a column used by a view or rule', title => 'a view');
 DROP VIEW users;
 CREATE VIEW users AS SELECT a FROM used_1;
-SELECT is((error_of($$ SELECT shard_fdw.alter_column_type('used', 'a', 'text', 'a::text') $$)).message, 'cannot alter type of a column used by a view or rule', '... of a shard');
-SELECT is((error_of($$ SELECT shard_fdw.alter_column_type('used', 'c', 'int', '1') $$)).message, 'default for column "c" cannot be cast automatically to type integer', 'a default that does not fit');
+SELECT fails($$ SELECT shard_fdw.alter_column_type('used', 'a', 'text', 'a::text') $$, NULL,
+  'cannot alter type of a column used by a view or rule', title => '... of a shard');
+SELECT fails($$ SELECT shard_fdw.alter_column_type('used', 'c', 'int', '1') $$, NULL,
+  'default for column "c" cannot be cast automatically to type integer',
+  title => 'a default that does not fit');
 SELECT is((SELECT count(*) FROM shard_fdw.list_shards('used')), 2::bigint, '... nothing is detached');
 
 -- Arguments.
-SELECT is((SELECT state || ' ' || message FROM error_of('SELECT shard_fdw.alter_column_type(' || args || ')')), wanted, args) FROM (VALUES
-  ($$ 'used', 'a', NULL $$, '22004 type must not be null'),
-  ($$ 'used', NULL, 'text' $$, '22004 column must not be null'),
-  ($$ NULL, 'a', 'text' $$, '22004 logical table must not be null'),
-  ($$ 'plain', 'v', 'text' $$, '42809 "plain" is not a foreign table of shard_fdw'),
-  ($$ 'used', 'nobody', 'text', '1' $$, '42703 column "nobody" of relation "used_0" does not exist'),
-  ($$ 'used', 'a', 'nothing' $$, '42704 type "nothing" does not exist'),
-  ($$ 'used', 'a', 'text, DROP b' $$, '42601 more than a type and an expression is given'),
-  ($$ 'used', 'a', 'text; DROP TABLE used_0' $$, '42601 more than a type and an expression is given'),
-  ($$ 'used', 'a', 'text', 'a), DROP COLUMN b' $$, '42601 syntax error at or near ")"'),
-  ($$ 'used', 'a', 'text', 'a::text), DROP b, ADD CHECK (true' $$, '42601 more than a type and an expression is given'),
-  ($$ 'used', 'a', 'text', 'a::text); DROP TABLE used_0; SELECT (1' $$, '42601 more than a type and an expression is given')) t(args, wanted);
+SELECT fails('SELECT shard_fdw.alter_column_type(' || args || ')', state, message, title => args)
+  FROM (VALUES
+  ($$ 'used', 'a', NULL $$, '22004', 'type must not be null'),
+  ($$ 'used', NULL, 'text' $$, '22004', 'column must not be null'),
+  ($$ NULL, 'a', 'text' $$, '22004', 'logical table must not be null'),
+  ($$ 'plain', 'v', 'text' $$, '42809', '"plain" is not a foreign table of shard_fdw'),
+  ($$ 'used', 'nobody', 'text', '1' $$, '42703',
+    'column "nobody" of relation "used_0" does not exist'),
+  ($$ 'used', 'a', 'nothing' $$, '42704', 'type "nothing" does not exist'),
+  ($$ 'used', 'a', 'text, DROP b' $$, '42601', 'more than a type and an expression is given'),
+  ($$ 'used', 'a', 'text; DROP TABLE used_0' $$, '42601',
+    'more than a type and an expression is given'),
+  ($$ 'used', 'a', 'text', 'a), DROP COLUMN b' $$, '42601', 'syntax error at or near ")"'),
+  ($$ 'used', 'a', 'text', 'a::text), DROP b, ADD CHECK (true' $$, '42601',
+    'more than a type and an expression is given'),
+  ($$ 'used', 'a', 'text', 'a::text); DROP TABLE used_0; SELECT (1' $$, '42601',
+    'more than a type and an expression is given')) t(args, state, message);
 SELECT lives_ok($$ SELECT shard_fdw.alter_column_type('used', 'c', 'varchar(30) COLLATE "C"', 'c || ''!''') $$, 'a collation');
 SELECT is((SELECT array_agg(attcollation::regcollation::text) FROM pg_attribute WHERE attname = 'c' AND attrelid::regclass::text ~ '^used'), '{"\"C\"","\"C\"","\"C\""}', '... of table and shards');
 SET LOCAL search_path = public;
@@ -272,13 +295,15 @@ INSERT INTO mine VALUES (1);
 RESET ROLE;
 GRANT ALL ON mine, mine_0, mine_1 TO shard_reader;
 SET LOCAL ROLE shard_reader;
-SELECT is((error_of($$ SELECT shard_fdw.alter_column_type('mine', 'a', 'text', 'a::text') $$)).state, '42501', 'only the owner may');
+SELECT fails($$ SELECT shard_fdw.alter_column_type('mine', 'a', 'text', 'a::text') $$, '42501',
+  title => 'only the owner may');
 RESET ROLE;
 SELECT shard_fdw.alter_column_type('mine', 'a', 'text', 'who()');
 SELECT is((SELECT a FROM mine), 'shard_user', 'the expression runs as the owner');
 SELECT is(current_user, session_user, '... and the caller is the caller again');
 SET LOCAL transaction_read_only = on;
-SELECT is((error_of($$ SELECT shard_fdw.alter_column_type('mine', 'a', 'text') $$)).state, '25006', 'not in a read-only transaction');
+SELECT fails($$ SELECT shard_fdw.alter_column_type('mine', 'a', 'text') $$, '25006',
+  title => 'not in a read-only transaction');
 
 SELECT * FROM finish();
 ROLLBACK;

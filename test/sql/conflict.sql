@@ -222,8 +222,10 @@ SELECT results_eq('SELECT id, kind, xmax <> 0 FROM sharded.items ORDER BY id, ki
 SELECT is(explained($$ INSERT INTO sharded.items VALUES (1, 'k'), (2, 'k'), (830, 'k') ON CONFLICT (id, kind) DO SELECT FOR UPDATE WHERE items.id > 1 RETURNING * $$),
   ARRAY['Route: hash', 'Conflict Resolution: SELECT FOR UPDATE', 'Conflict Filter: (items.id > 1)', 'Rows Removed by Conflict Filter: 1', 'Tuples Inserted: 1',
         'Conflicting Tuples: 2'], 'EXPLAIN of DO SELECT');
-SELECT throws_ok($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO SELECT RETURNING old.v $$,
-  '0A000', 'cannot return old values from ON CONFLICT DO SELECT on foreign table "items"', 'DO SELECT returns no old values');
+SELECT fails(
+  $$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO SELECT RETURNING old.v $$,
+  '0A000', 'cannot return old values from ON CONFLICT DO SELECT on foreign table "items"',
+  title => 'DO SELECT returns no old values');
 \endif
 
 -- Columns that only a shard has keep their values.
@@ -275,42 +277,60 @@ ROLLBACK TO s;
 --
 
 \ir helpers.psql
-SELECT is(error_of($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO UPDATE SET id = 2 $$)::text,
-  '(0A000,"cannot change the key of foreign table ""items"" in ON CONFLICT DO UPDATE","The value of column ""id"" would change, and with it the row''s shard.","Delete the row and insert a new one.")',
-  'the key cannot change');
-SELECT is((error_of($$ INSERT INTO sharded.items VALUES (2, 'k') ON CONFLICT (id, kind) DO UPDATE SET id = NULL $$)).state, '0A000', '... to null neither');
-SELECT is(error_of($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (kind) DO NOTHING $$)::text,
-  '(0A000,"conflict target does not include column ""id"" of the key of foreign table ""items""","Only rows with equal keys (id) are sure to be in one shard, so a conflicting row in another shard would not be seen.","Name the columns of a unique index that includes the key.")',
-  'a target without the key');
-SELECT is((error_of($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (abs(id), kind) DO NOTHING $$)).state, '0A000', '... or with an expression of it');
-SELECT is(error_of($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind, n) DO NOTHING $$)::text,
-  '(42P10,"there is no unique or exclusion constraint matching the ON CONFLICT specification","Shard ""other"" has none.","Create a unique index on the columns of the conflict target on every shard.")',
-  'no index on any shard');
+SELECT fails(
+  $$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO UPDATE SET id = 2 $$,
+  '0A000', 'cannot change the key of foreign table "items" in ON CONFLICT DO UPDATE',
+  'The value of column "id" would change, and with it the row''s shard.',
+  'Delete the row and insert a new one.', title => 'the key cannot change');
+SELECT fails(
+  $$ INSERT INTO sharded.items VALUES (2, 'k') ON CONFLICT (id, kind) DO UPDATE SET id = NULL $$,
+  '0A000', title => '... to null neither');
+SELECT fails($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (kind) DO NOTHING $$, '0A000',
+  'conflict target does not include column "id" of the key of foreign table "items"',
+  'Only rows with equal keys (id) are sure to be in one shard, so a conflicting row in another '
+  'shard would not be seen.', 'Name the columns of a unique index that includes the key.',
+  title => 'a target without the key');
+SELECT fails($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (abs(id), kind) DO NOTHING $$,
+  '0A000', title => '... or with an expression of it');
+SELECT fails($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind, n) DO NOTHING $$,
+  '42P10', 'there is no unique or exclusion constraint matching the ON CONFLICT specification',
+  'Shard "other" has none.',
+  'Create a unique index on the columns of the conflict target on every shard.',
+  title => 'no index on any shard');
 CREATE UNIQUE INDEX ON sharded.same (id, kind, n);
 CREATE UNIQUE INDEX ON sharded.third (id, kind, n);
-SELECT is((error_of($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind, n) DO NOTHING $$)).detail, 'Shard "other" has none.', 'no index on one shard');
+SELECT fails($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind, n) DO NOTHING $$,
+  NULL, detail => 'Shard "other" has none.', title => 'no index on one shard');
 CREATE UNIQUE INDEX other_index ON sharded.other (id, kind, n);
 PREPARE nothing AS INSERT INTO sharded.items SELECT g, 'new', 'x', g FROM generate_series(1, 20) g ON CONFLICT (id, kind, n) DO NOTHING;
 SELECT lives_ok('EXECUTE nothing', 'an index on every shard');
 DROP INDEX sharded.other_index;
-SELECT is((error_of('EXECUTE nothing')).detail, 'Shard "other" has none.', 'an index dropped under a prepared statement');
+SELECT fails('EXECUTE nothing', NULL, detail => 'Shard "other" has none.',
+  title => 'an index dropped under a prepared statement');
 ALTER TABLE sharded.items ADD CONSTRAINT c CHECK (id > 0) NOT VALID;
-SELECT is(error_of($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT ON CONSTRAINT c DO NOTHING $$)::text,
-  '(0A000,"cannot use ON CONFLICT ON CONSTRAINT on foreign table ""items""","Unique constraints belong to the shards.","Name the columns: ON CONFLICT (...).")',
-  'ON CONSTRAINT');
-SELECT is((error_of($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT ON CONSTRAINT items_pkey DO NOTHING $$)).state, '42704', '... with a constraint of no such table');
+SELECT fails($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT ON CONSTRAINT c DO NOTHING $$,
+  '0A000', 'cannot use ON CONFLICT ON CONSTRAINT on foreign table "items"',
+  'Unique constraints belong to the shards.', 'Name the columns: ON CONFLICT (...).',
+  title => 'ON CONSTRAINT');
+SELECT fails(
+  $$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT ON CONSTRAINT items_pkey DO NOTHING $$,
+  '42704', title => '... with a constraint of no such table');
 ALTER TABLE sharded.items DROP CONSTRAINT c;
 
 -- An index that is not an arbiter raises its errors.
 CREATE UNIQUE INDEX ON sharded.same (v) WHERE v ~ '^unique';
 INSERT INTO sharded.items SELECT g, 'u', 'unique' FROM generate_series(1, 100) g WHERE shard_fdw.in_hash(3, 0, g) LIMIT 1;
-SELECT is((error_of($$ INSERT INTO sharded.items SELECT g, 'w', 'unique' FROM generate_series(1, 100) g WHERE shard_fdw.in_hash(3, 0, g)
-                       ON CONFLICT (id, kind) DO NOTHING $$)).state, '23505', 'a violation of another index is an error');
+SELECT fails(
+  $$ INSERT INTO sharded.items SELECT g, 'w', 'unique' FROM generate_series(1, 100) g WHERE shard_fdw.in_hash(3, 0, g)
+                       ON CONFLICT (id, kind) DO NOTHING $$, '23505',
+  title => 'a violation of another index is an error');
 
 -- Deferrable constraints cannot arbitrate, as in core.
 SAVEPOINT s;
 ALTER TABLE sharded.same ADD UNIQUE (id, kind, n) DEFERRABLE;
-SELECT is((error_of($$ INSERT INTO sharded.items SELECT g, 'd' FROM generate_series(1, 50) g ON CONFLICT DO NOTHING $$)).state, '55000', 'a deferrable constraint cannot arbitrate');
+SELECT fails(
+  $$ INSERT INTO sharded.items SELECT g, 'd' FROM generate_series(1, 50) g ON CONFLICT DO NOTHING $$,
+  '55000', title => 'a deferrable constraint cannot arbitrate');
 SELECT lives_ok($$ INSERT INTO sharded.items SELECT g, 'd' FROM generate_series(1, 50) g ON CONFLICT (id, kind) DO NOTHING $$, '... but it need not');
 ROLLBACK TO s;
 
@@ -323,13 +343,17 @@ ALTER TABLE sharded.other DISABLE TRIGGER USER;
 ALTER TABLE sharded.third DISABLE TRIGGER USER;
 ALTER TABLE sharded.items DISABLE TRIGGER USER;
 SET LOCAL ROLE shard_user;
-SELECT is((error_of($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO UPDATE SET v = 'x' $$)).state, '42501', 'DO UPDATE wants the privilege to update');
+SELECT fails(
+  $$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO UPDATE SET v = 'x' $$,
+  '42501', title => 'DO UPDATE wants the privilege to update');
 SELECT lives_ok($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO NOTHING $$, 'DO NOTHING does not');
 RESET ROLE;
 GRANT UPDATE (v) ON sharded.items TO shard_user;
 SET LOCAL ROLE shard_user;
 SELECT lives_ok($$ INSERT INTO sharded.items VALUES (1, 'k'), (2, 'k'), (3, 'k') ON CONFLICT (id, kind) DO UPDATE SET v = 'user' $$, 'DO UPDATE with the privilege');
-SELECT is((error_of($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO UPDATE SET n = 3 $$)).state, '42501', '... for that column only');
+SELECT fails(
+  $$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO UPDATE SET n = 3 $$,
+  '42501', title => '... for that column only');
 RESET ROLE;
 ROLLBACK TO s;
 
@@ -340,9 +364,11 @@ CREATE TABLE far_0 (id int PRIMARY KEY, v text, CHECK (shard_fdw.in_hash(2, 0, i
 ALTER TABLE far_0 INHERIT far;
 CREATE FOREIGN TABLE far_1 (id int, v text, CHECK (shard_fdw.in_hash(2, 1, id))) SERVER shards;
 ALTER FOREIGN TABLE far_1 INHERIT far;
-SELECT is(error_of('INSERT INTO far SELECT generate_series(1, 10) ON CONFLICT (id) DO NOTHING')::text,
-  '(0A000,"cannot use ON CONFLICT with a conflict target on foreign table ""far""","Shard ""far_1"" is a foreign table.","ON CONFLICT DO NOTHING without a conflict target is possible.")',
-  'a shard that is a foreign table');
+SELECT fails('INSERT INTO far SELECT generate_series(1, 10) ON CONFLICT (id) DO NOTHING', '0A000',
+  'cannot use ON CONFLICT with a conflict target on foreign table "far"',
+  'Shard "far_1" is a foreign table.',
+  'ON CONFLICT DO NOTHING without a conflict target is possible.',
+  title => 'a shard that is a foreign table');
 ROLLBACK TO s;
 
 -- Foreign keys follow the rows.
@@ -353,7 +379,9 @@ CREATE TABLE kept_model (id int PRIMARY KEY, kind text REFERENCES kinds);
 CREATE FOREIGN TABLE kept (id int, kind text) SERVER shards OPTIONS (shards '3', route 'hash', key 'id', template 'kept_model');
 INSERT INTO kept SELECT g, 'one' FROM generate_series(1, 9) g;
 INSERT INTO kept SELECT g, 'two' FROM generate_series(1, 9) g ON CONFLICT (id) DO UPDATE SET kind = EXCLUDED.kind;
-SELECT is((error_of($$ INSERT INTO kept SELECT g, 'two' FROM generate_series(1, 9) g ON CONFLICT (id) DO UPDATE SET kind = 'three' $$)).state, '23503', 'foreign keys are checked for the updated row');
+SELECT fails(
+  $$ INSERT INTO kept SELECT g, 'two' FROM generate_series(1, 9) g ON CONFLICT (id) DO UPDATE SET kind = 'three' $$,
+  '23503', title => 'foreign keys are checked for the updated row');
 SELECT is((SELECT count(*) FROM kept WHERE kind = 'two'), 9::bigint, '... and for nothing else');
 ROLLBACK TO s;
 
@@ -369,7 +397,8 @@ ALTER TABLE words_0 INHERIT words;
 ALTER TABLE words_1 INHERIT words;
 CREATE UNIQUE INDEX ON words_0 (word COLLATE caseless);
 CREATE UNIQUE INDEX ON words_1 (word COLLATE caseless);
-SELECT is((error_of($$ INSERT INTO words VALUES ('a') ON CONFLICT (word) DO NOTHING $$)).state, '42P10', 'an index that takes more values for equal does not do');
+SELECT fails($$ INSERT INTO words VALUES ('a') ON CONFLICT (word) DO NOTHING $$, '42P10',
+  title => 'an index that takes more values for equal does not do');
 CREATE UNIQUE INDEX ON words_0 (word COLLATE "C");
 CREATE UNIQUE INDEX ON words_1 (word text_pattern_ops);
 SELECT lives_ok($$ INSERT INTO words VALUES ('a'), ('b'), ('a'), ('c') ON CONFLICT (word) DO NOTHING $$, '... others do');
@@ -384,24 +413,30 @@ CREATE TABLE placed_0 (id int PRIMARY KEY, n int, CHECK (shard_fdw.in_hash(2, 0,
 ALTER TABLE placed_0 INHERIT placed;
 PREPARE placed_upsert AS INSERT INTO placed SELECT g, g FROM generate_series(1, 20) g WHERE shard_fdw.in_hash(2, 0, g) ON CONFLICT (id) DO UPDATE SET n = 100;
 SELECT lives_ok('EXECUTE placed_upsert', 'a gap does no harm');
-SELECT is((error_of('INSERT INTO placed SELECT generate_series(1, 20) ON CONFLICT (id) DO NOTHING')).message, 'no shard of foreign table "placed" takes the row', '... but to rows of it');
+SELECT fails('INSERT INTO placed SELECT generate_series(1, 20) ON CONFLICT (id) DO NOTHING', NULL,
+  'no shard of foreign table "placed" takes the row', title => '... but to rows of it');
 SAVEPOINT s;
 CREATE TABLE placed_1 (LIKE placed_0 INCLUDING ALL);
 ALTER TABLE placed_1 INHERIT placed;
-SELECT is((error_of('INSERT INTO placed VALUES (1) ON CONFLICT ' || clause))::text,
-  '(55000,"cannot use ON CONFLICT on foreign table ""placed""","Not every shard has a validated constraint that gives it hashes of the key that no other shard has, so a conflicting row may be in another shard.","Put the shards in order with SELECT shard_fdw.reshard(), or validate their constraints.")',
-  'two shards for the same rows, ' || clause) FROM unnest(ARRAY['DO NOTHING', '(id) DO NOTHING', '(id) DO UPDATE SET n = 1']) clause;
-SELECT is((error_of('EXECUTE placed_upsert')).state, '55000', '... a prepared statement');
+SELECT fails('INSERT INTO placed VALUES (1) ON CONFLICT ' || clause, '55000',
+  'cannot use ON CONFLICT on foreign table "placed"',
+  'Not every shard has a validated constraint that gives it hashes of the key that no other shard '
+  'has, so a conflicting row may be in another shard.',
+  'Put the shards in order with SELECT shard_fdw.reshard(), or validate their constraints.',
+  title => 'two shards for the same rows, ' || clause) FROM unnest(ARRAY['DO NOTHING', '(id) DO NOTHING', '(id) DO UPDATE SET n = 1']) clause;
+SELECT fails('EXECUTE placed_upsert', '55000', title => '... a prepared statement');
 ROLLBACK TO s;
 SELECT lives_ok('EXECUTE placed_upsert', '... and without it again');
 CREATE TABLE placed_1 (id int PRIMARY KEY, n int);
 ALTER TABLE placed_1 INHERIT placed;
-SELECT is((error_of('INSERT INTO placed VALUES (1) ON CONFLICT DO NOTHING')).state, '55000', 'a shard without a place');
+SELECT fails('INSERT INTO placed VALUES (1) ON CONFLICT DO NOTHING', '55000',
+  title => 'a shard without a place');
 ROLLBACK TO s;
 CREATE TABLE placed_1 (id int PRIMARY KEY, n int);
 ALTER TABLE placed_1 ADD CHECK (shard_fdw.in_hash(2, 1, id)) NOT VALID;
 ALTER TABLE placed_1 INHERIT placed;
-SELECT is((error_of('INSERT INTO placed VALUES (1) ON CONFLICT DO NOTHING')).state, '55000', 'a place that has not been validated');
+SELECT fails('INSERT INTO placed VALUES (1) ON CONFLICT DO NOTHING', '55000',
+  title => 'a place that has not been validated');
 ROLLBACK TO s;
 
 -- A key that is not good, whatever the session has set.
@@ -409,9 +444,11 @@ ALTER EVENT TRIGGER shard_fdw_on_ddl_end DISABLE;
 ALTER FOREIGN TABLE placed RENAME id TO id2;
 ALTER EVENT TRIGGER shard_fdw_on_ddl_end ENABLE ALWAYS;
 SET LOCAL shard_fdw.shard = 0;
-SELECT is((error_of('INSERT INTO placed (id2) VALUES (1) ON CONFLICT ' || clause)).message, 'column "id" of the key of foreign table "placed" does not exist', 'a key that is not there, ' || clause)
+SELECT fails('INSERT INTO placed (id2) VALUES (1) ON CONFLICT ' || clause, NULL,
+  'column "id" of the key of foreign table "placed" does not exist',
+  title => 'a key that is not there, ' || clause)
   FROM unnest(ARRAY['DO NOTHING', '(id2) DO NOTHING', '(id2) DO UPDATE SET n = 1']) clause;
-SELECT is((error_of('EXECUTE placed_upsert')).state, '42703', '... a prepared statement');
+SELECT fails('EXECUTE placed_upsert', '42703', title => '... a prepared statement');
 RESET shard_fdw.shard;
 
 -- The pin counts as it is when the statement begins.
@@ -432,7 +469,8 @@ SELECT ok(targets(20) * 1.5 > targets(500), 'memory for conflict targets is boun
 
 -- Routes without a key.
 CREATE FOREIGN TABLE log (id int) SERVER shards OPTIONS (shards '2');
-SELECT is((error_of('INSERT INTO log VALUES (1) ON CONFLICT (id) DO UPDATE SET id = 1')).message, 'cannot use ON CONFLICT on foreign table "log"', 'a table without a key');
+SELECT fails('INSERT INTO log VALUES (1) ON CONFLICT (id) DO UPDATE SET id = 1', NULL,
+  'cannot use ON CONFLICT on foreign table "log"', title => 'a table without a key');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -3,19 +3,7 @@
 BEGIN;
 SELECT no_plan();
 
-CREATE FUNCTION error_of(command text, role text DEFAULT 'none',
-                         OUT state text, OUT message text, OUT detail text,
-                         OUT constr text, OUT col text)
-LANGUAGE plpgsql AS $$
-BEGIN
-  PERFORM set_config('role', role, true);
-  EXECUTE command;
-  SET LOCAL ROLE none;
-EXCEPTION WHEN OTHERS THEN
-  GET STACKED DIAGNOSTICS
-    state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-    detail = PG_EXCEPTION_DETAIL, constr = CONSTRAINT_NAME, col = COLUMN_NAME;
-END $$;
+\ir helpers.psql
 
 CREATE PROCEDURE on_shards(logical regclass, command text) LANGUAGE plpgsql AS $$
 DECLARE
@@ -80,8 +68,10 @@ DECLARE
 BEGIN
   FOREACH t IN ARRAY '{same,odd}'::text[] LOOP
     RETURN NEXT is(
-      (SELECT e::text FROM error_of(format(command, t), role) e),
-      (SELECT replace(e::text, '_part', '') FROM error_of(format(command, t || '_part'), role) e),
+      (SELECT (state, message, detail, hint, constr, col)::text
+         FROM diagnostics(format(command, t), role)),
+      (SELECT replace((state, message, detail, hint, constr, col)::text, '_part', '')
+         FROM diagnostics(format(command, t || '_part'), role)),
       format('%s (%s): the error is that of a partition', what, t));
     RETURN NEXT is((SELECT state FROM error_of(format(command, t), role)), expected,
       format('%s (%s): %s', what, t, expected));
@@ -135,33 +125,25 @@ CREATE TABLE extra (own text DEFAULT 'own', n int, msg text, id int,
                     twice int GENERATED ALWAYS AS (id * 2) STORED CHECK (twice < 100));
 ALTER TABLE extra INHERIT log;
 SET LOCAL shard_fdw.shard = 0;
-SELECT results_eq($$ SELECT state, message, detail FROM error_of(
-                       'INSERT INTO log VALUES (77, ''x'')') $$,
-  $$ VALUES ('23514', 'new row for relation "extra" violates check constraint "extra_twice_check"',
-             'Failing row contains (77, x, 0).') $$,
-  'a shard with columns of its own');
-SELECT results_eq($$ SELECT state, message, detail FROM error_of(
-                       'INSERT INTO log SELECT g, ''x'' FROM generate_series(40, 60) g') $$,
-  $$ VALUES ('23514', 'new row for relation "extra" violates check constraint "extra_twice_check"',
-             'Failing row contains (50, x, 0).') $$, '... in a batch');
+SELECT fails('INSERT INTO log VALUES (77, ''x'')', '23514',
+  'new row for relation "extra" violates check constraint "extra_twice_check"',
+  'Failing row contains (77, x, 0).', title => 'a shard with columns of its own');
+SELECT fails('INSERT INTO log SELECT g, ''x'' FROM generate_series(40, 60) g', '23514',
+  'new row for relation "extra" violates check constraint "extra_twice_check"',
+  'Failing row contains (50, x, 0).', title => '... in a batch');
 ALTER TABLE extra ALTER own DROP DEFAULT, ALTER own SET NOT NULL;
-SELECT results_eq($$ SELECT state, message, detail FROM error_of(
-                       'INSERT INTO log VALUES (7, ''x'')') $$,
-  $$ VALUES ('23502', 'null value in column "own" of relation "extra" violates not-null constraint',
-             'Failing row contains (7, x, 0).') $$,
-  'a column that only the shard has, not null');
+SELECT fails('INSERT INTO log VALUES (7, ''x'')', '23502',
+  'null value in column "own" of relation "extra" violates not-null constraint',
+  'Failing row contains (7, x, 0).', title => 'a column that only the shard has, not null');
 CREATE DOMAIN given AS text NOT NULL;
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
 CREATE DOMAIN preset AS int DEFAULT 42 NOT NULL;
 ALTER TABLE extra DROP COLUMN own, ADD COLUMN own given, ADD COLUMN p preset;
-SELECT results_eq($$ SELECT state, message FROM error_of(
-                       'INSERT INTO log VALUES (7, ''x'')') $$,
-  $$ VALUES ('23502', 'domain given does not allow null values') $$,
-  '... of a domain that is not null, as in a direct insert');
-SELECT results_eq($$ SELECT state, message FROM error_of(
-                       'INSERT INTO log SELECT g FROM generate_series(1, 3) g') $$,
-  $$ VALUES ('23502', 'domain given does not allow null values') $$,
-  '... in a batch');
+SELECT fails('INSERT INTO log VALUES (7, ''x'')', '23502',
+  'domain given does not allow null values',
+  title => '... of a domain that is not null, as in a direct insert');
+SELECT fails('INSERT INTO log SELECT g FROM generate_series(1, 3) g', '23502',
+  'domain given does not allow null values', title => '... in a batch');
 ALTER TABLE extra DROP COLUMN own;
 INSERT INTO log VALUES (7, 'x'), (8, 'x');
 SELECT results_eq('SELECT DISTINCT p::int FROM extra', 'VALUES (42)',
@@ -179,17 +161,17 @@ SELECT is((SELECT count(*) FROM log WHERE n = 500), 4::bigint,
 ALTER FOREIGN TABLE log DROP CONSTRAINT here;
 TRUNCATE log;
 ALTER TABLE log_1 ADD CONSTRAINT own CHECK (n < 100) NO INHERIT;
-SELECT throws_ok('INSERT INTO log SELECT g, ''x'', 500 FROM generate_series(1, 3) g',
-  '23514', 'new row for relation "log_1" violates check constraint "own"',
-  'NO INHERIT on a shard is about its rows');
+SELECT fails('INSERT INTO log SELECT g, ''x'', 500 FROM generate_series(1, 3) g', '23514',
+  'new row for relation "log_1" violates check constraint "own"',
+  title => 'NO INHERIT on a shard is about its rows');
 SELECT is((SELECT count(*) FROM log), 0::bigint,
   '... and rows for the other shards are not left behind');
 ALTER TABLE log_1 DROP CONSTRAINT own;
 INSERT INTO log SELECT g, 'x', 500 FROM generate_series(1, 3) g;
 SELECT is((SELECT count(*) FROM log), 3::bigint, 'a dropped constraint is gone');
 ALTER TABLE log_2 ADD CONSTRAINT one_day CHECK (n = 500);
-SELECT throws_ok('INSERT INTO log SELECT g, ''x'', 501 FROM generate_series(1, 3) g',
-  '23514', NULL, 'a new one is noticed');
+SELECT fails('INSERT INTO log SELECT g, ''x'', 501 FROM generate_series(1, 3) g', '23514',
+  title => 'a new one is noticed');
 ALTER TABLE log_2 DROP CONSTRAINT one_day;
 TRUNCATE log;
 
@@ -201,10 +183,10 @@ INSERT INTO log SELECT g FROM generate_series(1, 10) g;
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain',
   'a constraint that looks at the table is met');
 TRUNCATE log, plain;
-SELECT throws_ok('INSERT INTO plain SELECT g FROM generate_series(1, 20) g',
-  '23514', NULL, '... it can be broken in the middle of a statement');
-SELECT throws_ok('INSERT INTO log SELECT g FROM generate_series(1, 20) g',
-  '23514', NULL, '... also through a logical table');
+SELECT fails('INSERT INTO plain SELECT g FROM generate_series(1, 20) g', '23514',
+  title => '... it can be broken in the middle of a statement');
+SELECT fails('INSERT INTO log SELECT g FROM generate_series(1, 20) g', '23514',
+  title => '... also through a logical table');
 TRUNCATE log;
 ALTER FOREIGN TABLE log DROP CONSTRAINT few;
 
@@ -217,7 +199,8 @@ SELECT format('CREATE FOREIGN TABLE wide (%s) SERVER shards OPTIONS (shards ''2'
 ALTER TABLE wide ALTER c1 SET NOT NULL, ALTER c3 SET NOT NULL, ALTER c64 SET NOT NULL,
   ALTER c65 SET NOT NULL, ALTER c70 SET NOT NULL;
 SELECT is((SELECT state || ' ' || col
-             FROM error_of(format(command, regexp_replace(wide('%s', ','), '\m' || c || '\M', 'NULL')))),
+             FROM diagnostics(format(command, regexp_replace(wide('%s', ','), '\m' || c || '\M',
+                                                             'NULL')))),
           '23502 c' || c, format('column %s is not null, %s', c, what))
   FROM unnest('{1,3,64,65,70}'::int[]) c,
        (VALUES ('one row', 'INSERT INTO wide VALUES (%s)'),
@@ -233,10 +216,9 @@ CREATE FOREIGN TABLE computed (
 ) SERVER shards OPTIONS (shards '2', route 'round_robin');
 INSERT INTO computed SELECT generate_series(1, 8);
 INSERT INTO computed VALUES (5);
-SELECT throws_ok('INSERT INTO computed VALUES (9)', '23514', NULL,
-  'a check of a generated column');
-SELECT throws_ok('INSERT INTO computed VALUES (1), (NULL)', '23502', NULL,
-  'a generated column that is null');
+SELECT fails('INSERT INTO computed VALUES (9)', '23514', title => 'a check of a generated column');
+SELECT fails('INSERT INTO computed VALUES (1), (NULL)', '23502',
+  title => 'a generated column that is null');
 SELECT results_eq('SELECT count(*), sum(b) FROM computed', 'VALUES (9::bigint, 50::bigint)',
   '... and others get in');
 
@@ -264,10 +246,10 @@ CREATE FOREIGN TABLE virtual (
 ) SERVER shards OPTIONS (shards '2', route 'round_robin');
 INSERT INTO virtual SELECT generate_series(1, 8);
 INSERT INTO virtual VALUES (5);
-SELECT throws_ok('INSERT INTO virtual VALUES (9)', '23514', NULL,
-  'a check of a virtual generated column');
-SELECT throws_ok('INSERT INTO virtual VALUES (1), (NULL)', '23502', NULL,
-  'a virtual generated column that is null');
+SELECT fails('INSERT INTO virtual VALUES (9)', '23514',
+  title => 'a check of a virtual generated column');
+SELECT fails('INSERT INTO virtual VALUES (1), (NULL)', '23502',
+  title => 'a virtual generated column that is null');
 SELECT results_eq('INSERT INTO virtual VALUES (6), (7) RETURNING a, b', 'VALUES (6, 7), (7, 8)',
   '... that is returned');
 SELECT results_eq('SELECT count(*), sum(b) FROM virtual', 'VALUES (11::bigint, 65::bigint)',
@@ -285,21 +267,19 @@ CREATE FOREIGN TABLE keyed (id int, v int) SERVER shards
 OPTIONS (shards '2', route 'round_robin');
 CALL on_shards('keyed', 'ALTER TABLE %s ADD PRIMARY KEY (id)');
 CALL on_shards('keyed', 'ALTER TABLE %s ADD UNIQUE NULLS NOT DISTINCT (v)');
-SELECT throws_ok('INSERT INTO keyed VALUES (NULL, 1)', '23502', NULL,
-  'a primary key is not null');
+SELECT fails('INSERT INTO keyed VALUES (NULL, 1)', '23502', title => 'a primary key is not null');
 INSERT INTO keyed VALUES (1, 1), (2, 2), (3, 3), (4, 4);
-SELECT throws_ok('INSERT INTO keyed SELECT g, g FROM generate_series(5, 1, -1) g',
-  '23505', NULL, 'a duplicate in a batch');
+SELECT fails('INSERT INTO keyed SELECT g, g FROM generate_series(5, 1, -1) g', '23505',
+  title => 'a duplicate in a batch');
 INSERT INTO keyed VALUES (5, NULL), (6, NULL);
-SELECT throws_ok('INSERT INTO keyed VALUES (7, NULL)', '23505', NULL,
-  'NULLS NOT DISTINCT');
+SELECT fails('INSERT INTO keyed VALUES (7, NULL)', '23505', title => 'NULLS NOT DISTINCT');
 SET LOCAL shard_fdw.shard = 1;
-SELECT throws_ok('INSERT INTO keyed SELECT id, -id FROM keyed_1', '23505', NULL,
-  'unique within a shard');
+SELECT fails('INSERT INTO keyed SELECT id, -id FROM keyed_1', '23505',
+  title => 'unique within a shard');
 INSERT INTO keyed SELECT id, -id FROM keyed_0;
 SELECT is((SELECT count(*) FROM keyed), 9::bigint, '... not beyond');
-SELECT throws_ok('UPDATE keyed SET id = 1 WHERE tableoid = ''keyed_1''::regclass',
-  '23505', NULL, '... also for UPDATE');
+SELECT fails('UPDATE keyed SET id = 1 WHERE tableoid = ''keyed_1''::regclass', '23505',
+  title => '... also for UPDATE');
 RESET shard_fdw.shard;
 
 -- deferrable ones: checked at the end of the statement or of the transaction
@@ -309,19 +289,18 @@ OPTIONS (shards '2', route 'round_robin');
 CALL on_shards('later', 'ALTER TABLE %s ADD UNIQUE (id) DEFERRABLE');
 CALL on_shards('later', 'ALTER TABLE %s ADD EXCLUDE (v WITH =) DEFERRABLE');
 INSERT INTO later SELECT g, g FROM generate_series(1, 10) g;
-SELECT throws_ok('INSERT INTO later VALUES (1, 21), (2, 22), (1, 23), (2, 24)',
-  '23505', NULL, 'a deferrable unique constraint, several rows');
-SELECT throws_ok('INSERT INTO later SELECT g / 5, g FROM generate_series(55, 80) g',
-  '23505', NULL, '... in a batch');
-SELECT throws_ok('COPY later FROM PROGRAM ''seq 55 80 | sed "s/[0-9]*/x,&/; s/x/77/"'' (FORMAT csv)',
-  '23505', NULL, '... in COPY');
+SELECT fails('INSERT INTO later VALUES (1, 21), (2, 22), (1, 23), (2, 24)', '23505',
+  title => 'a deferrable unique constraint, several rows');
+SELECT fails('INSERT INTO later SELECT g / 5, g FROM generate_series(55, 80) g', '23505',
+  title => '... in a batch');
+SELECT fails('COPY later FROM PROGRAM ''seq 55 80 | sed "s/[0-9]*/x,&/; s/x/77/"'' (FORMAT csv)',
+  '23505', title => '... in COPY');
 SET LOCAL shard_fdw.shard = 0;
-SELECT throws_ok('INSERT INTO later SELECT id, 99 FROM later_0 LIMIT 1', '23505', NULL,
-  '... a single row');
-SELECT throws_ok('INSERT INTO later SELECT 99, v FROM later_0 LIMIT 1', '23P01', NULL,
-  'a deferrable exclusion constraint');
-SELECT throws_ok('INSERT INTO later VALUES (98, 98), (99, 98)', '23P01', NULL,
-  '... several rows');
+SELECT fails('INSERT INTO later SELECT id, 99 FROM later_0 LIMIT 1', '23505',
+  title => '... a single row');
+SELECT fails('INSERT INTO later SELECT 99, v FROM later_0 LIMIT 1', '23P01',
+  title => 'a deferrable exclusion constraint');
+SELECT fails('INSERT INTO later VALUES (98, 98), (99, 98)', '23P01', title => '... several rows');
 UPDATE later SET id = id + 1;
 SELECT is((SELECT sum(id) FROM later), 65::bigint,
   'UPDATE may swap keys within a statement');
@@ -331,8 +310,7 @@ INSERT INTO later SELECT id, v FROM later_0 ORDER BY v LIMIT 3;
 INSERT INTO later SELECT max(id), max(v) FROM later_0;
 SELECT is((SELECT count(*) FROM later), 14::bigint,
   'duplicates wait while constraints are deferred');
-SELECT throws_ok('SET CONSTRAINTS ALL IMMEDIATE', '23505', NULL,
-  '... but not for ever');
+SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23505', title => '... but not for ever');
 SET CONSTRAINTS ALL DEFERRED;
 DELETE FROM later l USING (SELECT max(ctid) AS c, v, tableoid AS t FROM later
                             GROUP BY v, tableoid HAVING count(*) > 1) d
@@ -352,15 +330,13 @@ RESET shard_fdw.shard;
 CREATE FOREIGN TABLE booked (during int4range, who text) SERVER shards OPTIONS (shards '1');
 ALTER TABLE booked_0 ADD EXCLUDE USING gist (during WITH &&);
 INSERT INTO booked SELECT int4range(g * 10, g * 10 + 5) FROM generate_series(1, 50) g;
-SELECT results_eq($$ SELECT state, detail FROM error_of(
-                       'INSERT INTO booked VALUES (''[12,20)'')') $$,
-  $$ VALUES ('23P01', 'Key (during)=([12,20)) conflicts with existing key (during)=([10,15)).') $$,
-  'an exclusion constraint');
-SELECT throws_ok($$ INSERT INTO booked SELECT int4range(1000 + g * 9, 1010 + g * 9)
-                      FROM generate_series(1, 30) g $$, '23P01', NULL,
-  '... within a batch');
-SELECT throws_ok('COPY booked (during) FROM PROGRAM ''printf "[2000,2010)\\n[2009,2011)\\n"''',
-  '23P01', NULL, '... within a COPY');
+SELECT fails('INSERT INTO booked VALUES (''[12,20)'')', '23P01',
+  detail => 'Key (during)=([12,20)) conflicts with existing key (during)=([10,15)).',
+  title => 'an exclusion constraint');
+SELECT fails($$ INSERT INTO booked SELECT int4range(1000 + g * 9, 1010 + g * 9)
+                      FROM generate_series(1, 30) g $$, '23P01', title => '... within a batch');
+SELECT fails('COPY booked (during) FROM PROGRAM ''printf "[2000,2010)\\n[2009,2011)\\n"''', '23P01',
+  title => '... within a COPY');
 SELECT is((SELECT count(*) FROM booked), 50::bigint, '... nothing is left behind');
 INSERT INTO booked VALUES ('[15,20)');
 SELECT is((SELECT count(*) FROM booked), 51::bigint, '... what fits gets in');
@@ -373,12 +349,11 @@ CREATE FOREIGN TABLE refers (id int, kind int) SERVER shards
 OPTIONS (shards '2', route 'round_robin');
 CALL on_shards('refers', 'ALTER TABLE %s ADD CONSTRAINT kind
                             FOREIGN KEY (kind) REFERENCES kinds ON DELETE CASCADE');
-SELECT results_eq($$ SELECT state, detail FROM error_of(
-                       'INSERT INTO refers VALUES (1, 6)') $$,
-  $$ VALUES ('23503', 'Key (kind)=(6) is not present in table "kinds".') $$,
-  'a foreign key, a single row');
-SELECT throws_ok('INSERT INTO refers SELECT g, g FROM generate_series(1, 6) g',
-  '23503', NULL, '... a batch');
+SELECT fails('INSERT INTO refers VALUES (1, 6)', '23503',
+  detail => 'Key (kind)=(6) is not present in table "kinds".',
+  title => 'a foreign key, a single row');
+SELECT fails('INSERT INTO refers SELECT g, g FROM generate_series(1, 6) g', '23503',
+  title => '... a batch');
 SELECT is_empty('SELECT * FROM refers', '... nothing is left behind');
 INSERT INTO refers SELECT g, 1 + g % 5 FROM generate_series(1, 1200) g;
 INSERT INTO refers VALUES (0, NULL);
@@ -390,8 +365,8 @@ CALL on_shards('refers', 'ALTER TABLE %s ALTER CONSTRAINT kind DEFERRABLE');
 SET CONSTRAINTS ALL DEFERRED;
 INSERT INTO refers SELECT g, 8 FROM generate_series(1, 4) g;
 INSERT INTO refers VALUES (5, 8);
-SELECT throws_ok('SET CONSTRAINTS ALL IMMEDIATE', '23503', NULL,
-  'a deferred foreign key is checked later');
+SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23503',
+  title => 'a deferred foreign key is checked later');
 INSERT INTO kinds VALUES (8);
 SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', '... and holds by then');
 SELECT is((SELECT count(*) FROM refers WHERE kind = 8), 5::bigint,
@@ -405,28 +380,27 @@ SET LOCAL shard_fdw.shard = 0;
 INSERT INTO keyed VALUES (1001, 1), (1002, 2);
 INSERT INTO keyed VALUES (1003, 3);
 INSERT INTO child VALUES (1001), (1003);
-SELECT throws_ok('INSERT INTO child VALUES (1004)', '23503', NULL,
-  'a foreign key to a shard');
+SELECT fails('INSERT INTO child VALUES (1004)', '23503', title => 'a foreign key to a shard');
 DELETE FROM keyed WHERE id = 1003;
 SELECT results_eq('SELECT id FROM child', 'VALUES (1001)',
   'DELETE on the logical table cascades');
-SELECT throws_ok('UPDATE keyed SET id = 1010 WHERE id = 1001', '23503', NULL,
-  'UPDATE does not break the reference');
+SELECT fails('UPDATE keyed SET id = 1010 WHERE id = 1001', '23503',
+  title => 'UPDATE does not break the reference');
 RESET shard_fdw.shard;
-SELECT throws_ok('CREATE TABLE c (id int REFERENCES keyed)', '42809',
+SELECT fails('CREATE TABLE c (id int REFERENCES keyed)', '42809',
   'referenced relation "keyed" is not a table',
-  'PostgreSQL has no foreign keys to foreign tables');
+  title => 'PostgreSQL has no foreign keys to foreign tables');
 
 -- domains
 
 CREATE FOREIGN TABLE domains (d positive, g given) SERVER shards
 OPTIONS (shards '2', route 'round_robin');
-SELECT throws_ok('INSERT INTO domains VALUES (0, ''x'')', '23514',
-  'value for domain positive violates check constraint "positive_check"', 'a domain');
-SELECT throws_ok('INSERT INTO domains SELECT 5 - g, ''x'' FROM generate_series(1, 9) g',
-  '23514', NULL, '... in a batch');
-SELECT throws_ok('INSERT INTO domains (d) VALUES (1)', '23502',
-  'domain given does not allow null values', 'a domain that is not null');
+SELECT fails('INSERT INTO domains VALUES (0, ''x'')', '23514',
+  'value for domain positive violates check constraint "positive_check"', title => 'a domain');
+SELECT fails('INSERT INTO domains SELECT 5 - g, ''x'' FROM generate_series(1, 9) g', '23514',
+  title => '... in a batch');
+SELECT fails('INSERT INTO domains (d) VALUES (1)', '23502',
+  'domain given does not allow null values', title => 'a domain that is not null');
 INSERT INTO domains SELECT g, 'x' || g FROM generate_series(1, 9) g;
 SELECT results_eq('SELECT count(*), sum(d)::int FROM domains', 'VALUES (9::bigint, 45)',
   '... and values that pass');
@@ -520,8 +494,8 @@ SELECT by_index('SELECT n FROM idx WHERE n < -1000000', 'Bitmap Index Scan',
 
 -- An index expression that fails.
 CALL on_shards('idx', 'CREATE INDEX ON %s ((1000 / (id - 7777)))');
-SELECT throws_ok('INSERT INTO idx (id) SELECT g FROM generate_series(7700, 7800) g',
-  '22012', NULL, 'an index expression may fail');
+SELECT fails('INSERT INTO idx (id) SELECT g FROM generate_series(7700, 7800) g', '22012',
+  title => 'an index expression may fail');
 SELECT is((SELECT count(*) FROM idx WHERE id BETWEEN 7700 AND 7800), 0::bigint,
   '... nothing is left behind');
 
@@ -540,8 +514,8 @@ SELECT count(*) AS direct FROM log_0 \gset
 SET LOCAL ROLE none;
 SELECT is(:through, 10, 'policies of shards do not apply through the logical table');
 SELECT is(:direct, 0, '... but do on the shard itself');
-SELECT results_eq($$ SELECT state FROM error_of('INSERT INTO log_0 VALUES (1)', 'shard_user') $$,
-  $$ VALUES ('42501') $$, '... also for inserts');
+SELECT fails('INSERT INTO log_0 VALUES (1)', '42501', title => '... also for inserts',
+  role => 'shard_user');
 
 -- storage: access methods, unlogged tables
 

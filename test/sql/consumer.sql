@@ -23,13 +23,18 @@ ALTER TABLE model DROP gone;
 CREATE FOREIGN TABLE log (gone int, id bigint OPTIONS (sequence 'always'), v text)
   SERVER shards OPTIONS (shards '3', max_shards '10', commit_order 'true');
 ALTER FOREIGN TABLE log DROP gone;
-SELECT is(error_of('CREATE FOREIGN TABLE bad (a int) SERVER shards OPTIONS (' || options || ')')::text, wanted, options) FROM (VALUES
-  ('commit_order ''perhaps''', '(HV024,"invalid value for option ""commit_order"": ""perhaps""","","Valid values are: true, false.")'),
-  ('commit_order ''on'', route ''round_robin''',
-   '(HV024,"option ""commit_order"" cannot be used with route ""round_robin""","","With commit order a transaction keeps to few shards; use route ""session"" or ""hash"".")')) t(options, wanted);
-SELECT is((error_of('INSERT INTO log OVERRIDING SYSTEM VALUE VALUES (1)'))::text,
-  '(428C9,"cannot insert a non-DEFAULT value into column ""id""","Foreign table ""log"" has option ""commit_order"", and its ids have to show the order of commits.","Leave the column out, or insert into one shard.")',
-  'ids of the user''s are refused');
+SELECT fails('CREATE FOREIGN TABLE bad (a int) SERVER shards OPTIONS (' || options || ')', state,
+  message, detail, hint, title => options) FROM (VALUES
+  ('commit_order ''perhaps''', 'HV024', 'invalid value for option "commit_order": "perhaps"', '',
+    'Valid values are: true, false.'),
+  ('commit_order ''on'', route ''round_robin''', 'HV024',
+    'option "commit_order" cannot be used with route "round_robin"', '',
+    'With commit order a transaction keeps to few shards; use route "session" or "hash".')
+ ) t(options, state, message, detail, hint);
+SELECT fails('INSERT INTO log OVERRIDING SYSTEM VALUE VALUES (1)', '428C9',
+  'cannot insert a non-DEFAULT value into column "id"',
+  'Foreign table "log" has option "commit_order", and its ids have to show the order of commits.',
+  'Leave the column out, or insert into one shard.', title => 'ids of the user''s are refused');
 CREATE TEMP TABLE explained (line text);
 DO $$
 DECLARE
@@ -45,9 +50,12 @@ SELECT is((SELECT sum(sessions) FROM shard_fdw.shards WHERE logical = 'log'::reg
 TRUNCATE log RESTART IDENTITY;
 CREATE SERVER ordered FOREIGN DATA WRAPPER shard_fdw OPTIONS (commit_order 'true');
 CREATE FOREIGN TABLE turning (a int) SERVER ordered OPTIONS (shards '2', route 'round_robin');
-SELECT is((error_of('INSERT INTO turning VALUES (1)')).state, '55000', 'round robin by default of the server');
-SELECT is((error_of('SELECT shard_fdw.check_order(''log'')')).message, 'could not get commit timestamp data', 'check_order wants commit timestamps');
-SELECT is((error_of('SELECT shard_fdw.check_order(''turning'')')).message, 'foreign table "turning" has no column with option "sequence"', '... and ids');
+SELECT fails('INSERT INTO turning VALUES (1)', '55000',
+  title => 'round robin by default of the server');
+SELECT fails('SELECT shard_fdw.check_order(''log'')', NULL, 'could not get commit timestamp data',
+  title => 'check_order wants commit timestamps');
+SELECT fails('SELECT shard_fdw.check_order(''turning'')', NULL,
+  'foreign table "turning" has no column with option "sequence"', title => '... and ids');
 
 --
 -- Consumers
@@ -101,10 +109,13 @@ GRANT USAGE ON SCHEMA consumer_test TO shard_user;
 GRANT SELECT, INSERT ON log TO shard_user;
 SELECT fill('log', 2, 2);
 SET LOCAL ROLE shard_user;
-SELECT is(error_of('SELECT shard_fdw.read_batch(NULL::log, ''c'')')::text,
-  '(42501,"permission denied for consumer ""c""","It belongs to the role that has registered it.","")', 'another role''s consumer');
-SELECT is((error_of('SELECT shard_fdw.drop_consumer(''log'', ''c'')')).state, '42501', '... cannot be dropped either');
-SELECT is((error_of('INSERT INTO shard_fdw.consumer_lanes DEFAULT VALUES')).state, '42501', '... nor changed');
+SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''c'')', '42501',
+  'permission denied for consumer "c"', 'It belongs to the role that has registered it.', '',
+  title => 'another role''s consumer');
+SELECT fails('SELECT shard_fdw.drop_consumer(''log'', ''c'')', '42501',
+  title => '... cannot be dropped either');
+SELECT fails('INSERT INTO shard_fdw.consumer_lanes DEFAULT VALUES', '42501',
+  title => '... nor changed');
 SELECT lives_ok($$ SELECT shard_fdw.register_consumer('log', 'mine', 'id') $$, 'who may read the table can register one');
 SELECT is((SELECT count(*) > 0 FROM shard_fdw.read_batch(NULL::log, 'mine')), true, '... and read');
 RESET ROLE;
@@ -116,14 +127,19 @@ BEGIN
   FOR i IN 1 .. n LOOP PERFORM shard_fdw.register_consumer('log', 'number ' || i, 'id'); END LOOP;
 END $$;
 SET LOCAL ROLE shard_user;
-SELECT is(error_of('SELECT register(100)')::text,
-  '(54000,"role ""shard_user"" cannot have more than 100 consumers of foreign table ""log""","Only roles that own the table can.","Drop those that are not used any more with SELECT shard_fdw.drop_consumer().")',
-  'a role cannot register without limit');
+SELECT fails('SELECT register(100)', '54000',
+  'role "shard_user" cannot have more than 100 consumers of foreign table "log"',
+  'Only roles that own the table can.',
+  'Drop those that are not used any more with SELECT shard_fdw.drop_consumer().',
+  title => 'a role cannot register without limit');
 SELECT lives_ok('SELECT register(99)', '... but many');
-SELECT is((error_of('SELECT shard_fdw.register_consumer(''log'', ''one more'', ''id'')')).state, '54000', '... and that is all');
+SELECT fails('SELECT shard_fdw.register_consumer(''log'', ''one more'', ''id'')', '54000',
+  title => '... and that is all');
 SELECT shard_fdw.drop_consumer('log', 'number 5');
 SELECT lives_ok('SELECT shard_fdw.register_consumer(''log'', ''one more'', ''id'')', 'when one is dropped there is room for another');
-SELECT is((error_of(format('SELECT shard_fdw.register_consumer(''log'', %L, ''id'')', name)))::text, '(42622,"name of consumer is too long","It can have up to 63 bytes.","")', 'a name that is too long')
+SELECT fails(format('SELECT shard_fdw.register_consumer(''log'', %L, ''id'')', name), '42622',
+  'name of consumer is too long', 'It can have up to 63 bytes.', '',
+  title => 'a name that is too long')
   FROM unnest(ARRAY[repeat('x', 64), repeat('é', 32), repeat('x', 1000000)]) name;
 RESET ROLE;
 SELECT lives_ok(format('SELECT shard_fdw.register_consumer(''log'', %L, ''id'')', repeat('x', 63)), 'the longest name');
@@ -132,7 +148,8 @@ GRANT USAGE, CREATE ON SCHEMA consumer_test TO shard_reader;
 ALTER FOREIGN TABLE log OWNER TO shard_reader;
 SET LOCAL ROLE shard_reader;
 SELECT is((SELECT count(DISTINCT consumer) FROM shard_fdw.consumers WHERE logical = 'log'::regclass AND role = 'shard_user'), 100::bigint, 'the owner of the table sees them');
-SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::log, ''number 6'')')).state, '42501', '... does not read for them');
+SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''number 6'')', '42501',
+  title => '... does not read for them');
 SELECT lives_ok('SELECT shard_fdw.drop_consumer(''log'', ''number 6'')', '... but gets rid of them');
 SELECT is((SELECT count(*) FROM shard_fdw.consumers WHERE logical = 'log'::regclass AND consumer = 'number 6'), 0::bigint, '... for good');
 SELECT lives_ok($$ SELECT shard_fdw.register_consumer('log', 'owner ' || i, 'id') FROM generate_series(1, 110) i $$, '... and may have as many as he likes');
@@ -142,31 +159,53 @@ ROLLBACK TO many;
 
 REVOKE SELECT ON log FROM shard_user;
 SET LOCAL ROLE shard_user;
-SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::log, ''mine'')')).state, '42501', '... as long as he may');
-SELECT is((error_of('SELECT shard_fdw.register_consumer(''log'', ''more'', ''id'')')).state, '42501', '... register, too');
+SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''mine'')', '42501',
+  title => '... as long as he may');
+SELECT fails('SELECT shard_fdw.register_consumer(''log'', ''more'', ''id'')', '42501',
+  title => '... register, too');
 RESET ROLE;
 
 -- What is refused
 CREATE FOREIGN TABLE loose (id bigint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '2');
 CREATE FOREIGN TABLE numberless (v text) SERVER shards OPTIONS (shards '2', commit_order 'true');
 CREATE TABLE plain (id int);
-SELECT is(error_of('SELECT shard_fdw.' || call)::text, wanted, call) FROM (VALUES
-  ('register_consumer(''loose'', ''c'', ''id'')', '(55000,"foreign table ""loose"" has no commit order","A row may become visible after a row of its shard with a greater value, and a consumer would miss it.","Set option ""commit_order"" of the foreign table to true.")'),
-  ('register_consumer(''numberless'', ''c'', ''v'')', '(55000,"foreign table ""numberless"" has no column with option ""sequence""","A row may become visible after a row of its shard with a greater value, and a consumer would miss it.","Give a column of the foreign table the option ""sequence"".")'),
-  ('register_consumer(''log'', ''e'', ''v'')', '(0A000,"cannot read foreign table ""log"" in order of column ""v""","Consumers read in order of column ""id"", which has option ""sequence"", or windows of a column of type timestamp with time zone that is NOT NULL.","")'),
-  ('register_consumer(''log'', ''c'', ''id'')', '(42710,"consumer ""c"" of foreign table ""log"" already exists","","")'),
-  ('register_consumer(''plain'', ''c'', ''id'')', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
-  ('read_batch(NULL::log, ''none'')', '(42704,"consumer ""none"" of foreign table ""log"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")'),
-  ('read_batch(NULL::log, NULL)', '(22004,"consumer must not be null","","")'),
-  ('read_batch(NULL::log, ''c'', 0)', '(22023,"number of rows must be greater than zero","","")'),
-  ('read_batch(NULL::int, ''c'')', '(42804,"first argument of read_batch() must have the row type of a foreign table","","Write NULL::log for foreign table ""log"".")'),
-  ('read_batch(NULL::plain, ''c'')', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
-  ('drop_consumer(''log'', ''none'')', '(42704,"consumer ""none"" of foreign table ""log"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")')) t(call, wanted);
+SELECT fails('SELECT shard_fdw.' || call, state, message, detail, hint, title => call)
+  FROM (VALUES
+  ('register_consumer(''loose'', ''c'', ''id'')', '55000',
+    'foreign table "loose" has no commit order',
+    'A row may become visible after a row of its shard with a greater value, and a consumer would '
+    'miss it.', 'Set option "commit_order" of the foreign table to true.'),
+  ('register_consumer(''numberless'', ''c'', ''v'')', '55000',
+    'foreign table "numberless" has no column with option "sequence"',
+    'A row may become visible after a row of its shard with a greater value, and a consumer would '
+    'miss it.', 'Give a column of the foreign table the option "sequence".'),
+  ('register_consumer(''log'', ''e'', ''v'')', '0A000',
+    'cannot read foreign table "log" in order of column "v"',
+    'Consumers read in order of column "id", which has option "sequence", or windows of a column '
+    'of type timestamp with time zone that is NOT NULL.', ''),
+  ('register_consumer(''log'', ''c'', ''id'')', '42710',
+    'consumer "c" of foreign table "log" already exists', '', ''),
+  ('register_consumer(''plain'', ''c'', ''id'')', '42809',
+    '"plain" is not a foreign table of shard_fdw', '', ''),
+  ('read_batch(NULL::log, ''none'')', '42704',
+    'consumer "none" of foreign table "log" does not exist', '',
+    'Register it with SELECT shard_fdw.register_consumer().'),
+  ('read_batch(NULL::log, NULL)', '22004', 'consumer must not be null', '', ''),
+  ('read_batch(NULL::log, ''c'', 0)', '22023', 'number of rows must be greater than zero', '', ''),
+  ('read_batch(NULL::int, ''c'')', '42804',
+    'first argument of read_batch() must have the row type of a foreign table', '',
+    'Write NULL::log for foreign table "log".'),
+  ('read_batch(NULL::plain, ''c'')', '42809', '"plain" is not a foreign table of shard_fdw', '', ''),
+  ('drop_consumer(''log'', ''none'')', '42704',
+    'consumer "none" of foreign table "log" does not exist', '',
+    'Register it with SELECT shard_fdw.register_consumer().')
+ ) t(call, state, message, detail, hint);
 ALTER FOREIGN TABLE log OPTIONS (SET commit_order 'false');
-SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::log, ''c'')')).state, '55000', 'a table that has lost its commit order');
+SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''c'')', '55000',
+  title => 'a table that has lost its commit order');
 ALTER FOREIGN TABLE log OPTIONS (SET commit_order 'true');
 SELECT lives_ok($$ SELECT shard_fdw.drop_consumer('log', 'c') $$, 'a consumer is dropped');
-SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::log, ''c'')')).state, '42704', '... and gone');
+SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''c'')', '42704', title => '... and gone');
 DROP FOREIGN TABLE log CASCADE;
 SELECT is_empty('SELECT * FROM shard_fdw.consumers', 'with a table its consumers go');
 CREATE VIEW dumped AS
@@ -218,17 +257,22 @@ SELECT shard_fdw.register_consumer('back', 'c', 'id');
 SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::back, 'c')), 5::bigint, 'before ids go back');
 TRUNCATE back RESTART IDENTITY;
 SELECT fill('back', 0, 2);
-SELECT is(error_of('SELECT shard_fdw.read_batch(NULL::back, ''c'')')::text,
-  '(55000,"sequence of shard ""back_0"" has moved backwards","Consumer ""c"" has read the shard up to 4097, and the sequence is behind that.","Set the sequence past the ids that have been read, or drop the consumer and register it again.")',
-  'a sequence behind the watermark is no silence');
-SELECT is((error_of('SELECT shard_fdw.reshard(''back'', 2)')).state, '0A000', 'such a table is not resharded');
+SELECT fails('SELECT shard_fdw.read_batch(NULL::back, ''c'')', '55000',
+  'sequence of shard "back_0" has moved backwards',
+  'Consumer "c" has read the shard up to 4097, and the sequence is behind that.',
+  'Set the sequence past the ids that have been read, or drop the consumer and register it again.',
+  title => 'a sequence behind the watermark is no silence');
+SELECT fails('SELECT shard_fdw.reshard(''back'', 2)', '0A000',
+  title => 'such a table is not resharded');
 SELECT shard_fdw.drop_consumer('back', 'c');
 SELECT shard_fdw.register_consumer('back', 'c', 'id');
 SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::back, 'c')), 2::bigint, '... and a new consumer reads on');
 CREATE TABLE back_child () INHERITS (back_0);
-SELECT is((error_of('SELECT shard_fdw.read_batch(NULL::back, ''c'')')).message, 'cannot consume rows of foreign table "back"', 'a shard with children');
+SELECT fails('SELECT shard_fdw.read_batch(NULL::back, ''c'')', NULL,
+  'cannot consume rows of foreign table "back"', title => 'a shard with children');
 CREATE FOREIGN TABLE hash_order (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k', commit_order 'true');
-SELECT is((error_of('SELECT shard_fdw.reshard(''hash_order'', 3)')).message, 'cannot reshard foreign table "hash_order"', 'nor is a hash table with commit order');
+SELECT fails('SELECT shard_fdw.reshard(''hash_order'', 3)', NULL,
+  'cannot reshard foreign table "hash_order"', title => 'nor is a hash table with commit order');
 CREATE FOREIGN TABLE bare_queue () SERVER shards OPTIONS (shards '1');
 INSERT INTO bare_queue DEFAULT VALUES;
 SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::bare_queue)), 1::bigint, 'dequeue from a table without columns');
@@ -318,34 +362,56 @@ SELECT is_empty('SELECT * FROM shard_fdw.windows', 'another role does not see th
 DELETE FROM shard_fdw.windows;
 RESET ROLE;
 SELECT isnt_empty('SELECT * FROM shard_fdw.windows', '... nor delete them');
-SELECT is(error_of('SELECT ' || call)::text, wanted, call) FROM (VALUES
-  ('shard_fdw.register_consumer(''timed'', ''x'', ''maybe'')', '(0A000,"cannot read foreign table ""timed"" in order of column ""maybe""","Consumers read in order of column ""id"", which has option ""sequence"", or windows of a column of type timestamp with time zone that is NOT NULL.","")'),
-  ('shard_fdw.register_consumer(''timed'', ''x'', ''on'')', '(0A000,"cannot read foreign table ""timed"" in order of column ""on""","Consumers read in order of column ""id"", which has option ""sequence"", or windows of a column of type timestamp with time zone that is NOT NULL.","")'),
-  ('shard_fdw.register_consumer(''timed'', ''x'', ''ctid'')', '(0A000,"cannot read foreign table ""timed"" in order of column ""ctid""","Consumers read in order of column ""id"", which has option ""sequence"", or windows of a column of type timestamp with time zone that is NOT NULL.","")'),
-  ('shard_fdw.register_consumer(''timed'', ''x'', ''none'')', '(42703,"column ""none"" of foreign table ""timed"" does not exist","","")'),
-  ('shard_fdw.read_batch(NULL::timed, ''w'')', '(55000,"consumer ""w"" of foreign table ""timed"" reads windows of column ""at""","","Use read_window().")'),
-  ('shard_fdw.read_window(NULL::back, ''c'', now())', '(55000,"consumer ""c"" of foreign table ""back"" does not read windows","","Use read_batch().")'),
-  ('shard_fdw.read_window(NULL::timed, ''none'', now())', '(42704,"consumer ""none"" of foreign table ""timed"" does not exist","","Register it with SELECT shard_fdw.register_consumer().")'),
-  ('shard_fdw.read_window(NULL::timed, NULL, now())', '(22004,"consumer must not be null","","")'),
-  ('shard_fdw.read_window(NULL::timed, ''w'', NULL)', '(22004,"end of the window must not be null","","")'),
-  ('shard_fdw.read_window(NULL::timed, ''w'', ''infinity'')', '(22023,"end of the window must be finite","","")'),
-  ('shard_fdw.read_window(NULL::timed, ''w'', ''3000-01-01 UTC'') FROM set_config(''timezone'', ''UTC'', true)', '(22023,"window is not over","Rows may come until 3000-01-01 00:00:00+00.","")')) t(call, wanted);
+SELECT fails('SELECT ' || call, state, message, detail, hint, title => call)
+  FROM (VALUES
+  ('shard_fdw.register_consumer(''timed'', ''x'', ''maybe'')', '0A000',
+    'cannot read foreign table "timed" in order of column "maybe"',
+    'Consumers read in order of column "id", which has option "sequence", or windows of a column '
+    'of type timestamp with time zone that is NOT NULL.', ''),
+  ('shard_fdw.register_consumer(''timed'', ''x'', ''on'')', '0A000',
+    'cannot read foreign table "timed" in order of column "on"',
+    'Consumers read in order of column "id", which has option "sequence", or windows of a column '
+    'of type timestamp with time zone that is NOT NULL.', ''),
+  ('shard_fdw.register_consumer(''timed'', ''x'', ''ctid'')', '0A000',
+    'cannot read foreign table "timed" in order of column "ctid"',
+    'Consumers read in order of column "id", which has option "sequence", or windows of a column '
+    'of type timestamp with time zone that is NOT NULL.', ''),
+  ('shard_fdw.register_consumer(''timed'', ''x'', ''none'')', '42703',
+    'column "none" of foreign table "timed" does not exist', '', ''),
+  ('shard_fdw.read_batch(NULL::timed, ''w'')', '55000',
+    'consumer "w" of foreign table "timed" reads windows of column "at"', '', 'Use read_window().'),
+  ('shard_fdw.read_window(NULL::back, ''c'', now())', '55000',
+    'consumer "c" of foreign table "back" does not read windows', '', 'Use read_batch().'),
+  ('shard_fdw.read_window(NULL::timed, ''none'', now())', '42704',
+    'consumer "none" of foreign table "timed" does not exist', '',
+    'Register it with SELECT shard_fdw.register_consumer().'),
+  ('shard_fdw.read_window(NULL::timed, NULL, now())', '22004', 'consumer must not be null', '', ''),
+  ('shard_fdw.read_window(NULL::timed, ''w'', NULL)', '22004', 'end of the window must not be null',
+    '', ''),
+  ('shard_fdw.read_window(NULL::timed, ''w'', ''infinity'')', '22023',
+    'end of the window must be finite', '', ''),
+  ('shard_fdw.read_window(NULL::timed, ''w'', ''3000-01-01 UTC'') FROM set_config(''timezone'', ''UTC'', true)',
+    '22023', 'window is not over', 'Rows may come until 3000-01-01 00:00:00+00.', '')
+ ) t(call, state, message, detail, hint);
 ALTER FOREIGN TABLE timed RENAME at TO "the time";
 SELECT lives_ok($$ SELECT shard_fdw.read_window(NULL::timed, 'w', at(1601)) $$, 'a column that has been renamed');
 SELECT is((SELECT order_by FROM shard_fdw.consumer_registry WHERE consumer = 'w'), 'the time', '... the consumer knows');
 ALTER TABLE timed RENAME COLUMN "the time" TO at;
 ALTER TABLE timed RENAME COLUMN v TO v2;
 ALTER TABLE timed RENAME COLUMN v2 TO v;
-SELECT is(error_of('ALTER FOREIGN TABLE timed DROP at')::text,
-  '(2BP01,"cannot drop column ""at"" of foreign table ""timed"" because consumer ""w"" reads in its order","","Drop the consumer with SELECT shard_fdw.drop_consumer() first.")',
-  'one that a consumer reads by is not dropped');
+SELECT fails('ALTER FOREIGN TABLE timed DROP at', '2BP01',
+  'cannot drop column "at" of foreign table "timed" because consumer "w" reads in its order', '',
+  'Drop the consumer with SELECT shard_fdw.drop_consumer() first.',
+  title => 'one that a consumer reads by is not dropped');
 ALTER FOREIGN TABLE timed ADD other int;
 SELECT lives_ok('ALTER FOREIGN TABLE timed DROP other', '... others are');
 ALTER FOREIGN TABLE timed ALTER at DROP NOT NULL;
-SELECT is((error_of($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$)).state, '0A000', '... that may be null');
+SELECT fails($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$, '0A000',
+  title => '... that may be null');
 ALTER FOREIGN TABLE timed ALTER at SET NOT NULL;
 TRUNCATE timed RESTART IDENTITY;
-SELECT is((error_of($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$)).message, 'sequence of shard "timed_0" has moved backwards', 'ids that have gone back');
+SELECT fails($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$, NULL,
+  'sequence of shard "timed_0" has moved backwards', title => 'ids that have gone back');
 DROP TABLE timed_2;
 SELECT set_eq($$ SELECT shard::text FROM shard_fdw.windows WHERE consumer = 'w' $$, $$ VALUES ('timed_0'), ('timed_1') $$, 'with a shard its windows go');
 SELECT shard_fdw.drop_consumer('timed', 'w');
@@ -377,15 +443,19 @@ SELECT set_eq('SELECT n, v FROM jobs', 'SELECT * FROM jobs_before', 'each row co
 SELECT is((SELECT count(*) FROM jobs), 30::bigint, '... once');
 SELECT is_empty($$ SELECT * FROM shard_fdw.dequeue(NULL::"Job %") $$, 'then there are none');
 INSERT INTO "Job %" VALUES (1), (2), (3);
-SELECT is(error_of('SELECT shard_fdw.dequeue(' || args || ')')::text, wanted, args) FROM (VALUES
-  ('NULL::"Job %", 0', '(22023,"number of rows must be greater than zero","","")'),
-  ('NULL::"Job %", 1, NULL, ''plain''', '(42809,"""plain"" is not a shard of foreign table ""Job %""","","")'),
-  ('NULL::"Job %", 1, NULL, ''1''', '(42809,"""1"" is not a shard of foreign table ""Job %""","","")'),
-  ('NULL::"Job %", 1, ''x''', '(42703,"column ""x"" of foreign table ""Job %"" does not exist","","")'),
-  ('NULL::plain', '(42809,"""plain"" is not a foreign table of shard_fdw","","")')) t(args, wanted);
+SELECT fails('SELECT shard_fdw.dequeue(' || args || ')', state, message, detail, hint,
+  title => args) FROM (VALUES
+  ('NULL::"Job %", 0', '22023', 'number of rows must be greater than zero', '', ''),
+  ('NULL::"Job %", 1, NULL, ''plain''', '42809', '"plain" is not a shard of foreign table "Job %"',
+    '', ''),
+  ('NULL::"Job %", 1, NULL, ''1''', '42809', '"1" is not a shard of foreign table "Job %"', '', ''),
+  ('NULL::"Job %", 1, ''x''', '42703', 'column "x" of foreign table "Job %" does not exist', '', ''),
+  ('NULL::plain', '42809', '"plain" is not a foreign table of shard_fdw', '', '')
+ ) t(args, state, message, detail, hint);
 GRANT SELECT ON "Job %" TO shard_user;
 SET LOCAL ROLE shard_user;
-SELECT is((error_of('SELECT shard_fdw.dequeue(NULL::"Job %")')).state, '42501', 'dequeue wants the privileges to lock and to delete');
+SELECT fails('SELECT shard_fdw.dequeue(NULL::"Job %")', '42501',
+  title => 'dequeue wants the privileges to lock and to delete');
 RESET ROLE;
 GRANT DELETE, UPDATE ON "Job %" TO shard_user;
 SET LOCAL ROLE shard_user;
@@ -493,7 +563,8 @@ ALTER TABLE job_model ADD UNIQUE (n);
 SELECT taken('job_model');
 CREATE TABLE job_part (n int REFERENCES job_model (n));
 INSERT INTO job_part SELECT n FROM job;
-SELECT is((error_of('SELECT shard_fdw.dequeue(NULL::job, 1, NULL, ''job_model'')')).state, '23503', 'rows that a foreign key refers to');
+SELECT fails('SELECT shard_fdw.dequeue(NULL::job, 1, NULL, ''job_model'')', '23503',
+  title => 'rows that a foreign key refers to');
 INSERT INTO job_0 (n) VALUES (6), (7);
 GRANT SELECT, DELETE, UPDATE (n) ON job TO shard_user;
 SET LOCAL ROLE shard_user;
@@ -501,12 +572,15 @@ SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::job, 1, NULL, 'job_0')),
 RESET ROLE;
 SET LOCAL client_min_messages = error;
 CREATE PUBLICATION deletions FOR TABLE job_0 WITH (publish = 'delete');
-SELECT is((error_of('SELECT shard_fdw.dequeue(NULL::job, 1, NULL, ''job_0'')')).message, 'cannot delete from table "job_0" because it does not have a replica identity and publishes deletes', 'no replica identity');
+SELECT fails('SELECT shard_fdw.dequeue(NULL::job, 1, NULL, ''job_0'')', NULL,
+  'cannot delete from table "job_0" because it does not have a replica identity and publishes '
+  'deletes', title => 'no replica identity');
 DROP PUBLICATION deletions;
 SET LOCAL client_min_messages = warning;
 SAVEPOINT s;
 SET LOCAL transaction_read_only = on;
-SELECT is((error_of('SELECT shard_fdw.dequeue(NULL::job)')).state, '25006', 'not in a read-only transaction');
+SELECT fails('SELECT shard_fdw.dequeue(NULL::job)', '25006',
+  title => 'not in a read-only transaction');
 ROLLBACK TO s;
 
 -- The recipe with the bare ctid takes rows of other shards, too.

@@ -2,6 +2,8 @@
 BEGIN;
 SELECT no_plan();
 
+\ir helpers.psql
+
 SELECT current_setting('server_version_num')::int >= 170000 AS v17 \gset
 
 CREATE FUNCTION path() RETURNS text LANGUAGE sql
@@ -186,7 +188,7 @@ TRUNCATE log;
 
 SELECT format($$ CREATE FOREIGN TABLE frozen (id int) SERVER shards OPTIONS (shards '1');
                   COPY frozen FROM %L (FREEZE) $$, write_file(E'1\n')) AS freeze \gset
-SELECT throws_ok(:'freeze', '0A000', NULL, 'FREEZE is refused');
+SELECT fails(:'freeze', '0A000', title => 'FREEZE is refused');
 SELECT throws_matching(:'freeze',
   '^cannot perform COPY FREEZE on (a foreign table|foreign table "frozen")$',
   '... with a clear message');
@@ -361,8 +363,8 @@ SELECT is_empty('SELECT * FROM log', '... nothing is left in any');
 
 -- COPY TO
 
-SELECT throws_ok(format('COPY log TO %L', path()), '42809',
-  'cannot copy from foreign table "log"', 'COPY TO needs a SELECT');
+SELECT fails(format('COPY log TO %L', path()), '42809', 'cannot copy from foreign table "log"',
+  title => 'COPY TO needs a SELECT');
 CALL copy_each('{log}', lines(100, 'g || E''\t0\t'' || g'));
 DO $$ BEGIN
   EXECUTE format('COPY (SELECT * FROM log) TO %L', path());
@@ -692,8 +694,7 @@ SELECT is((SELECT count(*) FROM keyed), 3000::bigint, '... nothing is left behin
 CALL on_shards('keyed', 'ALTER TABLE %s ALTER CONSTRAINT kind
                            DEFERRABLE INITIALLY DEFERRED');
 SELECT is(copy_in('keyed', E'9001\t\\N\t77\n'), 1::bigint, 'a deferred foreign key');
-SELECT throws_ok('SET CONSTRAINTS ALL IMMEDIATE', '23503', NULL,
-  '... is checked later');
+SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23503', title => '... is checked later');
 INSERT INTO kinds VALUES (77);
 SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', '... and may hold by then');
 

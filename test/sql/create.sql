@@ -164,9 +164,9 @@ SELECT results_eq(format($$ SELECT substring(create_shards::text, '_(\d+)"?$')
                               FROM shard_fdw.create_shards(%L, 2) $$, name),
   $$ VALUES ('12'), ('13') $$, 'create_shards() goes on from there')
   FROM (VALUES (:'long'), (:'multibyte')) v(name);
-SELECT is(state_of(format($$ CREATE FOREIGN TABLE %I (id int) SERVER shards
-                             OPTIONS (shards '2') $$, :'clash')), '42P07',
-  'names that are equal once cut are refused');
+SELECT fails(format($$ CREATE FOREIGN TABLE %I (id int) SERVER shards
+                             OPTIONS (shards '2') $$, :'clash'), '42P07',
+  title => 'names that are equal once cut are refused');
 SELECT is(to_regclass(:'clash'), NULL, '... and the table is not created');
 
 -- quotes, percent signs, blanks, dots, capitals
@@ -189,9 +189,8 @@ SELECT g FROM generate_series(1, 5) g;
 SELECT results_eq($$ SELECT "Te xt", count(*)
                        FROM "Sch %s.""n%"."Ta %s %n ""ble" GROUP BY 1 $$,
   $$ VALUES ('a%s', 5::bigint) $$, '... take rows');
-SELECT is(state_of(
-  $$ INSERT INTO "Sch %s.""n%"."Ta %s %n ""ble" VALUES (6, '%s''"') $$),
-  '23514', '... and have the constraints of the template');
+SELECT fails($$ INSERT INTO "Sch %s.""n%"."Ta %s %n ""ble" VALUES (6, '%s''"') $$, '23514',
+  title => '... and have the constraints of the template');
 
 -- the name of the logical table and the schema of the model decide
 
@@ -232,24 +231,24 @@ SELECT is(shard_fdw.reshard('apart', 3), 100::bigint, 'reshard()');
 SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2', '... stays in the schema');
 CREATE TABLE "Parts".apart_3 ();
 CREATE TABLE elsewhere.apart_3 ();
-SELECT is((SELECT message FROM error_of('SELECT shard_fdw.reshard(''apart'', 4)')),
-  'relation "apart_3" already exists', 'a name that is taken in that schema');
+SELECT fails('SELECT shard_fdw.reshard(''apart'', 4)', NULL, 'relation "apart_3" already exists',
+  title => 'a name that is taken in that schema');
 ALTER FOREIGN TABLE apart OPTIONS (SET shard_schema 'public');
 SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2', 'changing the option moves no shard');
 SELECT is(shard_fdw.reshard('apart', 4), 100::bigint, '... but new ones');
 SELECT is(shards_of('apart'), 'apart_0 apart_1 apart_2 apart_3', '... go there, and the name is free');
 SELECT is((SELECT count(*) FROM apart), 100::bigint, '... the rows, too');
-SELECT results_eq($$ SELECT * FROM error_of(
-    'CREATE FOREIGN TABLE astray (id int) SERVER shards OPTIONS (shards ''2'', shard_schema ''nowhere'')') $$,
-  $$ VALUES ('3F000', 'schema "nowhere" does not exist',
-             'Option "shard_schema" of foreign table "astray" or of its server says that new shards go there.',
-             'Create the schema, or change the option.') $$, 'no such schema');
+SELECT fails(
+  'CREATE FOREIGN TABLE astray (id int) SERVER shards OPTIONS (shards ''2'', shard_schema '
+  '''nowhere'')', '3F000', 'schema "nowhere" does not exist',
+  'Option "shard_schema" of foreign table "astray" or of its server says that new shards go there.',
+  'Create the schema, or change the option.', title => 'no such schema');
 SELECT is(to_regclass('astray'), NULL, '... nothing is created');
 SET LOCAL client_min_messages = error;
 CREATE FOREIGN TABLE astray (id int) SERVER shards OPTIONS (shard_schema 'nowhere');
 SET LOCAL client_min_messages = warning;
-SELECT is(state_of($$ SELECT shard_fdw.create_shards('astray', 1, 'moved_template') $$), '3F000',
-  'without shards it is created, and new ones have nowhere to go');
+SELECT fails($$ SELECT shard_fdw.create_shards('astray', 1, 'moved_template') $$, '3F000',
+  title => 'without shards it is created, and new ones have nowhere to go');
 CREATE SCHEMA nowhere;
 SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('astray', 1, 'moved_template') s),
   '{nowhere.astray_0}', '... until there is one');
@@ -280,26 +279,22 @@ CREATE SCHEMA closed;
 GRANT USAGE ON SCHEMA closed TO shard_user;
 CREATE FOREIGN TABLE refused (id int) SERVER shards OPTIONS (shard_schema 'closed');
 ALTER FOREIGN TABLE refused OWNER TO shard_user;
-SELECT results_eq($$ SELECT state, message FROM
-    error_of('SELECT shard_fdw.create_shards(''refused'', 1, ''moved_template'')') $$,
-  $$ VALUES ('42501', 'permission denied for schema closed') $$,
-  'an owner that may not create tables in the schema');
+SELECT fails('SELECT shard_fdw.create_shards(''refused'', 1, ''moved_template'')', '42501',
+  'permission denied for schema closed',
+  title => 'an owner that may not create tables in the schema');
 
 -- taken names
 
 CREATE TABLE taken_2 (id int);
-SELECT results_eq($$ SELECT * FROM error_of(
-    'CREATE FOREIGN TABLE taken (id int) SERVER shards
-     OPTIONS (shards ''4'')') $$,
-  $$ VALUES ('42P07', 'relation "taken_2" already exists',
-             'It has the name of the next shard of foreign table "taken".',
-             'Rename it, or make it a shard with ALTER TABLE ... INHERIT.') $$,
-  'a name that is taken');
+SELECT fails('CREATE FOREIGN TABLE taken (id int) SERVER shards
+     OPTIONS (shards ''4'')', '42P07', 'relation "taken_2" already exists',
+  'It has the name of the next shard of foreign table "taken".',
+  'Rename it, or make it a shard with ALTER TABLE ... INHERIT.', title => 'a name that is taken');
 SELECT results_eq($$ SELECT names_like('taken') $$, $$ VALUES ('taken_2') $$,
   '... leaves nothing behind');
 CREATE FOREIGN TABLE taken (id int) SERVER shards OPTIONS (shards '1');
-SELECT is(state_of($$ SELECT shard_fdw.create_shards('taken', 4) $$), '42P07',
-  'the same with create_shards()');
+SELECT fails($$ SELECT shard_fdw.create_shards('taken', 4) $$, '42P07',
+  title => 'the same with create_shards()');
 SELECT is(shard_names('taken'), ARRAY['taken_0'], '... which adds none then');
 ALTER TABLE taken_2 INHERIT taken;
 SELECT results_eq($$ SELECT create_shards::text
@@ -307,16 +302,16 @@ SELECT results_eq($$ SELECT create_shards::text
   $$ VALUES ('taken_3'), ('taken_4') $$,
   'attached, the table counts as a shard');
 CREATE SEQUENCE taken_seq_1;
-SELECT is(state_of($$ CREATE FOREIGN TABLE taken_seq (id int) SERVER shards
-     OPTIONS (shards '2') $$), '42P07', 'taken by a sequence');
+SELECT fails($$ CREATE FOREIGN TABLE taken_seq (id int) SERVER shards
+     OPTIONS (shards '2') $$, '42P07', title => 'taken by a sequence');
 CREATE TYPE taken_type_1 AS ENUM ('a');
-SELECT is(state_of($$ CREATE FOREIGN TABLE taken_type (id int) SERVER shards
-     OPTIONS (shards '2') $$), '42710', 'taken by a type');
+SELECT fails($$ CREATE FOREIGN TABLE taken_type (id int) SERVER shards
+     OPTIONS (shards '2') $$, '42710', title => 'taken by a type');
 SELECT results_eq($$ SELECT names_like('taken_seq') UNION ALL
                      SELECT names_like('taken_type') $$,
   $$ VALUES ('taken_seq_1'), ('taken_type_1') $$, '... nothing is left behind');
-SELECT is(state_of($$ CREATE FOREIGN TABLE taken (id int) SERVER shards
-     OPTIONS (shards '2') $$), '42P07', 'the logical table exists');
+SELECT fails($$ CREATE FOREIGN TABLE taken (id int) SERVER shards
+     OPTIONS (shards '2') $$, '42P07', title => 'the logical table exists');
 
 --
 -- Templates
@@ -356,12 +351,12 @@ SELECT bag_eq('SELECT id, t, extra, plus, ref_id FROM made_0
                UNION ALL SELECT id, t, extra, plus, ref_id FROM made_1',
   'SELECT id, t, 9 AS extra, id + 1 AS plus, NULL::int AS ref_id FROM made',
   'the template''s own columns get their defaults');
-SELECT is(state_of($$ INSERT INTO made VALUES (5, repeat('x', 10)) $$),
-  '23514', 'the template''s CHECK constraint is enforced');
-SELECT is(state_of($$ INSERT INTO made (t) VALUES ('x') $$),
-  '23502', '... its NOT NULL constraint');
-SELECT is(state_of($$ INSERT INTO made VALUES (1, 'x'), (1, 'x'), (1, 'x') $$),
-  '23505', '... its primary key');
+SELECT fails($$ INSERT INTO made VALUES (5, repeat('x', 10)) $$, '23514',
+  title => 'the template''s CHECK constraint is enforced');
+SELECT fails($$ INSERT INTO made (t) VALUES ('x') $$, '23502',
+  title => '... its NOT NULL constraint');
+SELECT fails($$ INSERT INTO made VALUES (1, 'x'), (1, 'x'), (1, 'x') $$, '23505',
+  title => '... its primary key');
 INSERT INTO template (id) VALUES (1);
 SELECT is((SELECT count(*) FROM made), 4::bigint,
   'the template is not a shard');
@@ -391,24 +386,20 @@ SELECT results_eq($$ SELECT c.oid::regclass::text, relpersistence::text,
              'CREATE UNIQUE INDEX gone_3_pkey ON public.gone_3 '
              || 'USING btree (id)') $$,
   'a temporary table, a view, a type, a partitioned table as the template');
-SELECT results_eq($$ SELECT state, message FROM error_of(
-    'CREATE FOREIGN TABLE bad (id int) SERVER shards
-     OPTIONS (shards ''2'', template ''no_such'')') $$,
-  $$ VALUES ('42P01', 'relation "no_such" does not exist') $$,
-  'a template that does not exist');
-SELECT is(state_of($$ CREATE FOREIGN TABLE bad (id int) SERVER shards
-     OPTIONS (shards '2', template 'no_such.template') $$), '3F000',
-  '... nor its schema');
-SELECT is(state_of($$ CREATE FOREIGN TABLE bad (id int) SERVER shards
-     OPTIONS (shards '2', template 'template_pkey') $$), '42809',
-  'an index as the template');
-SELECT is(state_of($$ CREATE FOREIGN TABLE bad (id text) SERVER shards
-     OPTIONS (shards '2', template 'template') $$), '42804',
-  'a template with another type for a column');
+SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER shards
+     OPTIONS (shards ''2'', template ''no_such'')', '42P01', 'relation "no_such" does not exist',
+  title => 'a template that does not exist');
+SELECT fails($$ CREATE FOREIGN TABLE bad (id int) SERVER shards
+     OPTIONS (shards '2', template 'no_such.template') $$, '3F000', title => '... nor its schema');
+SELECT fails($$ CREATE FOREIGN TABLE bad (id int) SERVER shards
+     OPTIONS (shards '2', template 'template_pkey') $$, '42809',
+  title => 'an index as the template');
+SELECT fails($$ CREATE FOREIGN TABLE bad (id text) SERVER shards
+     OPTIONS (shards '2', template 'template') $$, '42804',
+  title => 'a template with another type for a column');
 SELECT is_empty($$ SELECT names_like('bad') $$, '... all leave nothing behind');
-SELECT is(state_of(
-  $$ SELECT shard_fdw.create_shards('gone', 1, 4294967295::oid) $$), '42P01',
-  'create_shards() with the OID of no table as the template');
+SELECT fails($$ SELECT shard_fdw.create_shards('gone', 1, 4294967295::oid) $$, '42P01',
+  title => 'create_shards() with the OID of no table as the template');
 
 -- generated, identity and serial columns of the logical table
 
@@ -432,13 +423,11 @@ SELECT bag_eq($$ SELECT structure('computed_1') $$,
 UPDATE computed SET a = 50;
 SELECT is((SELECT count(*) FROM computed WHERE twice = 100), 30::bigint,
   '... and compute the column on UPDATE');
-SELECT results_eq($$ SELECT state, message, hint FROM error_of(
-    'SELECT shard_fdw.create_shards(''computed'', 1, ''template'')') $$,
-  $$ VALUES ('0A000', 'cannot copy generated column "plus" of "template" '
+SELECT fails('SELECT shard_fdw.create_shards(''computed'', 1, ''template'')', '0A000',
+  'cannot copy generated column "plus" of "template" '
                       || 'into shards of "computed"',
-             'Create the table by hand and attach it '
-             || 'with ALTER TABLE ... INHERIT.') $$,
-  'generated columns on both sides');
+  hint => 'Create the table by hand and attach it '
+             || 'with ALTER TABLE ... INHERIT.', title => 'generated columns on both sides');
 
 --
 -- create_shards(): an open shard is the model
@@ -510,9 +499,9 @@ SELECT results_eq('SELECT id, t, n FROM copied ORDER BY id',
 SELECT is((SELECT count(*) FROM copied_1 WHERE extra = 5), 20::bigint,
   '... with the defaults of the model');
 SET CONSTRAINTS ALL IMMEDIATE;
-SELECT is(state_of('INSERT INTO copied SELECT 101, NULL, 101
-                      FROM generate_series(1, 3)'), '23503',
-  'a copied foreign key is enforced');
+SELECT fails('INSERT INTO copied SELECT 101, NULL, 101
+                      FROM generate_series(1, 3)', '23503',
+  title => 'a copied foreign key is enforced');
 
 CREATE FOREIGN TABLE toasted (t text) SERVER shards OPTIONS (shards '1');
 ALTER TABLE toasted_0 SET (toast.autovacuum_enabled = false,
@@ -651,15 +640,11 @@ CREATE FOREIGN TABLE few (id int) SERVER shards
 OPTIONS (shards '2', max_shards '4');
 CREATE TABLE plain (id int);
 CREATE VIEW few_view AS SELECT * FROM few;
-SELECT results_eq($$ SELECT * FROM error_of(
-    'SELECT shard_fdw.create_shards(''few'', 3)') $$,
-  $$ VALUES ('54000', 'foreign table "few" cannot have more than 4 shards',
-             'It has 2 shards now.',
-             'Raise option "max_shards" of the foreign table.') $$,
-  'more than max_shards');
-SELECT is(state_of(
-  $$ SELECT shard_fdw.create_shards('few', 2147483647) $$), '54000',
-  'far more than max_shards');
+SELECT fails('SELECT shard_fdw.create_shards(''few'', 3)', '54000',
+  'foreign table "few" cannot have more than 4 shards', 'It has 2 shards now.',
+  'Raise option "max_shards" of the foreign table.', title => 'more than max_shards');
+SELECT fails($$ SELECT shard_fdw.create_shards('few', 2147483647) $$, '54000',
+  title => 'far more than max_shards');
 SELECT is(shard_names('few'), ARRAY['few_0', 'few_1'], '... adds none');
 SELECT shard_fdw.create_shards('few', 2);
 SELECT is(shard_names('few'), ARRAY['few_0', 'few_1', 'few_2', 'few_3'],
@@ -668,17 +653,14 @@ ALTER FOREIGN TABLE few OPTIONS (SET max_shards '5');
 SELECT shard_fdw.create_shards('few', 1);
 SELECT is(array_length(shard_names('few'), 1), 5, 'max_shards has been raised');
 ALTER FOREIGN TABLE few OPTIONS (SET max_shards '1');
-SELECT is(state_of($$ SELECT shard_fdw.create_shards('few', 1) $$), '54000',
-  'max_shards is below what there is');
+SELECT fails($$ SELECT shard_fdw.create_shards('few', 1) $$, '54000',
+  title => 'max_shards is below what there is');
 INSERT INTO few VALUES (1);
 SELECT is((SELECT count(*) FROM few), 1::bigint,
   '... which does not stop inserts');
-SELECT results_eq($$ SELECT state, message, hint FROM error_of(
-    'SELECT shard_fdw.create_shards(''few'', 0)') $$,
-  $$ VALUES ('22023', 'number of shards must be greater than zero', '') $$,
-  'no shards');
-SELECT is(state_of(
-  $$ SELECT shard_fdw.create_shards('few', -1) $$), '22023', 'less than none');
+SELECT fails('SELECT shard_fdw.create_shards(''few'', 0)', '22023',
+  'number of shards must be greater than zero', hint => '', title => 'no shards');
+SELECT fails($$ SELECT shard_fdw.create_shards('few', -1) $$, '22023', title => 'less than none');
 SELECT results_eq($$ SELECT arguments, state, message
     FROM unnest(ARRAY['NULL, 1', '''log'', NULL',
                       'NULL, NULL, NULL']) arguments,
@@ -694,25 +676,23 @@ SELECT results_eq($$ SELECT name, state, message
             format('"%s" is not a foreign table of shard_fdw', name)
        FROM unnest(ARRAY['plain', 'few_view', 'few_0', 'ref_pkey']) name $$,
   'relations that are no logical table');
-SELECT is(state_of(
-  'SELECT shard_fdw.create_shards(4294967295::oid, 1)'), '42P01',
-  'no relation at all');
+SELECT fails('SELECT shard_fdw.create_shards(4294967295::oid, 1)', '42P01',
+  title => 'no relation at all');
 CREATE FOREIGN DATA WRAPPER nothing;
 CREATE SERVER nothing FOREIGN DATA WRAPPER nothing;
 CREATE FOREIGN TABLE not_ours (id int) SERVER nothing OPTIONS (shards '2');
-SELECT is(state_of(
-  $$ SELECT shard_fdw.create_shards('not_ours', 1) $$), '42809',
-  'a foreign table of another wrapper');
+SELECT fails($$ SELECT shard_fdw.create_shards('not_ours', 1) $$, '42809',
+  title => 'a foreign table of another wrapper');
 SELECT results_eq($$ SELECT ftoptions::text COLLATE "default", relhassubclass
                        FROM pg_foreign_table JOIN pg_class c ON c.oid = ftrelid
                       WHERE ftrelid = 'not_ours'::regclass $$,
   $$ VALUES ('{shards=2}', false) $$, '... keeps its options to itself');
 
 CREATE TABLE partitioned (id int) PARTITION BY LIST (id);
-SELECT is(state_of($$ CREATE FOREIGN TABLE partition_1
+SELECT fails($$ CREATE FOREIGN TABLE partition_1
                       PARTITION OF partitioned FOR VALUES IN (1)
-                      SERVER shards OPTIONS (shards '2') $$), '42809',
-  'a partition can have no shards');
+                      SERVER shards OPTIONS (shards '2') $$, '42809',
+  title => 'a partition can have no shards');
 SELECT is_empty($$ SELECT names_like('partition_1') $$,
   '... and is not created');
 
@@ -761,8 +741,7 @@ INSERT INTO bare VALUES (2);
 SELECT results_eq('SELECT * FROM bare_old ORDER BY id',
   'VALUES (1, 1), (NULL, 2)', 'the second way of the hint works');
 DROP TABLE bare_old;
-SELECT is(state_of('INSERT INTO bare VALUES (1)'), '55000',
-  'the last shard is dropped');
+SELECT fails('INSERT INTO bare VALUES (1)', '55000', title => 'the last shard is dropped');
 SET LOCAL client_min_messages = error;
 SELECT shard_fdw.create_shards('bare', 1);
 SET LOCAL client_min_messages = warning;
@@ -776,8 +755,8 @@ SELECT results_eq('SELECT id FROM bare', 'VALUES (3)', 'the first way works');
 CREATE FOREIGN TABLE drops (id int) SERVER shards
 OPTIONS (shards '3', route 'round_robin');
 INSERT INTO drops SELECT g FROM generate_series(1, 6) g;
-SELECT is(state_of('DROP FOREIGN TABLE drops'), '2BP01',
-  'DROP FOREIGN TABLE refuses while there are shards');
+SELECT fails('DROP FOREIGN TABLE drops', '2BP01',
+  title => 'DROP FOREIGN TABLE refuses while there are shards');
 DROP TABLE drops_1;
 INSERT INTO drops SELECT g FROM generate_series(11, 14) g;
 SELECT results_eq('SELECT tableoid::regclass::text, count(*) FROM drops
@@ -790,14 +769,13 @@ SELECT results_eq($$ SELECT create_shards::text
 INSERT INTO drops SELECT g FROM generate_series(21, 23) g;
 SELECT is((SELECT count(DISTINCT tableoid) FROM drops WHERE id > 20), 3::bigint,
   'the new shard gets its share');
-SELECT is(state_of('DROP SERVER shards'), '2BP01',
-  'DROP SERVER refuses while tables use it');
-SELECT is(state_of('DROP EXTENSION shard_fdw'), '2BP01',
-  'DROP EXTENSION refuses while tables use it');
-SELECT is(state_of('DROP FOREIGN DATA WRAPPER shard_fdw'),
-  '2BP01', 'the wrapper belongs to the extension');
-SELECT is(state_of('DROP EVENT TRIGGER shard_fdw_on_ddl_end'),
-  '2BP01', '... as does the event trigger');
+SELECT fails('DROP SERVER shards', '2BP01', title => 'DROP SERVER refuses while tables use it');
+SELECT fails('DROP EXTENSION shard_fdw', '2BP01',
+  title => 'DROP EXTENSION refuses while tables use it');
+SELECT fails('DROP FOREIGN DATA WRAPPER shard_fdw', '2BP01',
+  title => 'the wrapper belongs to the extension');
+SELECT fails('DROP EVENT TRIGGER shard_fdw_on_ddl_end', '2BP01',
+  title => '... as does the event trigger');
 SELECT is((SELECT count(*) FROM drops), 11::bigint, 'the rows are still there');
 SAVEPOINT dropping;
 DROP FOREIGN TABLE drops CASCADE;

@@ -212,13 +212,15 @@ ROLLBACK TO s;
 
 -- Prepared statements, cursors that are held, moved, or not there
 PREPARE change_cur AS UPDATE h SET v = v + 1000 WHERE CURRENT OF cur RETURNING k;
-SELECT is((error_of('EXECUTE change_cur')).state, '34000', 'no cursor');
+SELECT fails('EXECUTE change_cur', '34000', title => 'no cursor');
 DECLARE cur SCROLL CURSOR FOR SELECT k FROM h WHERE k = 17;
-SELECT is((error_of('EXECUTE change_cur')).message, 'cursor "cur" is not positioned on a row', 'a cursor before its first row');
+SELECT fails('EXECUTE change_cur', NULL, 'cursor "cur" is not positioned on a row',
+  title => 'a cursor before its first row');
 MOVE cur;
 SELECT results_eq('EXECUTE change_cur', 'VALUES (17::bigint)', 'a prepared UPDATE');
 MOVE cur;
-SELECT is((error_of('EXECUTE change_cur')).message, 'cursor "cur" is not positioned on a row', 'a cursor after its last row');
+SELECT fails('EXECUTE change_cur', NULL, 'cursor "cur" is not positioned on a row',
+  title => 'a cursor after its last row');
 CLOSE cur;
 DECLARE cur CURSOR FOR SELECT k FROM h WHERE k = 18;
 MOVE cur;
@@ -227,7 +229,7 @@ SELECT results_eq('EXECUTE change_cur', 'VALUES (18::bigint)', '... which finds 
 CLOSE cur;
 DECLARE cur CURSOR FOR SELECT k FROM h_twin WHERE k = 18;
 MOVE cur;
-SELECT is((error_of('EXECUTE change_cur')).state, '24000', '... by one on another table');
+SELECT fails('EXECUTE change_cur', '24000', title => '... by one on another table');
 CLOSE cur;
 SET LOCAL plan_cache_mode = force_generic_plan;
 DECLARE cur CURSOR FOR SELECT k FROM h WHERE k = (SELECT 19);

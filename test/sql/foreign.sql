@@ -35,15 +35,7 @@ BEGIN
   RETURN result;
 END $$;
 
-CREATE FUNCTION error_of(command text, OUT state text, OUT message text, OUT context text)
-LANGUAGE plpgsql AS $$
-BEGIN
-  EXECUTE command;
-EXCEPTION WHEN OTHERS THEN
-  GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
-    context = PG_EXCEPTION_CONTEXT;
-  context := (regexp_match(context, '(?n)^COPY .*$'))[1];
-END $$;
+\ir helpers.psql
 
 -- Two local shards and two on the "other" server, one of them with its
 -- columns in another order on either side.
@@ -124,28 +116,30 @@ SELECT is(shares(), 'log_0 4000, log_1 4000, log_2 4000, log_3 4000', '... evenl
 
 -- errors
 
-SELECT throws_ok('INSERT INTO log SELECT id, ''again'' FROM log', '23505', NULL,
-  'a unique violation, wherever it happens');
+SELECT fails('INSERT INTO log SELECT id, ''again'' FROM log', '23505',
+  title => 'a unique violation, wherever it happens');
 SET shard_fdw.shard = 1;
-SELECT results_eq($$ SELECT state, message FROM error_of('INSERT INTO log SELECT id FROM log_1 LIMIT 1') $$,
-  $$ VALUES ('23505', 'duplicate key value violates unique constraint "far_1_pkey"') $$,
-  'one on the other server, single row');
-SELECT results_eq($$ SELECT state, message FROM error_of('INSERT INTO log
-                       SELECT 20000 + g, ''x'', CASE g WHEN 500 THEN 1000 END FROM generate_series(1, 900) g') $$,
-  $$ VALUES ('23514', 'new row for relation "far_1" violates check constraint "far_1_n_check"') $$,
-  'a check violation there, in a batch');
+SELECT fails('INSERT INTO log SELECT id FROM log_1 LIMIT 1', '23505',
+  'duplicate key value violates unique constraint "far_1_pkey"',
+  title => 'one on the other server, single row');
+SELECT fails('INSERT INTO log
+                       SELECT 20000 + g, ''x'', CASE g WHEN 500 THEN 1000 END FROM generate_series(1, 900) g',
+  '23514', 'new row for relation "far_1" violates check constraint "far_1_n_check"',
+  title => 'a check violation there, in a batch');
 -- The row at fault is one of a batch, so the line may go unnamed.
-SELECT results_eq($$ SELECT state, context ~ '^COPY log($|, line 500($|[:,]))' FROM error_of(
-                       'COPY log (id, n) FROM PROGRAM ''seq 20001 20900 | sed "s/$/,1/; 500s/,1/,1000/"'' (FORMAT csv)') $$,
+SELECT results_eq($$ SELECT state, context ~ '(?n)^COPY log($|, line 500($|[:,]))'
+    FROM diagnostics(
+      'COPY log (id, n) FROM PROGRAM ''seq 20001 20900 | sed "s/$/,1/; 500s/,1/,1000/"'' (FORMAT csv)') $$,
   $$ VALUES ('23514', true) $$, '... in COPY, which names no wrong line');
 ALTER SERVER loopback OPTIONS (DROP batch_size);
-SELECT results_eq($$ SELECT state, context ~ '^COPY log($|, line 500($|[:,]))' FROM error_of(
-                       'COPY log (id, n) FROM PROGRAM ''seq 20001 20900 | sed "s/$/,1/; 500s/,1/,1000/"'' (FORMAT csv)') $$,
+SELECT results_eq($$ SELECT state, context ~ '(?n)^COPY log($|, line 500($|[:,]))'
+    FROM diagnostics(
+      'COPY log (id, n) FROM PROGRAM ''seq 20001 20900 | sed "s/$/,1/; 500s/,1/,1000/"'' (FORMAT csv)') $$,
   $$ VALUES ('23514', true) $$, '... nor without batches');
 RESET shard_fdw.shard;
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'nothing is left behind, here or there');
-SELECT throws_ok('INSERT INTO log VALUES (1) ON CONFLICT DO NOTHING', '0A000',
-  'cannot use ON CONFLICT on foreign table "log"', 'ON CONFLICT is refused');
+SELECT fails('INSERT INTO log VALUES (1) ON CONFLICT DO NOTHING', '0A000',
+  'cannot use ON CONFLICT on foreign table "log"', title => 'ON CONFLICT is refused');
 
 -- transactions
 
@@ -283,16 +277,16 @@ INSERT INTO log SELECT generate_series(1, 30);
 INSERT INTO log VALUES (31), (32), (33);
 SELECT is(shares(), 'log_0 11, log_1 0, log_2 11, log_3 11', '... it gets no rows');
 SET shard_fdw.shard = 1;
-SELECT throws_ok('INSERT INTO log VALUES (1)', '55000',
-  'shard "log_1" of foreign table "log" is sealed', '... also not by a pin');
+SELECT fails('INSERT INTO log VALUES (1)', '55000',
+  'shard "log_1" of foreign table "log" is sealed', title => '... also not by a pin');
 SELECT shard_fdw.unseal('log_1');
 ALTER FOREIGN TABLE log_1 OPTIONS (ADD updatable 'false');
-SELECT throws_ok('INSERT INTO log VALUES (1)', '55000',
-  'foreign table "log_1" does not allow inserts', 'a shard that is read only over there');
-SELECT throws_ok('INSERT INTO log SELECT generate_series(1, 9)', '55000',
-  'foreign table "log_1" does not allow inserts', '... in a batch');
+SELECT fails('INSERT INTO log VALUES (1)', '55000', 'foreign table "log_1" does not allow inserts',
+  title => 'a shard that is read only over there');
+SELECT fails('INSERT INTO log SELECT generate_series(1, 9)', '55000',
+  'foreign table "log_1" does not allow inserts', title => '... in a batch');
 ALTER FOREIGN TABLE log_1 OPTIONS (DROP updatable, SET table_name 'nowhere');
-SELECT throws_ok('INSERT INTO log VALUES (1)', '42P01', NULL, 'a remote table that is missing');
+SELECT fails('INSERT INTO log VALUES (1)', '42P01', title => 'a remote table that is missing');
 ALTER FOREIGN TABLE log_1 OPTIONS (SET table_name 'far_1');
 INSERT INTO log VALUES (34);
 SELECT is((SELECT count(*) FROM far_1), 1::bigint, '... and is back');
@@ -401,35 +395,34 @@ SELECT results_eq('SELECT n, count(*) FROM world GROUP BY n ORDER BY n',
 ALTER TABLE world_0 ADD CONSTRAINT big CHECK (n < 1000);
 ALTER TABLE land_0 ADD CONSTRAINT big CHECK (n < 1000);
 ALTER TABLE town_0 ADD CONSTRAINT big CHECK (n < 1000);
-SELECT throws_ok('INSERT INTO world VALUES (1, ''x'', 1000), (2, ''x'', 1000)',
-  '23514', NULL, '... constraints of shards');
+SELECT fails('INSERT INTO world VALUES (1, ''x'', 1000), (2, ''x'', 1000)', '23514',
+  title => '... constraints of shards');
 SET shard_fdw.shard = 0;
-SELECT throws_ok('INSERT INTO land_1 VALUES (''x'', 1000, ''x'', 1)', '23514',
-  'new row for relation "town_0" violates check constraint "big"', '... of one level');
-SELECT throws_ok('INSERT INTO world_1 VALUES (''x'', 1000, ''x'', 1)', '23514',
-  'new row for relation "land_0" violates check constraint "big"', '... of two');
+SELECT fails('INSERT INTO land_1 VALUES (''x'', 1000, ''x'', 1)', '23514',
+  'new row for relation "town_0" violates check constraint "big"', title => '... of one level');
+SELECT fails('INSERT INTO world_1 VALUES (''x'', 1000, ''x'', 1)', '23514',
+  'new row for relation "land_0" violates check constraint "big"', title => '... of two');
 RESET shard_fdw.shard;
 SELECT shard_fdw.seal('world_0');
 SELECT shard_fdw.seal('land_0');
 SELECT shard_fdw.seal('town_1');
-SELECT results_eq($$ SELECT state, message FROM error_of('INSERT INTO world VALUES (1, ''x'', 1000)') $$,
-  $$ VALUES ('23514', 'new row for relation "town_0" violates check constraint "big"') $$,
-  '... of three');
-SELECT results_eq($$ SELECT state, message FROM error_of('INSERT INTO world
-                       SELECT g, ''x'', g FROM generate_series(900, 1100) g') $$,
-  $$ VALUES ('23514', 'new row for relation "town_0" violates check constraint "big"') $$,
-  '... in a batch');
-SELECT results_eq($$ SELECT state, context ~ '^COPY world($|, line 21($|[:,]))' FROM error_of(
-                       'COPY world (id, n) FROM PROGRAM ''seq 980 1100 | sed "s/.*/&,&/"'' (FORMAT csv)') $$,
+SELECT fails('INSERT INTO world VALUES (1, ''x'', 1000)', '23514',
+  'new row for relation "town_0" violates check constraint "big"', title => '... of three');
+SELECT fails('INSERT INTO world
+                       SELECT g, ''x'', g FROM generate_series(900, 1100) g', '23514',
+  'new row for relation "town_0" violates check constraint "big"', title => '... in a batch');
+SELECT results_eq($$ SELECT state, context ~ '(?n)^COPY world($|, line 21($|[:,]))'
+    FROM diagnostics(
+      'COPY world (id, n) FROM PROGRAM ''seq 980 1100 | sed "s/.*/&,&/"'' (FORMAT csv)') $$,
   $$ VALUES ('23514', true) $$, '... in COPY, which names no wrong line');
 INSERT INTO world VALUES (-1, 'deep');
 SELECT is(shard_fdw.last_shard(), 'town_0'::regclass, 'last_shard() is the innermost');
 SELECT shard_fdw.seal('town_0');
-SELECT throws_ok('INSERT INTO world VALUES (1)', '55000',
-  'all shards of foreign table "land_1" are sealed', 'all shards sealed at some level');
+SELECT fails('INSERT INTO world VALUES (1)', '55000',
+  'all shards of foreign table "land_1" are sealed', title => 'all shards sealed at some level');
 SELECT shard_fdw.seal('land_1');
-SELECT throws_ok('INSERT INTO world VALUES (1)', '55000',
-  'all shards of foreign table "world_1" are sealed', '... at the next');
+SELECT fails('INSERT INTO world VALUES (1)', '55000',
+  'all shards of foreign table "world_1" are sealed', title => '... at the next');
 SELECT shard_fdw.unseal(s) FROM unnest('{world_0,land_0,land_1,town_0,town_1}'::regclass[]) s;
 
 -- Triggers and keys at every level.
@@ -490,8 +483,8 @@ CREATE TABLE kinds (n int PRIMARY KEY);
 INSERT INTO kinds VALUES (1);
 ALTER TABLE town_0 ADD FOREIGN KEY (n) REFERENCES kinds DEFERRABLE;
 ALTER TABLE town_0 ADD UNIQUE (id) DEFERRABLE;
-SELECT throws_ok('INSERT INTO world SELECT g, ''x'', 2 FROM generate_series(1001, 1080) g', '23503', NULL,
-  'a foreign key deep down');
+SELECT fails('INSERT INTO world SELECT g, ''x'', 2 FROM generate_series(1001, 1080) g', '23503',
+  title => 'a foreign key deep down');
 SELECT is((SELECT count(*) FROM world WHERE id > 1000), 0::bigint, '... nothing is left behind');
 BEGIN;
 SET CONSTRAINTS ALL DEFERRED;
@@ -530,14 +523,20 @@ SELECT results_eq('SELECT tableoid::regclass, count(*) = count(*) FILTER (WHERE 
 SELECT g AS k0 FROM generate_series(1, 50) g WHERE shard_fdw.in_hash(2, 0, g) LIMIT 1 \gset
 SELECT g AS k1 FROM generate_series(1, 50) g WHERE shard_fdw.in_hash(2, 1, g) LIMIT 1 \gset
 SET shard_fdw.shard = 0;
-SELECT throws_ok(format('INSERT INTO placed VALUES (%s, 1)', :k1), '23514', 'new row for relation "placed_0" violates check constraint "place"', 'a pin on a shard that must not hold the row');
-SELECT throws_ok(format('INSERT INTO placed VALUES (%s, 1), (%s, 1)', :k0, :k1), '23514', NULL, '... in a batch');
+SELECT fails(format('INSERT INTO placed VALUES (%s, 1)', :k1), '23514',
+  'new row for relation "placed_0" violates check constraint "place"',
+  title => 'a pin on a shard that must not hold the row');
+SELECT fails(format('INSERT INTO placed VALUES (%s, 1), (%s, 1)', :k0, :k1), '23514',
+  title => '... in a batch');
 RESET shard_fdw.shard;
-SELECT throws_ok(format('INSERT INTO placed VALUES (%s, 100)', :k0), '23514', 'new row for relation "placed_0" violates check constraint "small"', 'another constraint');
-SELECT throws_ok(format('INSERT INTO placed VALUES (%s, NULL)', :k1), '23502', NULL, 'NOT NULL');
+SELECT fails(format('INSERT INTO placed VALUES (%s, 100)', :k0), '23514',
+  'new row for relation "placed_0" violates check constraint "small"',
+  title => 'another constraint');
+SELECT fails(format('INSERT INTO placed VALUES (%s, NULL)', :k1), '23502', title => 'NOT NULL');
 CREATE FUNCTION other_key() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.k := NEW.v; RETURN NEW; END';
 CREATE TRIGGER other_key BEFORE INSERT ON placed_1 FOR EACH ROW EXECUTE FUNCTION other_key();
-SELECT throws_ok(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k0), '23514', NULL, 'a trigger that changes the key');
+SELECT fails(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k0), '23514',
+  title => 'a trigger that changes the key');
 SELECT lives_ok(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k1), '... or does not');
 SELECT is((SELECT count(*) FROM placed), 51::bigint, '... and that is all');
 

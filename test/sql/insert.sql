@@ -2,6 +2,8 @@
 BEGIN;
 SELECT no_plan();
 
+\ir helpers.psql
+
 CREATE TYPE pair AS (x int, y text);
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
@@ -111,9 +113,9 @@ SELECT is((SELECT count(*) FROM log WHERE msg = 'gone'), 0::bigint,
 INSERT INTO log (id, msg) VALUES (5000, 'stays');
 SELECT is((SELECT count(*) FROM log WHERE msg = 'stays'), 1::bigint,
   'the table takes inserts afterwards');
-SELECT throws_ok($$ INSERT INTO log (id, msg)
-                    SELECT g, 1 / (2500 - g) FROM generate_series(1, 3000) g $$,
-  '22012', NULL, 'a statement that fails in the middle');
+SELECT fails($$ INSERT INTO log (id, msg)
+                    SELECT g, 1 / (2500 - g) FROM generate_series(1, 3000) g $$, '22012',
+  title => 'a statement that fails in the middle');
 SELECT is((SELECT count(*) FROM log), 1004::bigint, '... leaves nothing behind');
 
 -- several logical tables in one transaction and in one statement
@@ -147,16 +149,16 @@ INSERT INTO ident (n) VALUES (40);
 SELECT results_eq('SELECT * FROM ident ORDER BY id',
   'VALUES (1, 10, 20), (2, 20, 40), (3, 30, 60), (4, 40, 80)',
   'identity and generated columns');
-SELECT throws_ok('INSERT INTO ident (id, n) VALUES (9, 9)', '428C9', NULL,
-  'GENERATED ALWAYS refuses a value');
+SELECT fails('INSERT INTO ident (id, n) VALUES (9, 9)', '428C9',
+  title => 'GENERATED ALWAYS refuses a value');
 SELECT results_eq('INSERT INTO ident (id, n) OVERRIDING SYSTEM VALUE
                    VALUES (9, 9) RETURNING *',
   'VALUES (9, 9, 18)', '... but for OVERRIDING SYSTEM VALUE');
 SELECT results_eq('INSERT INTO ident (id, n) OVERRIDING USER VALUE
                    VALUES (9, 9) RETURNING *',
   'VALUES (5, 9, 18)', 'OVERRIDING USER VALUE');
-SELECT throws_ok('INSERT INTO ident (n, twice) VALUES (1, 1)', '428C9', NULL,
-  'a generated column refuses a value');
+SELECT fails('INSERT INTO ident (n, twice) VALUES (1, 1)', '428C9',
+  title => 'a generated column refuses a value');
 UPDATE ident SET n = 100 WHERE id = 1;
 SELECT results_eq('SELECT twice FROM ident WHERE id = 1', 'VALUES (200)',
   'UPDATE computes generated columns');
@@ -181,8 +183,7 @@ SELECT bag_eq('SELECT * FROM types', 'SELECT * FROM types_plain',
 SELECT cmp_ok(pg_relation_size((SELECT reltoastrelid FROM pg_class
                                  WHERE oid = 'types_0'::regclass)),
   '>', 0::bigint, 'long values are toasted in the shard');
-SELECT throws_ok('INSERT INTO types (d) VALUES (-1)', '23514', NULL,
-  'the domain is checked');
+SELECT fails('INSERT INTO types (d) VALUES (-1)', '23514', title => 'the domain is checked');
 
 -- views and rules
 
@@ -191,18 +192,17 @@ CREATE VIEW big AS SELECT * FROM log WHERE id > 1000000
 INSERT INTO big (id, msg) VALUES (1000001, 'view'), (1000002, 'view');
 SELECT results_eq('SELECT id FROM big ORDER BY id',
   'VALUES (1000001::bigint), (1000002)', 'INSERT through a view');
-SELECT throws_ok('INSERT INTO big (id) VALUES (1)', '44000', NULL,
-  'WITH CHECK OPTION is enforced');
-SELECT throws_ok('INSERT INTO big (id)
-                  SELECT g FROM generate_series(1000003, 999999, -1) g',
-  '44000', NULL, '... for many rows too');
+SELECT fails('INSERT INTO big (id) VALUES (1)', '44000', title => 'WITH CHECK OPTION is enforced');
+SELECT fails('INSERT INTO big (id)
+                  SELECT g FROM generate_series(1000003, 999999, -1) g', '44000',
+  title => '... for many rows too');
 SELECT is((SELECT count(*) FROM big), 2::bigint, '... and leaves nothing behind');
 UPDATE big SET msg = 'changed' WHERE id = 1000001;
 DELETE FROM big WHERE id = 1000002;
 SELECT results_eq('SELECT id, msg FROM big',
   $$ VALUES (1000001::bigint, 'changed') $$, 'UPDATE and DELETE through a view');
-SELECT throws_ok('CREATE RULE r AS ON INSERT TO log DO INSTEAD NOTHING',
-  '42809', NULL, 'PostgreSQL has no rules on foreign tables');
+SELECT fails('CREATE RULE r AS ON INSERT TO log DO INSTEAD NOTHING', '42809',
+  title => 'PostgreSQL has no rules on foreign tables');
 CREATE TABLE seen (id bigint);
 CREATE VIEW ruled AS SELECT id, msg FROM log;
 CREATE RULE note AS ON INSERT TO ruled
@@ -217,22 +217,19 @@ SELECT results_eq('SELECT id, msg FROM log WHERE id IN (SELECT id FROM seen)
 
 -- ON CONFLICT and MERGE
 
-SELECT throws_ok('INSERT INTO log (id) VALUES (1) ON CONFLICT DO NOTHING',
-  '0A000', 'cannot use ON CONFLICT on foreign table "log"',
-  'ON CONFLICT is refused');
-SELECT throws_ok('INSERT INTO log (id) VALUES (1) ON CONFLICT (id) DO NOTHING',
-  '0A000', 'cannot use ON CONFLICT on foreign table "log"',
-  '... with a target');
-SELECT throws_ok($$ INSERT INTO log (id) VALUES (1)
-                    ON CONFLICT (id) DO UPDATE SET msg = 'x' $$,
-  '0A000', 'cannot use ON CONFLICT on foreign table "log"',
-  '... with DO UPDATE');
-SELECT throws_ok('WITH i AS (INSERT INTO log (id) VALUES (1)
-                             ON CONFLICT (id) DO NOTHING) SELECT 1',
-  '0A000', 'cannot use ON CONFLICT on foreign table "log"', '... in WITH');
-SELECT throws_ok('MERGE INTO log USING (VALUES (1::bigint)) v(i) ON id = i
-                  WHEN NOT MATCHED THEN INSERT (id) VALUES (i)',
-  '0A000', NULL, 'MERGE is refused');
+SELECT fails('INSERT INTO log (id) VALUES (1) ON CONFLICT DO NOTHING', '0A000',
+  'cannot use ON CONFLICT on foreign table "log"', title => 'ON CONFLICT is refused');
+SELECT fails('INSERT INTO log (id) VALUES (1) ON CONFLICT (id) DO NOTHING', '0A000',
+  'cannot use ON CONFLICT on foreign table "log"', title => '... with a target');
+SELECT fails($$ INSERT INTO log (id) VALUES (1)
+                    ON CONFLICT (id) DO UPDATE SET msg = 'x' $$, '0A000',
+  'cannot use ON CONFLICT on foreign table "log"', title => '... with DO UPDATE');
+SELECT fails('WITH i AS (INSERT INTO log (id) VALUES (1)
+                             ON CONFLICT (id) DO NOTHING) SELECT 1', '0A000',
+  'cannot use ON CONFLICT on foreign table "log"', title => '... in WITH');
+SELECT fails('MERGE INTO log USING (VALUES (1::bigint)) v(i) ON id = i
+                  WHEN NOT MATCHED THEN INSERT (id) VALUES (i)', '0A000',
+  title => 'MERGE is refused');
 
 -- shards laid out in another way
 

@@ -9,6 +9,8 @@ SET client_min_messages = error;
 CREATE SCHEMA modify_test;
 SET search_path = modify_test, public;
 
+\ir helpers.psql
+
 -- outside a transaction block: VACUUM, and locks that others hold
 
 CREATE FOREIGN TABLE vac (a int, b text) SERVER shards
@@ -63,10 +65,10 @@ SELECT results_eq('SELECT a FROM vac ORDER BY a LIMIT 3 FOR UPDATE SKIP LOCKED',
   'VALUES (11), (12), (13)', '... with ORDER BY and LIMIT');
 SELECT results_eq('SELECT a FROM vac WHERE a > 8 ORDER BY a LIMIT 1 FOR KEY SHARE SKIP LOCKED',
   'VALUES (11)', '... for the weakest lock');
-SELECT throws_ok('SELECT a FROM vac WHERE a = 10 FOR UPDATE NOWAIT', '55P03',
-  NULL, 'NOWAIT does not wait');
-SELECT throws_ok('SELECT a FROM vac WHERE a = 9 FOR SHARE NOWAIT', '55P03',
-  NULL, '... on another shard');
+SELECT fails('SELECT a FROM vac WHERE a = 10 FOR UPDATE NOWAIT', '55P03',
+  title => 'NOWAIT does not wait');
+SELECT fails('SELECT a FROM vac WHERE a = 9 FOR SHARE NOWAIT', '55P03',
+  title => '... on another shard');
 SELECT lives_ok('SELECT a FROM vac WHERE a = 11 FOR UPDATE NOWAIT', '... for a free row it has not to');
 SELECT dblink_exec('other', 'ROLLBACK') \gset
 SELECT dblink_exec('other', 'BEGIN') \gset
@@ -411,9 +413,9 @@ SELECT alike(command, 'view', error) FROM (VALUES
 -- sealed shards: rows can go, not change
 
 SELECT shard_fdw.seal('acc_2');
-SELECT throws_ok('UPDATE acc SET val = 77 WHERE tableoid = ''acc_2''::regclass', '23514', NULL,
-  'rows of a sealed shard cannot be updated');
-SELECT throws_ok('UPDATE acc SET val = 77', '23514', NULL, '... nor those of the others with them');
+SELECT fails('UPDATE acc SET val = 77 WHERE tableoid = ''acc_2''::regclass', '23514',
+  title => 'rows of a sealed shard cannot be updated');
+SELECT fails('UPDATE acc SET val = 77', '23514', title => '... nor those of the others with them');
 SELECT ok(contents('') = contents('_twin'), '... so nothing has changed');
 SELECT is((SELECT count(*) FROM (SELECT FROM acc WHERE tableoid = 'acc_2'::regclass FOR UPDATE) s),
   (SELECT count(*) FROM acc_2), '... but they can be locked');
@@ -434,10 +436,10 @@ GRANT SELECT ON acc TO shard_user;
 GRANT UPDATE (txt) ON acc TO shard_user;
 SET LOCAL ROLE shard_user;
 SELECT lives_ok('UPDATE acc SET txt = ''by user'' WHERE id < 2100', 'UPDATE of a granted column');
-SELECT throws_ok('UPDATE acc SET val = 1 WHERE id < 2100', '42501', NULL, '... not of another');
-SELECT throws_ok('DELETE FROM acc', '42501', NULL, '... nor DELETE');
-SELECT throws_ok('UPDATE acc_0 SET txt = ''x''', '42501', NULL, '... nor of a shard by itself');
-SELECT throws_ok('TRUNCATE acc', '42501', NULL, '... nor TRUNCATE');
+SELECT fails('UPDATE acc SET val = 1 WHERE id < 2100', '42501', title => '... not of another');
+SELECT fails('DELETE FROM acc', '42501', title => '... nor DELETE');
+SELECT fails('UPDATE acc_0 SET txt = ''x''', '42501', title => '... nor of a shard by itself');
+SELECT fails('TRUNCATE acc', '42501', title => '... nor TRUNCATE');
 SELECT lives_ok('SELECT id FROM acc FOR UPDATE', 'a lock needs UPDATE of one column');
 RESET ROLE;
 UPDATE acc_twin SET txt = 'by user' WHERE id < 2100;
@@ -557,7 +559,8 @@ SELECT alike(command, 'foreign keys', error) FROM (VALUES
   ('UPDATE own{} SET id = id + 3 WHERE id > 0', NULL),
   ('UPDATE own{} SET late = 55 WHERE id = 20', NULL)
 ) c(command, error);
-SELECT throws_ok('SET CONSTRAINTS ALL IMMEDIATE', '23503', NULL, 'a deferred foreign key is checked');
+SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23503',
+  title => 'a deferred foreign key is checked');
 SELECT alike('UPDATE own{} SET late = 1 WHERE late = 55');
 SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', '... and is well once mended');
 SET CONSTRAINTS ALL DEFERRED;
@@ -574,7 +577,7 @@ SELECT bag_eq('SELECT id FROM part', 'SELECT id FROM own_1', 'ON DELETE CASCADE 
 
 SET CONSTRAINTS ALL IMMEDIATE;
 SAVEPOINT truncate;
-SELECT throws_ok('TRUNCATE own', '0A000', NULL, 'TRUNCATE minds foreign keys to a shard');
+SELECT fails('TRUNCATE own', '0A000', title => 'TRUNCATE minds foreign keys to a shard');
 SELECT isnt_empty('SELECT * FROM own', '... and takes nothing');
 TRUNCATE own CASCADE;
 SELECT is((SELECT count(*) FROM own) + (SELECT count(*) FROM part), 0::bigint, 'TRUNCATE ... CASCADE');

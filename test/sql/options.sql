@@ -3,24 +3,7 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 SELECT no_plan();
 
--- What a command that must fail has to say; nulls if it does not fail.  It
--- leaves nothing either way.
-CREATE FUNCTION error_of(command text, OUT state text, OUT message text,
-                         OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-  EXECUTE command;
-  RAISE SQLSTATE 'OK000';
-EXCEPTION
-  WHEN SQLSTATE 'OK000' THEN
-    NULL;
-  WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE,
-      message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,
-      hint = PG_EXCEPTION_HINT;
-END $$;
-CREATE FUNCTION state_of(command text) RETURNS text
-LANGUAGE sql AS 'SELECT state FROM error_of(command)';
+\ir helpers.psql
 
 -- What EXPLAIN VERBOSE says of an INSERT.
 CREATE FUNCTION explained(insert text, property text) RETURNS text
@@ -68,8 +51,7 @@ SELECT is((SELECT count(*) FROM pg_index JOIN pg_inherits ON inhrelid = indrelid
 SELECT is(spread('every', 3), 3::bigint, '... route');
 SELECT is(explained('INSERT INTO every VALUES (1), (2)', 'Batch Size'), '10',
   '... batch_size');
-SELECT is(state_of($$ SELECT shard_fdw.create_shards('every', 1) $$),
-  '54000', '... max_shards');
+SELECT fails($$ SELECT shard_fdw.create_shards('every', 1) $$, '54000', title => '... max_shards');
 CREATE SERVER every_server FOREIGN DATA WRAPPER shard_fdw
 OPTIONS (route 'round_robin', batch_size '10');
 SELECT is((SELECT srvoptions::text FROM pg_foreign_server
@@ -128,23 +110,20 @@ SELECT is_empty(
       WHERE value.state IS DISTINCT FROM 'HV024' $$,
   'every name in a hint is known, its value is checked');
 SELECT results_eq(
-  $$ SELECT context, name, state_of(format(command, format('%I ''1''', name)))
+  $$ SELECT context, name, value.state
        FROM contexts, unnest((SELECT valid FROM contexts
-                               WHERE context = 'table')) name
+                               WHERE context = 'table')) name,
+            error_of(format(command, format('%I ''1''', name))) value
       WHERE name <> ALL (valid) ORDER BY 1, 2 $$,
   $$ SELECT context, name, 'HV00D'
        FROM contexts, unnest((SELECT valid FROM contexts
                                WHERE context = 'table')) name
       WHERE name <> ALL (valid) ORDER BY 1, 2 $$,
   'an option of another kind of object is an error');
-SELECT is(state_of(
-  'CREATE FOREIGN TABLE bad (id int) SERVER shards
-   OPTIONS ("Route" ''session'')'), 'HV00D',
-  'names are case-sensitive');
-SELECT is(state_of(
-  'CREATE FOREIGN TABLE bad (id int) SERVER shards
-   OPTIONS (shards ''1'', shards ''2'')'),
-  '42710', 'an option given twice');
+SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER shards
+   OPTIONS ("Route" ''session'')', 'HV00D', title => 'names are case-sensitive');
+SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER shards
+   OPTIONS (shards ''1'', shards ''2'')', '42710', title => 'an option given twice');
 SELECT is_empty(
   $$ SELECT srvname::text FROM pg_foreign_server WHERE srvname = 'bad'
      UNION ALL
@@ -210,10 +189,10 @@ SELECT is(options_of('every'),
 
 SELECT is((SELECT count(*) FROM shard_fdw.list_shards('every')), 3::bigint,
   '... nor create shards');
-SELECT results_eq($$ SELECT name, state_of(format(
-    'CREATE FOREIGN TABLE bad (id int) SERVER shards
-     OPTIONS (%I ''1.5'')', name))
-    FROM unnest(ARRAY['shards', 'batch_size', 'max_shards']) name $$,
+SELECT results_eq($$ SELECT name, state
+    FROM unnest(ARRAY['shards', 'batch_size', 'max_shards']) name,
+         error_of(format('CREATE FOREIGN TABLE bad (id int) SERVER shards
+                          OPTIONS (%I ''1.5'')', name)) $$,
   $$ VALUES ('shards', 'HV024'), ('batch_size', 'HV024'),
             ('max_shards', 'HV024') $$,
   'a fraction is not an integer');
@@ -244,27 +223,21 @@ SELECT results_eq('SELECT options, made_with(options) FROM good_values',
 
 -- values that do not fit together
 
-SELECT results_eq($$ SELECT state, message, hint FROM error_of(
-    'CREATE FOREIGN TABLE bad (id int) SERVER shards
-     OPTIONS (template ''template'')') $$,
-  $$ VALUES ('HV024', 'option "template" requires option "shards"',
-             'The template is what the new shards are copied from; '
-             || 'say how many to create.') $$, 'a template without shards');
-SELECT results_eq($$ SELECT state, message FROM error_of(
-    'CREATE FOREIGN TABLE bad (id int) SERVER shards
-     OPTIONS (shards ''5'', max_shards ''4'')') $$,
-  $$ VALUES ('HV024',
-             'option "shards" (5) is greater than option "max_shards" (4)') $$,
-  'more shards than max_shards');
-SELECT results_eq($$ SELECT state, message FROM error_of(
-    'CREATE FOREIGN TABLE bad (id int) SERVER shards
-     OPTIONS (shards ''1025'')') $$,
-  $$ VALUES ('HV024', 'option "shards" (1025) is greater than '
-                      || 'option "max_shards" (1024)') $$,
-  'more shards than max_shards is without being given');
-SELECT is(state_of(
-  'ALTER FOREIGN TABLE every OPTIONS (ADD template ''template'')'), 'HV024',
-  'ALTER FOREIGN TABLE cannot give a template');
+SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER shards
+     OPTIONS (template ''template'')', 'HV024', 'option "template" requires option "shards"',
+  hint => 'The template is what the new shards are copied from; '
+             || 'say how many to create.', title => 'a template without shards');
+SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER shards
+     OPTIONS (shards ''5'', max_shards ''4'')', 'HV024',
+  'option "shards" (5) is greater than option "max_shards" (4)',
+  title => 'more shards than max_shards');
+SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER shards
+     OPTIONS (shards ''1025'')', 'HV024',
+  'option "shards" (1025) is greater than '
+                      || 'option "max_shards" (1024)',
+  title => 'more shards than max_shards is without being given');
+SELECT fails('ALTER FOREIGN TABLE every OPTIONS (ADD template ''template'')', 'HV024',
+  title => 'ALTER FOREIGN TABLE cannot give a template');
 
 --
 -- Servers have defaults for tables
@@ -307,9 +280,8 @@ SELECT is(spread('later', 3), 3::bigint, 'a new table has the server''s route');
 SELECT is(options_of('later'), NULL, '... without a copy of it');
 ALTER SERVER defaults OPTIONS (SET route 'session');
 SELECT is(spread('later', 3), 1::bigint, 'ALTER SERVER ... SET route');
-SELECT is(state_of(
-  'ALTER SERVER defaults OPTIONS (SET route ''hashed'')'), 'HV024',
-  'ALTER SERVER ... SET route to a route that does not exist');
+SELECT fails('ALTER SERVER defaults OPTIONS (SET route ''hashed'')', 'HV024',
+  title => 'ALTER SERVER ... SET route to a route that does not exist');
 SELECT is(spread('later', 3), 1::bigint, '... changes nothing');
 ALTER SERVER defaults OPTIONS (SET route 'round_robin');
 SAVEPOINT altered;
@@ -364,8 +336,8 @@ SELECT is(current_setting('test.nshards'), '{3,1}',
 SAVEPOINT altered;
 ALTER FOREIGN TABLE alt OPTIONS (DROP route, ADD max_shards '3');
 SELECT is(spread('alt', 3), 1::bigint, 'ALTER FOREIGN TABLE ... DROP route');
-SELECT is(state_of($$ SELECT shard_fdw.create_shards('alt', 1) $$),
-  '54000', '... ADD max_shards');
+SELECT fails($$ SELECT shard_fdw.create_shards('alt', 1) $$, '54000',
+  title => '... ADD max_shards');
 ALTER FOREIGN TABLE alt OPTIONS (ADD route 'round_robin');
 ROLLBACK TO altered;
 SELECT is(spread('alt', 3), 1::bigint, 'ALTER FOREIGN TABLE is rolled back');
@@ -400,9 +372,8 @@ CREATE FOREIGN DATA WRAPPER ours HANDLER shard_fdw.shard_fdw_handler
 CREATE SERVER ours FOREIGN DATA WRAPPER ours OPTIONS (route 'round_robin');
 CREATE FOREIGN TABLE elsewhere (id int) SERVER ours OPTIONS (shards '2');
 SELECT is(spread('elsewhere', 2), 2::bigint, 'a second wrapper works the same');
-SELECT is(state_of(
-  'CREATE FOREIGN TABLE bad (id int) SERVER ours OPTIONS (no_such ''x'')'),
-  'HV00D', '... and knows the same options');
+SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER ours OPTIONS (no_such ''x'')', 'HV00D',
+  title => '... and knows the same options');
 
 --
 -- A wrapper without the validator, which takes any options

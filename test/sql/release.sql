@@ -177,13 +177,15 @@ ALTER TABLE slots_1 DROP CONSTRAINT shard_slot;
 CREATE FOREIGN TABLE viewed (id bigserial, v text) SERVER shards OPTIONS (shards '2');
 INSERT INTO viewed (v) VALUES ('a');
 CREATE VIEW viewer AS SELECT * FROM viewed;
-SELECT is(error_of($$ SELECT shard_fdw.release('viewed') $$)::text,
-  '(2BP01,"cannot drop foreign table release_test.viewed because other objects depend on it","view release_test.viewer depends on foreign table release_test.viewed","Use DROP ... CASCADE to drop the dependent objects too.")',
-  'a view depends on the logical table');
+SELECT fails($$ SELECT shard_fdw.release('viewed') $$, '2BP01',
+  'cannot drop foreign table release_test.viewed because other objects depend on it',
+  'view release_test.viewer depends on foreign table release_test.viewed',
+  'Use DROP ... CASCADE to drop the dependent objects too.',
+  title => 'a view depends on the logical table');
 SELECT is((SELECT count(*) FROM shard_fdw.list_shards('viewed')), 2::bigint, '... so nothing is released');
 SELECT is(owner_of('viewed_id_seq'), 'viewed.id', '... nor its sequence');
-SELECT is((error_of($$ SELECT shard_fdw.release('model') $$)).state, '42809', 'not a logical table');
-SELECT is((error_of('SELECT shard_fdw.release(4294967295)')).state, '42P01', 'no table');
+SELECT fails($$ SELECT shard_fdw.release('model') $$, '42809', title => 'not a logical table');
+SELECT fails('SELECT shard_fdw.release(4294967295)', '42P01', title => 'no table');
 SELECT is_empty('SELECT shard_fdw.release(NULL)', 'NULL');
 SET LOCAL ROLE shard_user;
 CREATE FOREIGN TABLE mine (id serial, v text) SERVER shards OPTIONS (shards '2');
@@ -191,7 +193,7 @@ INSERT INTO mine (v) VALUES ('a');
 RESET ROLE;
 GRANT ALL ON mine, mine_0, mine_1 TO shard_reader;
 SET LOCAL ROLE shard_reader;
-SELECT is((error_of($$ SELECT shard_fdw.release('mine') $$)).state, '42501', 'only the owner may');
+SELECT fails($$ SELECT shard_fdw.release('mine') $$, '42501', title => 'only the owner may');
 SET LOCAL ROLE shard_user;
 SELECT is((SELECT count(*) FROM shard_fdw.release('mine')), 2::bigint, '... who does');
 INSERT INTO mine_0 (v) VALUES ('b');
@@ -212,11 +214,13 @@ SET LOCAL ROLE shard_user;
 CREATE FOREIGN TABLE mine2 (id serial, v text) SERVER shards OPTIONS (shards '1');
 RESET ROLE;
 ALTER TABLE mine2_0 OWNER TO shard_reader;
-SELECT is((error_of($$ SELECT shard_fdw.release('mine2') $$)).state, '42501', '... and who must own the shards');
+SELECT fails($$ SELECT shard_fdw.release('mine2') $$, '42501',
+  title => '... and who must own the shards');
 DROP FOREIGN TABLE mine2 CASCADE;
 SAVEPOINT s;
 SET LOCAL transaction_read_only = on;
-SELECT is((error_of($$ SELECT shard_fdw.release('viewed') $$)).state, '25006', 'not in a read-only transaction');
+SELECT fails($$ SELECT shard_fdw.release('viewed') $$, '25006',
+  title => 'not in a read-only transaction');
 ROLLBACK TO s;
 
 --
@@ -231,11 +235,15 @@ SAVEPOINT s;
 SELECT lives_ok('DROP SERVER guarded CASCADE', 'one whose tables have no rows, too');
 ROLLBACK TO s;
 INSERT INTO kept_1 VALUES (1);
-SELECT is(error_of('DROP SERVER guarded CASCADE')::text,
-  '(2BP01,"cannot drop server ""guarded"" because shards of its foreign tables have rows","Shard ""kept_1"" of foreign table ""kept"" would be dropped with its rows.",'
-  || '"Make the shards ordinary tables with SELECT shard_fdw.release(), or set shard_fdw.allow_drop_with_rows to on to lose the rows.")', 'one whose tables have some is not');
+SELECT fails('DROP SERVER guarded CASCADE', '2BP01',
+  'cannot drop server "guarded" because shards of its foreign tables have rows',
+  'Shard "kept_1" of foreign table "kept" would be dropped with its rows.',
+  'Make the shards ordinary tables with SELECT shard_fdw.release(), '
+  'or set shard_fdw.allow_drop_with_rows to on to lose the rows.',
+  title => 'one whose tables have some is not');
 CREATE ROLE release_role SUPERUSER;
-SELECT is((error_of(command)).message, 'cannot drop server "guarded" because shards of its foreign tables have rows', command) FROM (VALUES
+SELECT fails(command, NULL,
+  'cannot drop server "guarded" because shards of its foreign tables have rows') FROM (VALUES
   ('DROP SERVER unused, guarded CASCADE'),
   ('DROP SERVER guarded, unused CASCADE'),
   ('DO $x$ BEGIN DROP TABLE release_test.kept_0; DROP SERVER guarded CASCADE; END $x$'),
@@ -243,7 +251,9 @@ SELECT is((error_of(command)).message, 'cannot drop server "guarded" because sha
   ('ALTER SERVER guarded OWNER TO release_role; DROP OWNED BY release_role CASCADE')) t(command);
 SELECT matches((error_of(command)).message, '^cannot drop server ".*" because shards of its foreign tables have rows$', command) FROM (VALUES
   ('DROP EXTENSION shard_fdw CASCADE'), ('DROP SCHEMA shard_fdw CASCADE'), ('DROP EXTENSION plpgsql CASCADE')) t(command);
-SELECT is((error_of('DROP SERVER guarded')).message, 'cannot drop server guarded because other objects depend on it', 'without CASCADE, core refuses');
+SELECT fails('DROP SERVER guarded', NULL,
+  'cannot drop server guarded because other objects depend on it',
+  title => 'without CASCADE, core refuses');
 SELECT is((SELECT count(*) FROM kept), 1::bigint, 'the row is there');
 
 -- Rows of a shard's child, deleted rows, and rows of this transaction.
@@ -253,14 +263,18 @@ SELECT lives_ok('DROP SERVER guarded CASCADE', 'rows that have been deleted are 
 ROLLBACK TO s;
 CREATE TABLE kept_child () INHERITS (kept_0);
 INSERT INTO kept_child VALUES (1);
-SELECT is((error_of('DROP SERVER guarded CASCADE')).detail, 'Shard "kept_child" of foreign table "kept" would be dropped with its rows.', 'rows of a child of a shard');
+SELECT fails('DROP SERVER guarded CASCADE', NULL,
+  detail => 'Shard "kept_child" of foreign table "kept" would be dropped with its rows.',
+  title => 'rows of a child of a shard');
 DROP TABLE kept_child;
 CREATE FOREIGN TABLE remote_kept (a int) SERVER far;
 ALTER FOREIGN TABLE remote_kept INHERIT kept;
 CREATE FOREIGN TABLE inner_kept (a int) SERVER shards OPTIONS (shards '1');
 ALTER FOREIGN TABLE inner_kept INHERIT kept;
 INSERT INTO inner_kept VALUES (1);
-SELECT is((error_of('DROP SERVER guarded CASCADE')).detail, 'Shard "inner_kept_0" of foreign table "kept" would be dropped with its rows.', 'rows of a logical table that is a shard');
+SELECT fails('DROP SERVER guarded CASCADE', NULL,
+  detail => 'Shard "inner_kept_0" of foreign table "kept" would be dropped with its rows.',
+  title => 'rows of a logical table that is a shard');
 DROP FOREIGN TABLE inner_kept CASCADE;
 SAVEPOINT s;
 SELECT lives_ok('DROP SERVER guarded CASCADE', 'a shard that is a foreign table keeps its rows where they are');

@@ -78,8 +78,10 @@ ALTER TABLE items DISABLE TRIGGER USER;
 SELECT ok(bool_and(success), 'triggers off') FROM shard_fdw.run_command_on_shards('items', 'ALTER TABLE %s DISABLE TRIGGER USER');
 INSERT INTO items (kind, body) VALUES ('a', 'new');
 SELECT is((SELECT count(*) FROM items WHERE body = 'new' AND id > 3000 - 20 AND twice = 14), 1::bigint, 'the identity column goes on');
-SELECT is((error_of($$ INSERT INTO items (kind, body) VALUES ('c', 'new') $$)).state, '23503', 'the foreign key is enforced');
-SELECT is((error_of($$ INSERT INTO items (kind, body) VALUES ('a', '') $$)).state, '23514', 'the CHECK constraint is enforced');
+SELECT fails($$ INSERT INTO items (kind, body) VALUES ('c', 'new') $$, '23503',
+  title => 'the foreign key is enforced');
+SELECT fails($$ INSERT INTO items (kind, body) VALUES ('a', '') $$, '23514',
+  title => 'the CHECK constraint is enforced');
 DELETE FROM items WHERE body = 'new';
 
 -- Sets that are not in order are, afterwards.
@@ -98,9 +100,9 @@ ROLLBACK TO s;
 -- A table of the owner's, called by another who may not, and by one who may.
 SAVEPOINT s;
 GRANT USAGE ON SCHEMA reshard_test TO shard_user;
-GRANT EXECUTE ON FUNCTION error_of TO shard_user;
 SET LOCAL ROLE shard_user;
-SELECT is(error_of('SELECT shard_fdw.reshard(''items'', 4)')::text, '(42501,"must be owner of foreign table items","","")', 'only the owner');
+SELECT fails('SELECT shard_fdw.reshard(''items'', 4)', '42501',
+  'must be owner of foreign table items', '', '', title => 'only the owner');
 RESET ROLE;
 GRANT CREATE ON SCHEMA reshard_test TO shard_user;
 ALTER TABLE items OWNER TO shard_user;
@@ -114,61 +116,76 @@ SELECT is((SELECT array_agg(DISTINCT relowner::regrole::text) FROM pg_class WHER
 ROLLBACK TO s;
 
 -- What is refused
-SELECT is(error_of(format('SELECT shard_fdw.reshard(%s)', args))::text, wanted, args) FROM (VALUES
-  ('NULL, 3', '(22004,"logical table must not be null","","")'),
-  ('''items'', NULL', '(22004,"number of shards must not be null","","")'),
-  ('''items'', 0', '(22023,"number of shards must be greater than zero","","")'),
-  ('''items'', 2000', '(54000,"foreign table ""items"" cannot have more than 1024 shards","","Raise option ""max_shards"" of the foreign table.")'),
-  ('''plain'', 2', '(42809,"""plain"" is not a foreign table of shard_fdw","","")'),
-  ('1, 2', '(42P01,"relation with OID 1 does not exist","","")')) t(args, wanted);
-SELECT is((error_of('SELECT shard_fdw.reshard(''items'', 4) FROM items')).state, '55006', 'a table that the query reads');
+SELECT fails(format('SELECT shard_fdw.reshard(%s)', args), state, message, detail, hint,
+  title => args) FROM (VALUES
+  ('NULL, 3', '22004', 'logical table must not be null', '', ''),
+  ('''items'', NULL', '22004', 'number of shards must not be null', '', ''),
+  ('''items'', 0', '22023', 'number of shards must be greater than zero', '', ''),
+  ('''items'', 2000', '54000', 'foreign table "items" cannot have more than 1024 shards', '',
+    'Raise option "max_shards" of the foreign table.'),
+  ('''plain'', 2', '42809', '"plain" is not a foreign table of shard_fdw', '', ''),
+  ('1, 2', '42P01', 'relation with OID 1 does not exist', '', '')
+ ) t(args, state, message, detail, hint);
+SELECT fails('SELECT shard_fdw.reshard(''items'', 4) FROM items', '55006',
+  title => 'a table that the query reads');
 CREATE FOREIGN TABLE log (a int) SERVER shards OPTIONS (shards '2');
-SELECT is(error_of('SELECT shard_fdw.reshard(''log'', 4)')::text,
-  '(0A000,"foreign table ""log"" has route ""session""","Only with route ""hash"" the number of shards decides where rows are.","Add shards with SELECT shard_fdw.create_shards().")',
-  'another route');
+SELECT fails('SELECT shard_fdw.reshard(''log'', 4)', '0A000',
+  'foreign table "log" has route "session"',
+  'Only with route "hash" the number of shards decides where rows are.',
+  'Add shards with SELECT shard_fdw.create_shards().', title => 'another route');
 CREATE FOREIGN TABLE empty (a int) SERVER shards OPTIONS (route 'hash', key 'a');
-SELECT is((error_of('SELECT shard_fdw.reshard(''empty'', 4)')).message, 'foreign table "empty" has no shards', 'no shards');
+SELECT fails('SELECT shard_fdw.reshard(''empty'', 4)', NULL, 'foreign table "empty" has no shards',
+  title => 'no shards');
 CREATE TABLE numbers AS SELECT generate_series(1, 100) AS n;
 ALTER TABLE numbers ADD PRIMARY KEY (n);
 CREATE FOREIGN TABLE hash (a int) SERVER shards OPTIONS (shards '2', route 'hash', key 'a');
 SAVEPOINT s;
 SELECT shard_fdw.seal('hash_1');
-SELECT is(error_of('SELECT shard_fdw.reshard(''hash'', 4)')::text,
-  '(55000,"shard ""hash_1"" of foreign table ""hash"" is sealed","Its rows would move to shards that are not.","Open it with SELECT shard_fdw.unseal().")', 'a sealed shard');
+SELECT fails('SELECT shard_fdw.reshard(''hash'', 4)', '55000',
+  'shard "hash_1" of foreign table "hash" is sealed', 'Its rows would move to shards that are not.',
+  'Open it with SELECT shard_fdw.unseal().', title => 'a sealed shard');
 ROLLBACK TO s;
 ALTER TABLE hash_1 ADD more int;
-SELECT is(error_of('SELECT shard_fdw.reshard(''hash'', 4)')::text,
-  '(55000,"shard ""hash_1"" has a column ""more"" that foreign table ""hash"" has not","Its values would be lost.","Add the column to the foreign table, or drop it from the shard.")',
-  'a column of one shard alone');
+SELECT fails('SELECT shard_fdw.reshard(''hash'', 4)', '55000',
+  'shard "hash_1" has a column "more" that foreign table "hash" has not',
+  'Its values would be lost.', 'Add the column to the foreign table, or drop it from the shard.',
+  title => 'a column of one shard alone');
 ROLLBACK TO s;
 CREATE TABLE child () INHERITS (hash_0);
-SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 4)')).detail, 'Shard "hash_0" has inheritance children.', 'a shard with children');
+SELECT fails('SELECT shard_fdw.reshard(''hash'', 4)', NULL,
+  detail => 'Shard "hash_0" has inheritance children.', title => 'a shard with children');
 ROLLBACK TO s;
 CREATE FOREIGN TABLE far (a int) SERVER shards;
 ALTER FOREIGN TABLE far INHERIT hash;
-SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 4)')).detail, 'Shard "far" is a foreign table.', 'a shard that is a foreign table');
+SELECT fails('SELECT shard_fdw.reshard(''hash'', 4)', NULL,
+  detail => 'Shard "far" is a foreign table.', title => 'a shard that is a foreign table');
 ROLLBACK TO s;
 CREATE VIEW uses AS SELECT * FROM hash_1;
 INSERT INTO hash SELECT generate_series(1, 100);
-SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 4)')).state, '2BP01', 'a shard that something depends on');
+SELECT fails('SELECT shard_fdw.reshard(''hash'', 4)', '2BP01',
+  title => 'a shard that something depends on');
 SELECT is((SELECT count(*) FROM hash), 100::bigint, '... and nothing has changed');
 SELECT is((SELECT count(*) FROM uses), (SELECT count(*) FROM hash_1), '... nothing at all');
 ROLLBACK TO s;
 CREATE TABLE hash_5 ();
-SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 6)')).message, 'relation "hash_5" already exists', 'a name that is taken');
+SELECT fails('SELECT shard_fdw.reshard(''hash'', 6)', NULL, 'relation "hash_5" already exists',
+  title => 'a name that is taken');
 ROLLBACK TO s;
 
 -- What would be lost with a shard.
 ALTER TABLE hash_0 ENABLE ROW LEVEL SECURITY;
-SELECT is(error_of('SELECT shard_fdw.reshard(''hash'', 3)')::text,
-  '(55000,"shard ""hash_0"" of foreign table ""hash"" cannot be replaced","It has row-level security.","Disable it, and create its policies on the new shards.")', 'row-level security');
+SELECT fails('SELECT shard_fdw.reshard(''hash'', 3)', '55000',
+  'shard "hash_0" of foreign table "hash" cannot be replaced', 'It has row-level security.',
+  'Disable it, and create its policies on the new shards.', title => 'row-level security');
 ROLLBACK TO s;
 CREATE PUBLICATION reshard_test FOR TABLE hash_1;
-SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 3)')).detail, 'It belongs to a publication.', 'a publication');
+SELECT fails('SELECT shard_fdw.reshard(''hash'', 3)', NULL,
+  detail => 'It belongs to a publication.', title => 'a publication');
 ROLLBACK TO s;
 CREATE TABLE other_parent (a int);
 ALTER TABLE hash_1 INHERIT other_parent;
-SELECT is((error_of('SELECT shard_fdw.reshard(''hash'', 3)')).detail, 'It inherits from another table, too.', 'another parent');
+SELECT fails('SELECT shard_fdw.reshard(''hash'', 3)', NULL,
+  detail => 'It inherits from another table, too.', title => 'another parent');
 ROLLBACK TO s;
 
 -- A table with a serial column of its own becomes the first shard.

@@ -10,6 +10,8 @@ SELECT no_plan();
 SET LOCAL client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS dblink;
 
+\ir helpers.psql
+
 CREATE PROCEDURE connect(name text) LANGUAGE sql AS $$
   SELECT dblink_connect(name, format(
     'host=%s port=%s dbname=%s user=%s options=''-c statement_timeout=60s -c search_path=route_test,public -c client_min_messages=warning''',
@@ -98,8 +100,9 @@ CALL go('a', 'ROLLBACK TO s');
 SELECT is(ins('a'), :'shard'::text, '... over ROLLBACK TO SAVEPOINT');
 CALL go('a', 'ROLLBACK');
 SELECT is(leases('a'), 'log ' || :'shard'::text || ' 0', '... over ROLLBACK');
-SELECT throws_ok($$ SELECT run('a', 'INSERT INTO log SELECT 1 / (3 - g) FROM generate_series(1, 5) g') $$,
-  '22012', NULL, 'a statement that fails');
+SELECT fails(
+  $$ SELECT run('a', 'INSERT INTO log SELECT 1 / (3 - g) FROM generate_series(1, 5) g') $$, '22012',
+  title => 'a statement that fails');
 SELECT is(ins('a'), :'shard'::text, '... does not change it');
 SELECT is(leases('a'), 'log ' || :'shard'::text || ' 0', '... and one lease is all there is');
 
@@ -318,8 +321,11 @@ SELECT is(ins('a', 'steady'), 'steady_4', 'a first row in a transaction with DDL
 CALL go('a', 'ROLLBACK');
 SELECT is(ins('a', 'steady'), 'steady_3', '... that is rolled back does not count');
 CALL go('admin', 'DROP TABLE steady_3');
-SELECT throws_ok($$ CALL put('a', 'steady') $$, '55000', 'a shard of foreign table "steady" no longer exists', 'without its shard a pinned session fails');
-SELECT throws_ok($$ CALL go('a', 'COPY steady FROM PROGRAM ''echo 1''') $$, '55000', 'a shard of foreign table "steady" no longer exists', '... with COPY, too');
+SELECT fails($$ CALL put('a', 'steady') $$, '55000',
+  'a shard of foreign table "steady" no longer exists',
+  title => 'without its shard a pinned session fails');
+SELECT fails($$ CALL go('a', 'COPY steady FROM PROGRAM ''echo 1''') $$, '55000',
+  'a shard of foreign table "steady" no longer exists', title => '... with COPY, too');
 CALL go('a', 'SET shard_fdw.shard = 2');
 SELECT is(ins('a', 'steady'), 'steady_4', '... until it is set anew');
 CALL go('a', 'RESET shard_fdw.shard');
@@ -458,25 +464,22 @@ SELECT is(pinned(), 'wide_7'::regclass, 'a function may have a pin');
 INSERT INTO wide VALUES (5);
 SELECT is(shard_fdw.last_shard()::text, :'shard'::text, '... for itself');
 
-\ir helpers.psql
 SET LOCAL shard_fdw.shard = 12;
-SELECT results_eq($$ SELECT * FROM error_of('INSERT INTO wide VALUES (1)') $$,
-  $$ VALUES ('22023', 'foreign table "wide" has no shard number 12',
-             'The table has 12 shards, numbered from 0.',
-             'Set "shard_fdw.shard" to a number in that range, or to -1 to let the table''s route decide.') $$,
-  'a number out of range');
-SELECT results_eq($$ SELECT state FROM error_of('INSERT INTO wide SELECT generate_series(1, 9)') $$,
-  $$ VALUES ('22023') $$, '... in a batch');
+SELECT fails('INSERT INTO wide VALUES (1)', '22023', 'foreign table "wide" has no shard number 12',
+  'The table has 12 shards, numbered from 0.',
+  'Set "shard_fdw.shard" to a number in that range, or to -1 to let the table''s route decide.',
+  title => 'a number out of range');
+SELECT fails('INSERT INTO wide SELECT generate_series(1, 9)', '22023', title => '... in a batch');
 SET LOCAL shard_fdw.shard = 7;
 SELECT shard_fdw.seal('wide_7');
-SELECT results_eq($$ SELECT * FROM error_of('INSERT INTO wide VALUES (1)') $$,
-  $$ VALUES ('55000', 'shard "wide_7" of foreign table "wide" is sealed',
-             '"shard_fdw.shard" sends this session''s inserts to shard number 7.',
-             'Set "shard_fdw.shard" to another number, or to -1 to let the table''s route decide.') $$,
-  'a sealed shard');
+SELECT fails('INSERT INTO wide VALUES (1)', '55000',
+  'shard "wide_7" of foreign table "wide" is sealed',
+  '"shard_fdw.shard" sends this session''s inserts to shard number 7.',
+  'Set "shard_fdw.shard" to another number, or to -1 to let the table''s route decide.',
+  title => 'a sealed shard');
 CREATE FOREIGN TABLE empty (id int) SERVER shards;
-SELECT results_eq($$ SELECT state, message FROM error_of('INSERT INTO empty VALUES (1)') $$,
-  $$ VALUES ('55000', 'foreign table "empty" has no shards') $$, 'a table without shards');
+SELECT fails('INSERT INTO empty VALUES (1)', '55000', 'foreign table "empty" has no shards',
+  title => 'a table without shards');
 RESET shard_fdw.shard;
 SELECT is(current_setting('shard_fdw.shard'), '-1', 'RESET');
 
@@ -501,14 +504,17 @@ ROLLBACK TO t;
 EXECUTE to_pins;
 SELECT is(shard_fdw.last_shard()::text, 'pins_2', '... unless that is rolled back');
 ALTER TABLE pins_2 NO INHERIT pins;
-SELECT results_eq('SELECT * FROM error_of(''EXECUTE to_pins'')',
-  $$ VALUES ('55000', 'table "pins_2" is no longer a shard of foreign table "pins"', '"shard_fdw.shard" sends this session''s inserts to it.',
-             'Set "shard_fdw.shard" again, or to -1 to let the table''s route decide.') $$, 'a shard that has been detached is no longer meant by its number');
+SELECT fails('EXECUTE to_pins', '55000',
+  'table "pins_2" is no longer a shard of foreign table "pins"',
+  '"shard_fdw.shard" sends this session''s inserts to it.',
+  'Set "shard_fdw.shard" again, or to -1 to let the table''s route decide.',
+  title => 'a shard that has been detached is no longer meant by its number');
 ALTER TABLE pins_2 INHERIT pins;
 EXECUTE to_pins;
 SELECT is(shard_fdw.last_shard()::text, 'pins_2', '... and is again when it comes back');
 SELECT shard_fdw.seal('pins_2');
-SELECT is((error_of('EXECUTE to_pins')).message, 'shard "pins_2" of foreign table "pins" is sealed', '... sealed or not');
+SELECT fails('EXECUTE to_pins', NULL, 'shard "pins_2" of foreign table "pins" is sealed',
+  title => '... sealed or not');
 ROLLBACK TO s;
 SET LOCAL shard_fdw.shard = 2;
 SAVEPOINT t;
@@ -525,37 +531,37 @@ SELECT is(shard_fdw.last_shard()::text, 'pins_0', '... and the next one has the 
 CREATE FOREIGN TABLE pins_hash (id int) SERVER shards OPTIONS (shards '2', route 'hash', key 'id');
 INSERT INTO pins_hash SELECT g FROM generate_series(1, 100) g WHERE shard_fdw.in_hash(2, 0, g);
 SELECT shard_fdw.reshard('pins_hash', 4);
-SELECT is((error_of('INSERT INTO pins_hash SELECT g FROM generate_series(1, 100) g WHERE shard_fdw.in_hash(4, 0, g)')).message,
-  'a shard of foreign table "pins_hash" no longer exists', 'reshard() makes other shards');
+SELECT fails(
+  'INSERT INTO pins_hash SELECT g FROM generate_series(1, 100) g WHERE shard_fdw.in_hash(4, 0, g)',
+  NULL, 'a shard of foreign table "pins_hash" no longer exists',
+  title => 'reshard() makes other shards');
 ROLLBACK TO s;
 RESET shard_fdw.shard;
 
-SELECT throws_ok('SET shard_fdw.shard = ''first''', '22023',
-  'invalid value for parameter "shard_fdw.shard": "first"', 'a word is no number');
-SELECT throws_ok('SET shard_fdw.shard = -2', '22023', NULL, 'nor is -2 a shard');
-SELECT throws_ok('SET shard_fdw.shard = 2147483648', '22023', NULL, 'nor what is too big');
-SELECT throws_ok('SET shard_fdw.shards = 1', '42602',
-  'invalid configuration parameter name "shard_fdw.shards"', 'unknown settings are refused');
-SELECT throws_ok('SELECT set_config(''shard_fdw.route'', ''session'', true)', '42602', NULL,
-  '... however they are set');
+SELECT fails('SET shard_fdw.shard = ''first''', '22023',
+  'invalid value for parameter "shard_fdw.shard": "first"', title => 'a word is no number');
+SELECT fails('SET shard_fdw.shard = -2', '22023', title => 'nor is -2 a shard');
+SELECT fails('SET shard_fdw.shard = 2147483648', '22023', title => 'nor what is too big');
+SELECT fails('SET shard_fdw.shards = 1', '42602',
+  'invalid configuration parameter name "shard_fdw.shards"',
+  title => 'unknown settings are refused');
+SELECT fails('SELECT set_config(''shard_fdw.route'', ''session'', true)', '42602',
+  title => '... however they are set');
 
 -- all shards sealed, and none at all
 
 SELECT shard_fdw.seal(shard) FROM shard_fdw.shards
  WHERE logical = 'rr'::regclass;
-SELECT results_eq($$ SELECT state, message, hint FROM error_of('INSERT INTO rr VALUES (1)') $$,
-  $$ VALUES ('55000', 'all shards of foreign table "rr" are sealed',
-             'Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT shard_fdw.unseal().') $$,
-  'all shards sealed, round robin');
+SELECT fails('INSERT INTO rr VALUES (1)', '55000', 'all shards of foreign table "rr" are sealed',
+  hint => 'Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT shard_fdw.unseal().',
+  title => 'all shards sealed, round robin');
 SELECT shard_fdw.seal(shard) FROM shard_fdw.shards
  WHERE logical = 'wide'::regclass AND state = 'open';
-SELECT results_eq($$ SELECT state, message FROM error_of('INSERT INTO wide SELECT 1') $$,
-  $$ VALUES ('55000', 'all shards of foreign table "wide" are sealed') $$,
-  '... session');
-SELECT results_eq($$ SELECT state, message, hint FROM error_of('INSERT INTO empty VALUES (1)') $$,
-  $$ VALUES ('55000', 'foreign table "empty" has no shards',
-             'Create shards with SELECT shard_fdw.create_shards(), or attach an existing table with ALTER TABLE ... INHERIT.') $$,
-  'no shards at all');
+SELECT fails('INSERT INTO wide SELECT 1', '55000', 'all shards of foreign table "wide" are sealed',
+  title => '... session');
+SELECT fails('INSERT INTO empty VALUES (1)', '55000', 'foreign table "empty" has no shards',
+  hint => 'Create shards with SELECT shard_fdw.create_shards(), or attach an existing table with ALTER TABLE ... INHERIT.',
+  title => 'no shards at all');
 SELECT shard_fdw.unseal('wide_5');
 INSERT INTO wide VALUES (1);
 SELECT is(shard_fdw.last_shard(), 'wide_5'::regclass, 'one shard opened again');

@@ -54,7 +54,8 @@ SET LOCAL ROLE shard_user;
 CREATE FOREIGN TABLE places (k int) SERVER shards OPTIONS (route 'hash', key 'k');
 CREATE TABLE places_0 (CHECK (shard_fdw.in_hash(2, 0, k))) INHERITS (places);
 CREATE TABLE places_1 (CHECK (shard_fdw.in_hash(2147483647, 5, k))) INHERITS (places);
-SELECT is((error_of('INSERT INTO places SELECT generate_series(1, 10)')).state, '23514', 'a modulus that no int can add to');
+SELECT fails('INSERT INTO places SELECT generate_series(1, 10)', '23514',
+  title => 'a modulus that no int can add to');
 SET LOCAL statement_timeout = '60s';
 SELECT results_eq($$ SELECT shard_fdw.create_shards('places', 1)::text $$, $$ VALUES ('places_2') $$, '... does not keep create_shards() busy');
 DROP TABLE places_2;
@@ -64,7 +65,8 @@ CREATE TABLE places_3 (CHECK (shard_fdw.in_hash(4, 100000000, k))) INHERITS (pla
 CREATE TABLE places_4 (CHECK (shard_fdw.in_hash(-4, 1, k))) INHERITS (places);
 CREATE TABLE places_5 (CHECK (shard_fdw.in_hash(-2147483648, -1, k))) INHERITS (places);
 CREATE TABLE places_6 (CHECK (shard_fdw.in_hash(NULL, 1, k))) INHERITS (places);
-SELECT is((error_of('INSERT INTO places SELECT generate_series(1, 10)')).state, '23514', 'impossible places are none');
+SELECT fails('INSERT INTO places SELECT generate_series(1, 10)', '23514',
+  title => 'impossible places are none');
 DROP TABLE places_1;
 SELECT is_empty('SELECT * FROM places WHERE k = 1', '... nor to queries');
 CREATE TABLE places_1 (CHECK (shard_fdw.in_hash(2, 1, k))) INHERITS (places);
@@ -77,8 +79,10 @@ CREATE TABLE slots_1 (CHECK (shard_fdw.in_slot(10, -2000000000, id))) INHERITS (
 CREATE TABLE slots_2 (CHECK (shard_fdw.in_slot(-10, -3, id))) INHERITS (slots);
 CREATE TABLE slots_3 (CHECK (shard_fdw.in_slot(2147483647, 5, id))) INHERITS (slots);
 SELECT results_eq($$ SELECT shard_fdw.create_shards('slots', 1)::text $$, $$ VALUES ('slots_4') $$, 'impossible slots are none');
-SELECT is((error_of('SELECT shard_fdw.' || call))::text, format('(22023,"%s must not be greater than 65536","","")', wanted), call) FROM (VALUES
-  ('in_hash(65537, 5, 1)', 'modulus'), ('in_hash(2147483647, 5, 1)', 'modulus'), ('in_slot(65537, 5, 1)', 'stride')) t(call, wanted);
+SELECT fails('SELECT shard_fdw.' || call, '22023', what || ' must not be greater than 65536', '', '',
+  title => call) FROM (VALUES
+  ('in_hash(65537, 5, 1)', 'modulus'), ('in_hash(2147483647, 5, 1)', 'modulus'),
+  ('in_slot(65537, 5, 1)', 'stride')) t(call, what);
 SELECT lives_ok('SELECT shard_fdw.in_hash(65536, 65535, 1), shard_fdw.in_slot(65536, 65536, 1)', 'the greatest modulus and stride');
 RESET ROLE;
 
@@ -103,7 +107,8 @@ CREATE FOREIGN TABLE narrow (id int OPTIONS (sequence 'by_default'), v int) SERV
 CREATE SEQUENCE wide START 4294967297;
 CREATE TABLE narrow_0 (id int NOT NULL DEFAULT nextval('wide'), v int);
 ALTER TABLE narrow_0 INHERIT narrow;
-SELECT is((error_of('INSERT INTO narrow (v) VALUES (1)')).state, '22003', 'an id that is too great for the column is not cut');
+SELECT fails('INSERT INTO narrow (v) VALUES (1)', '22003',
+  title => 'an id that is too great for the column is not cut');
 
 -- A shard that goes while its table is looked after.
 SET LOCAL ROLE shard_user;
@@ -137,8 +142,9 @@ CREATE FOREIGN TABLE drawing (k int, id bigint OPTIONS (sequence 'by_default')) 
 ALTER TABLE drawing_0 ALTER id SET DEFAULT nextval('their_seq');
 SELECT results_eq('SELECT shard_fdw.reshard(''drawing'', 3)', 'VALUES (0::bigint)', 'reshard() of a table that draws from a sequence of another''s');
 ALTER TABLE drawing_1 ALTER id SET DEFAULT nextval('their_seq');
-SELECT is((error_of('SELECT shard_fdw.reset_sequences(''drawing'')')).state, '42501', 'reset_sequences() of the same');
-SELECT is((error_of('SELECT shard_fdw.own_sequences(''drawing'')')).state, '42501', 'own_sequences()');
+SELECT fails('SELECT shard_fdw.reset_sequences(''drawing'')', '42501',
+  title => 'reset_sequences() of the same');
+SELECT fails('SELECT shard_fdw.own_sequences(''drawing'')', '42501', title => 'own_sequences()');
 RESET ROLE;
 SELECT is((SELECT (relname, relowner::regrole)::text FROM pg_class WHERE oid = 'their_seq'::regclass), '(their_seq,shard_reader)', '... leave it alone');
 SELECT is((SELECT (is_called, last_value)::text FROM their_seq), '(f,1)', '... and where it is');
@@ -279,8 +285,10 @@ SELECT bag_eq($$ SELECT c.relname::text, c.relkind::text, array(SELECT a.privile
             ('windows', 'v', '{SELECT,DELETE}'),
             ('closed_shards', 'r', '{}'), ('consumer_registry', 'r', '{}'), ('consumer_lanes', 'r', '{}'), ('consumer_windows', 'r', '{}') $$, 'views and tables, and who may use them');
 SELECT is(has_schema_privilege('shard_user', 'shard_fdw', 'CREATE'), false, 'nobody puts functions into the schema');
-SELECT is((error_of('SELECT shard_fdw.on_ddl_end()')).state, '0A000', 'the function of the event trigger cannot be called');
-SELECT is((error_of('SELECT shard_fdw.ddl_end(''x'')')).state, '0A000', '... and nobody has an argument for the one that it calls');
+SELECT fails('SELECT shard_fdw.on_ddl_end()', '0A000',
+  title => 'the function of the event trigger cannot be called');
+SELECT fails('SELECT shard_fdw.ddl_end(''x'')', '0A000',
+  title => '... and nobody has an argument for the one that it calls');
 SELECT is((SELECT shard_fdw.ddl_end(NULL) IS NULL), true, '... which does nothing without one');
 
 -- What shard_user may do with a table of shard_reader's: nothing.
@@ -489,9 +497,12 @@ DROP SCHEMA hostile CASCADE;
 
 CREATE FOREIGN TABLE docs (id int, owner name, body text) SERVER shards OPTIONS (shards '2', route 'round_robin');
 INSERT INTO docs SELECT g, CASE WHEN g % 4 = 0 THEN 'shard_user' ELSE 'shard_reader' END, 'body ' || g FROM generate_series(1, 20) g;
-SELECT is((error_of('ALTER FOREIGN TABLE docs ENABLE ROW LEVEL SECURITY')).state, '42809', 'no row-level security on a foreign table');
-SELECT is((error_of('ALTER TABLE docs ENABLE ROW LEVEL SECURITY')).state, '42809', '... by another name neither');
-SELECT is((error_of('CREATE POLICY p ON docs USING (owner = current_user)')).state, '42809', '... nor policies');
+SELECT fails('ALTER FOREIGN TABLE docs ENABLE ROW LEVEL SECURITY', '42809',
+  title => 'no row-level security on a foreign table');
+SELECT fails('ALTER TABLE docs ENABLE ROW LEVEL SECURITY', '42809',
+  title => '... by another name neither');
+SELECT fails('CREATE POLICY p ON docs USING (owner = current_user)', '42809',
+  title => '... nor policies');
 GRANT SELECT, INSERT, UPDATE, DELETE ON docs, docs_0, docs_1 TO shard_user;
 DO $$ BEGIN PERFORM shard_fdw.run_command_on_shards('docs', command) FROM unnest(ARRAY['ALTER TABLE %s OWNER TO shard_reader',
   'ALTER TABLE %s ENABLE ROW LEVEL SECURITY', 'CREATE POLICY p ON %s USING (owner = current_user)']) command; END $$;
@@ -667,7 +678,8 @@ SELECT has_table('odd_names'::name, 'nothing has been dropped');
 -- Options that try to be SQL
 --
 
-SELECT is((error_of(format('CREATE FOREIGN TABLE injected (a int) SERVER shards OPTIONS (%s)', options))).state, state, options) FROM (VALUES
+SELECT fails(format('CREATE FOREIGN TABLE injected (a int) SERVER shards OPTIONS (%s)', options),
+  state, title => options) FROM (VALUES
   ($$ shards '1; DROP TABLE odd_names' $$, 'HV024'),
   ($$ shards '99999999999999999999' $$, 'HV024'),
   ($$ "shards ' OR 1" '1' $$, 'HV00D'),
@@ -683,7 +695,7 @@ SELECT is((error_of(format('CREATE FOREIGN TABLE injected (a int) SERVER shards 
   ($$ shards '1', template 'a.b.c.d' $$, '42601'),
   ($$ shards '1', template 'pg_catalog.pg_class_oid_index' $$, '42809')) t(options, state);
 SELECT hasnt_table('injected'::name, '... and nothing has been created');
-SELECT is((error_of(command)).state, state, command) FROM (VALUES
+SELECT fails(command, state) FROM (VALUES
   ('SET shard_fdw.shard = ''1; x''', '22023'),
   ('SELECT shard_fdw.shard_fdw_validator(ARRAY[''shards=1'', NULL], ''pg_foreign_table''::regclass)', '22004'),
   ('SELECT shard_fdw.shard_fdw_validator(ARRAY[''key''], ''pg_foreign_table''::regclass)', '42601'),

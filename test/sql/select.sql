@@ -479,8 +479,8 @@ SELECT same(query, 'view: ' || query) FROM (VALUES
   ('SELECT grp, count(*) FROM barrier{} WHERE tells(grp) GROUP BY grp'),
   ('SELECT b.id FROM barrier{} b JOIN dim{} d USING (grp) WHERE tells(b.grp) AND d.cls = 1')
 ) q(query);
-SELECT throws_ok('SELECT count(*) FROM ev WHERE tells(grp) AND grp <> 13', 'P0001',
-  'seen', 'without the barrier it is seen, cheap as it is');
+SELECT fails('SELECT count(*) FROM ev WHERE tells(grp) AND grp <> 13', 'P0001', 'seen',
+  title => 'without the barrier it is seen, cheap as it is');
 
 -- functions
 
@@ -522,9 +522,9 @@ SELECT is_empty('SELECT * FROM ONLY ev', 'ONLY finds nothing');
 SELECT is(nodes('SELECT * FROM ONLY ev'), '{Result}', '... and scans nothing');
 SELECT results_eq('SELECT count(*) FROM ONLY ev a RIGHT JOIN dim b ON true',
   'VALUES (23::bigint)', '... also in an outer join');
-SELECT throws_ok('SELECT * FROM ev TABLESAMPLE system (10)', NULL,
+SELECT fails('SELECT * FROM ev TABLESAMPLE system (10)', NULL,
   'TABLESAMPLE clause can only be applied to tables and materialized views',
-  'TABLESAMPLE is refused as for any foreign table');
+  title => 'TABLESAMPLE is refused as for any foreign table');
 
 -- EXPLAIN in all formats
 
@@ -739,8 +739,8 @@ ALTER FOREIGN TABLE prep ADD COLUMN w int DEFAULT 5;
 SELECT ok(prepared_agree(), 'prepared: a column was added');
 ALTER TABLE prep ALTER k TYPE bigint;
 ALTER TABLE prep_twin ALTER k TYPE bigint;
-SELECT throws_ok('EXECUTE below(60)', '0A000', 'cached plan must not change result type',
-  'prepared: a column has another type');
+SELECT fails('EXECUTE below(60)', '0A000', 'cached plan must not change result type',
+  title => 'prepared: a column has another type');
 DEALLOCATE below;
 PREPARE below(int) AS SELECT k, v FROM prep WHERE k < $1 ORDER BY k;
 SELECT ok(prepared_agree(), 'prepared: a column has another type');
@@ -991,8 +991,8 @@ GRANT SELECT (id, grp) ON ev TO shard_reader;
 SET LOCAL ROLE shard_reader;
 SELECT results_eq('SELECT count(id), max(grp) FROM ev WHERE id < 100',
   'VALUES (93::bigint, 16)', 'SELECT on the logical table is enough');
-SELECT throws_ok('SELECT txt FROM ev', '42501', NULL, '... for the columns granted');
-SELECT throws_ok('SELECT id FROM ev_0', '42501', NULL, '... and not for a shard by itself');
+SELECT fails('SELECT txt FROM ev', '42501', title => '... for the columns granted');
+SELECT fails('SELECT id FROM ev_0', '42501', title => '... and not for a shard by itself');
 RESET ROLE;
 
 SELECT * FROM finish();

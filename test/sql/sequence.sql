@@ -55,17 +55,19 @@ SELECT is((SELECT array_agg((id - 2) / 1024 ORDER BY id) FROM log WHERE v LIKE '
 RESET shard_fdw.shard;
 
 -- Values of the user's.
-SELECT is(error_of('INSERT INTO log VALUES (7, ''x'')')::text,
-  '(428C9,"cannot insert a non-DEFAULT value into column ""id""","Column ""id"" of foreign table ""log"" has option ""sequence"" with value ""always"".","Use OVERRIDING SYSTEM VALUE to override.")',
-  'a value of the user''s');
-SELECT is((error_of('INSERT INTO log (id) SELECT 7')).state, '428C9', '... from a query');
+SELECT fails('INSERT INTO log VALUES (7, ''x'')', '428C9',
+  'cannot insert a non-DEFAULT value into column "id"',
+  'Column "id" of foreign table "log" has option "sequence" with value "always".',
+  'Use OVERRIDING SYSTEM VALUE to override.', title => 'a value of the user''s');
+SELECT fails('INSERT INTO log (id) SELECT 7', '428C9', title => '... from a query');
 SET LOCAL shard_fdw.shard = -1;
 INSERT INTO log OVERRIDING SYSTEM VALUE VALUES (10240003, 'mine'), (10240001, 'mine'), (10240002, 'mine');
 SELECT is((SELECT array_agg(concat_ws(' ', tableoid::regclass, id) ORDER BY id) FROM log WHERE v = 'mine'), '{log_0 10240001,log_1 10240002,log_2 10240003}',
   'OVERRIDING SYSTEM VALUE: it goes to the shard of its slot');
-SELECT is(error_of('INSERT INTO log OVERRIDING SYSTEM VALUE VALUES (4, ''x'')')::text,
-  '(23514,"no shard of foreign table ""log"" takes the row","The value 4 of column ""id"" is of a slot that no open shard has.","Leave the column out, or insert into a shard that takes any value.")',
-  '... or nowhere');
+SELECT fails('INSERT INTO log OVERRIDING SYSTEM VALUE VALUES (4, ''x'')', '23514',
+  'no shard of foreign table "log" takes the row',
+  'The value 4 of column "id" is of a slot that no open shard has.',
+  'Leave the column out, or insert into a shard that takes any value.', title => '... or nowhere');
 INSERT INTO log OVERRIDING USER VALUE VALUES (4, 'user') RETURNING id % 1024 IN (1, 2, 3) AND id < 1000000 AS ok \gset
 SELECT ok(:'ok', 'OVERRIDING USER VALUE: it does not count');
 COPY log FROM STDIN;
@@ -76,8 +78,10 @@ COPY log FROM STDIN;
 SELECT is((SELECT array_agg(tableoid::regclass::text ORDER BY id DESC) FROM (SELECT tableoid, id FROM log WHERE v = 'loaded' AND id > 20000000) t), '{log_2,log_0}',
   'COPY keeps values, as with identity columns');
 SELECT is((SELECT count(*) FROM log WHERE v = 'loaded'), 3::bigint, '... and fills in what is null');
-SELECT is((error_of('INSERT INTO log_0 VALUES (2, ''x'')')).state, '23514', 'a direct insert of another shard''s id');
-SELECT is((error_of('UPDATE log SET id = id + 1 WHERE id = 10240001')).state, '23514', 'an update to another shard''s id');
+SELECT fails('INSERT INTO log_0 VALUES (2, ''x'')', '23514',
+  title => 'a direct insert of another shard''s id');
+SELECT fails('UPDATE log SET id = id + 1 WHERE id = 10240001', '23514',
+  title => 'an update to another shard''s id');
 SELECT is((SELECT count(DISTINCT id) FROM log), (SELECT count(*) FROM log), 'all ids are different');
 
 -- Triggers of the logical table do not see the id yet, those of the shard do.
@@ -175,11 +179,13 @@ RESET shard_fdw.shard;
 SET LOCAL client_min_messages = error;
 CREATE FOREIGN TABLE few (id smallint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '2', max_shards '2');
 SET LOCAL client_min_messages = warning;
-SELECT is((error_of('SELECT shard_fdw.create_shards(''few'', 1)')).state, '54000', 'no more shards than slots');
+SELECT fails('SELECT shard_fdw.create_shards(''few'', 1)', '54000',
+  title => 'no more shards than slots');
 INSERT INTO few (v) SELECT g FROM generate_series(1, 10) g;
 SELECT is((SELECT array_agg(DISTINCT id % 2 = (tableoid = 'few_0'::regclass)::int) FROM few), '{t}', 'smallint, stride 2');
 SET LOCAL shard_fdw.shard = 0;
-SELECT is((error_of('INSERT INTO few (v) SELECT g FROM generate_series(1, 20000) g')).state, '2200H', '... until there are no more');
+SELECT fails('INSERT INTO few (v) SELECT g FROM generate_series(1, 20000) g', '2200H',
+  title => '... until there are no more');
 RESET shard_fdw.shard;
 
 CREATE TABLE turned (v text, gone int, more int DEFAULT 7, at timestamptz DEFAULT now(), id bigint DEFAULT nextval('log_id_1_seq'));
@@ -196,9 +202,11 @@ SELECT results_eq('SELECT count(*), max(id) FROM turned WHERE more = 7', 'VALUES
 SAVEPOINT s;
 SELECT setval('few_id_1_seq', 6);
 SET LOCAL shard_fdw.shard = 0;
-SELECT is(error_of('INSERT INTO few (v) VALUES (''x'')')::text,
-  '(23514,"sequence ""few_id_1_seq"" does not give ids of shard ""few_0""","It has given 8; the shard holds ids of slot 1 of 2.","Set the sequence to such an id, and its increment to the stride.")',
-  'a sequence out of its slot');
+SELECT fails('INSERT INTO few (v) VALUES (''x'')', '23514',
+  'sequence "few_id_1_seq" does not give ids of shard "few_0"',
+  'It has given 8; the shard holds ids of slot 1 of 2.',
+  'Set the sequence to such an id, and its increment to the stride.',
+  title => 'a sequence out of its slot');
 ROLLBACK TO s;
 
 -- by_default
@@ -228,17 +236,29 @@ RESET ROLE;
 -- What is refused
 --
 
-SELECT is(error_of('CREATE FOREIGN TABLE bad (' || columns || ') SERVER shards ' || options)::text, wanted, columns) FROM (VALUES
-  ('a int OPTIONS (sequence ''sometimes'')', '', '(HV024,"invalid value for option ""sequence"": ""sometimes""","","Valid values are: always, by_default.")'),
-  ('a int OPTIONS (sequenze ''always'')', '', '(HV00D,"invalid option ""sequenze""","","Valid options in this context are: sequence.")'),
-  ('a text OPTIONS (sequence ''always'')', '', '(42P17,"column ""a"" of foreign table ""bad"" cannot have option ""sequence""","Its type is not smallint, integer or bigint.","")'),
-  ('a int OPTIONS (sequence ''always'') DEFAULT 1', '', '(42P17,"column ""a"" of foreign table ""bad"" cannot have option ""sequence""","It has a default, is an identity column, or is generated.","")'),
-  ('a int OPTIONS (sequence ''always''), b int OPTIONS (sequence ''always'')', '', '(42P17,"column ""b"" of foreign table ""bad"" cannot have option ""sequence""","Another column has it already.","")'),
-  ('a int OPTIONS (sequence ''always'')', 'OPTIONS (route ''hash'', key ''a'')',
-   '(42P17,"column ""a"" of foreign table ""bad"" cannot have option ""sequence""","It belongs to the key, which decides the shard, whose sequence it would be.","")')) t(columns, options, wanted);
-SELECT is((error_of('ALTER FOREIGN TABLE log ALTER v OPTIONS (ADD sequence ''always'')')).state, '42P17', 'ALTER FOREIGN TABLE is checked, too');
-SELECT is((error_of('SELECT shard_fdw.in_slot(0, 1, 1)')).state, '22023', 'in_slot: stride');
-SELECT is((error_of('SELECT shard_fdw.in_slot(8, 9, 1)')).state, '22023', 'in_slot: slot');
+SELECT fails('CREATE FOREIGN TABLE bad (' || columns || ') SERVER shards ' || options, state,
+  message, detail, hint, title => columns) FROM (VALUES
+  ('a int OPTIONS (sequence ''sometimes'')', '', 'HV024',
+    'invalid value for option "sequence": "sometimes"', '', 'Valid values are: always, by_default.'),
+  ('a int OPTIONS (sequenze ''always'')', '', 'HV00D', 'invalid option "sequenze"', '',
+    'Valid options in this context are: sequence.'),
+  ('a text OPTIONS (sequence ''always'')', '', '42P17',
+    'column "a" of foreign table "bad" cannot have option "sequence"',
+    'Its type is not smallint, integer or bigint.', ''),
+  ('a int OPTIONS (sequence ''always'') DEFAULT 1', '', '42P17',
+    'column "a" of foreign table "bad" cannot have option "sequence"',
+    'It has a default, is an identity column, or is generated.', ''),
+  ('a int OPTIONS (sequence ''always''), b int OPTIONS (sequence ''always'')', '', '42P17',
+    'column "b" of foreign table "bad" cannot have option "sequence"',
+    'Another column has it already.', ''),
+  ('a int OPTIONS (sequence ''always'')', 'OPTIONS (route ''hash'', key ''a'')', '42P17',
+    'column "a" of foreign table "bad" cannot have option "sequence"',
+    'It belongs to the key, which decides the shard, whose sequence it would be.', '')
+ ) t(columns, options, state, message, detail, hint);
+SELECT fails('ALTER FOREIGN TABLE log ALTER v OPTIONS (ADD sequence ''always'')', '42P17',
+  title => 'ALTER FOREIGN TABLE is checked, too');
+SELECT fails('SELECT shard_fdw.in_slot(0, 1, 1)', '22023', title => 'in_slot: stride');
+SELECT fails('SELECT shard_fdw.in_slot(8, 9, 1)', '22023', title => 'in_slot: slot');
 SELECT is((SELECT array_agg(g) FROM generate_series(-20, 20) g WHERE shard_fdw.in_slot(8, 8, g)), '{-16,-8,0,8,16}', 'in_slot');
 SELECT is((SELECT array_agg(g) FROM generate_series(-20, 20) g WHERE shard_fdw.in_slot(8, 3, g)), '{-13,-5,3,11,19}', 'in_slot');
 
@@ -255,9 +275,10 @@ SET LOCAL client_min_messages = error;
 ALTER TABLE old INHERIT joined;
 SET LOCAL client_min_messages = warning;
 SET LOCAL shard_fdw.shard = 2;
-SELECT is(error_of('INSERT INTO joined (v) VALUES (''x'')')::text,
-  '(55000,"shard ""old"" of foreign table ""joined"" has no sequence for column ""id""","The default of the shard''s column is not a call of nextval().","Give it one with SELECT shard_fdw.reset_sequences().")',
-  'a shard without a sequence');
+SELECT fails('INSERT INTO joined (v) VALUES (''x'')', '55000',
+  'shard "old" of foreign table "joined" has no sequence for column "id"',
+  'The default of the shard''s column is not a call of nextval().',
+  'Give it one with SELECT shard_fdw.reset_sequences().', title => 'a shard without a sequence');
 SELECT is((SELECT array_agg(sequence::text || ' ' || next_value ORDER BY sequence::text) FROM shard_fdw.reset_sequences('joined')),
   '{"joined_id_1_seq 100353","joined_id_2_seq 100354","joined_id_3_seq 100355"}', 'reset_sequences gives it one, and gets all past the old ids');
 SELECT results_eq('INSERT INTO joined (v) VALUES (''x'') RETURNING id', 'SELECT 100355::bigint', '... which works');
@@ -283,7 +304,7 @@ CREATE SEQUENCE down INCREMENT -1;
 CREATE TABLE counting (n int DEFAULT nextval('down'));
 INSERT INTO counting VALUES (5);
 SELECT is((SELECT r::text FROM shard_fdw.reset_sequences('counting') r), '(down,-1)', 'a descending sequence is left alone');
-SELECT is((error_of(format('SELECT * FROM shard_fdw.reset_sequences(%s)', arg))).state, wanted, arg) FROM (VALUES ('1', '42P01'), ('''down''', '42809')) t(arg, wanted);
+SELECT fails(format('SELECT * FROM shard_fdw.reset_sequences(%s)', arg), wanted, title => arg) FROM (VALUES ('1', '42P01'), ('''down''', '42809')) t(arg, wanted);
 
 -- The view
 SELECT results_eq($$ SELECT sequence::text, tbl::text, column_name::text COLLATE "default", is_owned, increment_by, cache_size, maximum, collides FROM shard_fdw.sequences
@@ -300,8 +321,10 @@ SELECT is_empty($$ SELECT shard_fdw.own_sequences('other') $$, '... once');
 GRANT SELECT ON shard_fdw.sequences TO shard_user;
 SET LOCAL ROLE shard_user;
 SELECT is((SELECT (maximum, last_value)::text FROM shard_fdw.sequences WHERE sequence = 'serial_id_seq'::regclass), '(,)', 'who may not read sees no values');
-SELECT is((error_of('SELECT shard_fdw.reset_sequences(''serial'')')).state, '42501', '... and resets nothing');
-SELECT is((error_of('SELECT shard_fdw.own_sequences(''serial'')')).state, '42501', '... and owns nothing');
+SELECT fails('SELECT shard_fdw.reset_sequences(''serial'')', '42501',
+  title => '... and resets nothing');
+SELECT fails('SELECT shard_fdw.own_sequences(''serial'')', '42501',
+  title => '... and owns nothing');
 RESET ROLE;
 
 -- What is in tables of others must not run for who looks at the view, nor spoil it.
@@ -322,12 +345,16 @@ RESET ROLE;
 
 -- The stride stays what it is.
 CREATE FOREIGN TABLE stride (id bigint OPTIONS (sequence 'always'), v int) SERVER shards OPTIONS (shards '2', max_shards '4');
-SELECT is(error_of('ALTER FOREIGN TABLE stride OPTIONS (SET max_shards ''6'')')::text,
-  '(55000,"option ""max_shards"" of foreign table ""stride"" cannot be greater than 4","The sequences of column ""id"" go in steps of 4, so there are ids for 4 shards.","Create another foreign table with more ""max_shards"", and insert the rows there.")',
-  'more shards than the stride');
-SELECT is((error_of('ALTER FOREIGN TABLE stride OPTIONS (DROP max_shards)')).state, '55000', '... by the default');
+SELECT fails('ALTER FOREIGN TABLE stride OPTIONS (SET max_shards ''6'')', '55000',
+  'option "max_shards" of foreign table "stride" cannot be greater than 4',
+  'The sequences of column "id" go in steps of 4, so there are ids for 4 shards.',
+  'Create another foreign table with more "max_shards", and insert the rows there.',
+  title => 'more shards than the stride');
+SELECT fails('ALTER FOREIGN TABLE stride OPTIONS (DROP max_shards)', '55000',
+  title => '... by the default');
 ALTER FOREIGN TABLE stride OPTIONS (SET max_shards '2');
-SELECT is((error_of('SELECT shard_fdw.create_shards(''stride'', 1)')).state, '54000', 'fewer shards than the stride');
+SELECT fails('SELECT shard_fdw.create_shards(''stride'', 1)', '54000',
+  title => 'fewer shards than the stride');
 ALTER FOREIGN TABLE stride OPTIONS (SET max_shards '4');
 SELECT shard_fdw.create_shards('stride', 2);
 DO $$ BEGIN
@@ -398,7 +425,8 @@ SELECT fill(2, 5);
 WITH i AS (INSERT INTO away (v) VALUES ('own') RETURNING id) INSERT INTO given SELECT id FROM i;
 ALTER TABLE away INHERIT once;
 SELECT fill(0, 5), fill(3, 5);
-SELECT is((error_of('SELECT shard_fdw.create_shards(''once'', 1)')).state, '54000', '... and count as two shards');
+SELECT fails('SELECT shard_fdw.create_shards(''once'', 1)', '54000',
+  title => '... and count as two shards');
 SELECT is((SELECT count(*) - count(DISTINCT id) FROM given), 0::bigint, 'no id has been given twice');
 SELECT is((SELECT count(*) - count(DISTINCT id) FROM once), 0::bigint, '... and none is there twice');
 SELECT is(scanned('SELECT * FROM once WHERE id = 1'), 'away once_3', 'both are read for an id of the slot');
@@ -407,14 +435,14 @@ SELECT is(scanned('SELECT * FROM once WHERE id = 1'), 'away once_3', 'both are r
 SET LOCAL client_min_messages = error;
 SELECT lives_ok('ALTER TABLE once_3 ALTER id DROP DEFAULT', 'a shard that loses its default');
 SET LOCAL client_min_messages = warning;
-SELECT is((error_of('INSERT INTO once_3 (v) VALUES (1)')).state, '23502', '... gets no ids');
+SELECT fails('INSERT INTO once_3 (v) VALUES (1)', '23502', title => '... gets no ids');
 SELECT is((SELECT count(*) FROM shard_fdw.reset_sequences('once')), 3::bigint, '... until reset_sequences()');
 SELECT is(drawn('once_3')::text, 'once_id_1_seq', '... gives it back the sequence of its slot');
 SELECT fill(i, 5) FROM generate_series(0, 3) i;
 SELECT setval('once_id_1_seq', 3000001);
 SELECT is((SELECT next_value FROM shard_fdw.reset_sequences('once') WHERE sequence::text = 'once_id_1_seq'), 3000004::bigint, '... which does not go backwards');
-SELECT is((error_of('DROP SEQUENCE once_id_1_seq')).state, '2BP01', 'a sequence in use is not dropped');
-SELECT is((error_of('ALTER SEQUENCE once_id_1_seq SET SCHEMA public')).state, '0A000', '... nor moved');
+SELECT fails('DROP SEQUENCE once_id_1_seq', '2BP01', title => 'a sequence in use is not dropped');
+SELECT fails('ALTER SEQUENCE once_id_1_seq SET SCHEMA public', '0A000', title => '... nor moved');
 CREATE SCHEMA elsewhere;
 CREATE SCHEMA shards_only;
 ALTER TABLE once_1 SET SCHEMA shards_only;
@@ -447,7 +475,7 @@ SELECT is((SELECT count(*) FROM pg_sequences WHERE schemaname = 'elsewhere'), 0:
 
 CREATE FOREIGN TABLE gone (id bigint OPTIONS (sequence 'by_default'), v text) SERVER shards OPTIONS (shards '2');
 ALTER TABLE gone_1 NO INHERIT gone;
-SELECT is((error_of('DROP FOREIGN TABLE gone')).state, '2BP01', 'a logical table with shards');
+SELECT fails('DROP FOREIGN TABLE gone', '2BP01', title => 'a logical table with shards');
 SET LOCAL client_min_messages = error;
 DROP FOREIGN TABLE gone CASCADE;
 SET LOCAL client_min_messages = warning;
@@ -458,7 +486,7 @@ SET LOCAL client_min_messages = error;
 CREATE FOREIGN TABLE wider (id smallint OPTIONS (sequence 'by_default'), v text) SERVER shards OPTIONS (shards '1', max_shards '5');
 INSERT INTO wider VALUES (32767);
 SELECT is((SELECT next_value > 32767 FROM shard_fdw.reset_sequences('wider')), true, 'a sequence that has no value left');
-SELECT is((error_of('INSERT INTO wider (v) VALUES (1)')).state, '2200H', '... gives none');
+SELECT fails('INSERT INTO wider (v) VALUES (1)', '2200H', title => '... gives none');
 ALTER TABLE wider ALTER id TYPE bigint;
 SELECT lives_ok('INSERT INTO wider (v) VALUES (1)', '... until the column gets wider');
 SET LOCAL client_min_messages = warning;
@@ -510,7 +538,8 @@ SET LOCAL ROLE shard_user;
 CREATE FOREIGN TABLE sly (id bigint OPTIONS (sequence 'by_default'), v int) SERVER shards OPTIONS (shards '1');
 INSERT INTO sly (v) VALUES (1);
 ALTER TABLE sly_0 ALTER id SET DEFAULT nextval('secret');
-SELECT is((error_of('INSERT INTO sly (v) VALUES (1)')).state, '42501', 'a sequence that is not the shard''s wants a privilege');
+SELECT fails('INSERT INTO sly (v) VALUES (1)', '42501',
+  title => 'a sequence that is not the shard''s wants a privilege');
 RESET ROLE;
 
 --
@@ -576,7 +605,8 @@ SELECT is((SELECT count(*) FROM ahead WHERE id = 1 + (v - 1) * 10), 3000::bigint
 SELECT is(currval('ahead_id_1_seq'), 29991::bigint, '... with the same currval()');
 INSERT INTO ahead (v) SELECT g FROM generate_series(3001, 53000) g;
 SELECT is((SELECT count(*) FROM ahead WHERE id = 1 + (v - 1) * 10), 53000::bigint, '... as do many batches');
-SELECT is((error_of('INSERT INTO ahead (v) SELECT 1 / (900 - g) FROM generate_series(1, 1000) g')).state, '22012', 'a statement that fails');
+SELECT fails('INSERT INTO ahead (v) SELECT 1 / (900 - g) FROM generate_series(1, 1000) g', '22012',
+  title => 'a statement that fails');
 INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
 SELECT is((SELECT count(DISTINCT id) FROM ahead), 53100::bigint, '... leaves ids that nobody has');
 ALTER SEQUENCE ahead_id_1_seq INCREMENT 30;
@@ -584,10 +614,12 @@ INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g;
 SELECT is((SELECT count(*) FROM (SELECT id - lag(id) OVER (ORDER BY id) AS step FROM ahead ORDER BY id DESC LIMIT 100) d WHERE step = 30), 100::bigint,
   'the sequence''s own increment counts');
 ALTER SEQUENCE ahead_id_1_seq INCREMENT 5;
-SELECT is((error_of('INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g')).state, '23514', '... and does not lead to another shard''s ids');
+SELECT fails('INSERT INTO ahead (v) SELECT g FROM generate_series(1, 100) g', '23514',
+  title => '... and does not lead to another shard''s ids');
 SET LOCAL shard_fdw.shard = 1;
 ALTER SEQUENCE ahead_id_2_seq MAXVALUE 312;
-SELECT is((error_of('INSERT INTO ahead (v) SELECT g FROM generate_series(1, 40) g')).state, '2200H', 'a batch that reaches the end of the sequence is refused');
+SELECT fails('INSERT INTO ahead (v) SELECT g FROM generate_series(1, 40) g', '2200H',
+  title => 'a batch that reaches the end of the sequence is refused');
 ALTER SEQUENCE ahead_id_2_seq RESTART;
 INSERT INTO ahead (v) SELECT g FROM generate_series(1, 32) g;
 SELECT is((SELECT array_agg(id ORDER BY id) FROM ahead_1), ARRAY(SELECT generate_series(2::bigint, 312, 10)), '... one that just fits is not');
@@ -620,7 +652,8 @@ GRANT INSERT ON ahead_of_key TO shard_user;
 SET LOCAL ROLE shard_user;
 INSERT INTO ahead_of_key (k) SELECT g FROM generate_series(5001, 6000) g;
 SELECT is(current_user::text, 'shard_user', 'who inserts stays who he is');
-SELECT is((error_of('SELECT nextval(''ahead_of_key_id_1_seq'')')).state, '42501', '... and may not use the sequences');
+SELECT fails('SELECT nextval(''ahead_of_key_id_1_seq'')', '42501',
+  title => '... and may not use the sequences');
 RESET ROLE;
 SELECT is((SELECT count(DISTINCT id) FROM ahead_of_key), 6000::bigint, '... but his rows have their ids');
 

@@ -3,6 +3,8 @@
 BEGIN;
 SELECT no_plan();
 
+\ir helpers.psql
+
 CREATE FOREIGN TABLE log (id int, msg text, n int DEFAULT 0) SERVER shards
 OPTIONS (shards '3', route 'round_robin');
 CREATE FOREIGN TABLE leased (id int, msg text, n int DEFAULT 0) SERVER shards
@@ -151,9 +153,9 @@ SELECT is_empty('SELECT * FROM noted n JOIN log l USING (id)
   'TG_TABLE_NAME is the shard that the row goes to');
 SELECT is((SELECT count(DISTINCT who) FROM noted WHERE target = 'log'), 3::bigint,
   '... each of them');
-SELECT throws_ok($$ INSERT INTO log SELECT 1000 + g, CASE g WHEN 17 THEN 'raise' ELSE 'x' END
-                      FROM generate_series(1, 20) g $$,
-  'P0001', 'trigger says no', 'a trigger may raise');
+SELECT fails($$ INSERT INTO log SELECT 1000 + g, CASE g WHEN 17 THEN 'raise' ELSE 'x' END
+                      FROM generate_series(1, 20) g $$, 'P0001', 'trigger says no',
+  title => 'a trigger may raise');
 SELECT is((SELECT count(*) FROM log WHERE id > 1000), 0::bigint,
   '... and nothing is left behind');
 
@@ -233,9 +235,9 @@ SELECT bag_eq('SELECT id, msg, who, seen FROM noted',
       WHERE msg <> 'quiet' $$,
   '... then fire for every row that is left');
 CALL on_shards('log', 'DROP TRIGGER late ON %s');
-SELECT throws_ok('CREATE CONSTRAINT TRIGGER late AFTER INSERT ON log
-                  FOR EACH ROW EXECUTE FUNCTION note(''log'')', '42809', NULL,
-  'PostgreSQL has no constraint triggers on foreign tables');
+SELECT fails('CREATE CONSTRAINT TRIGGER late AFTER INSERT ON log
+                  FOR EACH ROW EXECUTE FUNCTION note(''log'')', '42809',
+  title => 'PostgreSQL has no constraint triggers on foreign tables');
 
 -- triggers on the logical table
 
@@ -517,8 +519,8 @@ CREATE FUNCTION minus() RETURNS trigger LANGUAGE plpgsql
 AS 'BEGIN NEW.id := NEW.id - 10; RETURN NEW; END';
 CALL on_shards('made', 'CREATE TRIGGER minus BEFORE INSERT ON %s
   FOR EACH ROW EXECUTE FUNCTION minus()');
-SELECT throws_ok('INSERT INTO positive VALUES (15), (5)', '44000', NULL,
-  'WITH CHECK OPTION looks at what a trigger of a shard made');
+SELECT fails('INSERT INTO positive VALUES (15), (5)', '44000',
+  title => 'WITH CHECK OPTION looks at what a trigger of a shard made');
 SELECT results_eq('INSERT INTO positive VALUES (11), (12), (13) RETURNING id, twice',
   'VALUES (1, 2), (2, 4), (3, 6)', '... and lets it in if it is right');
 SELECT results_eq('SELECT * FROM made ORDER BY id', 'VALUES (1, 2), (2, 4), (3, 6)',
@@ -556,14 +558,13 @@ SELECT is(fired(), 'b 1, b 2, z 1, z 2', '... and they are back');
 
 -- transition tables
 
-SELECT throws_ok('CREATE TRIGGER t AFTER INSERT ON log REFERENCING NEW TABLE AS n
-                  FOR EACH STATEMENT EXECUTE FUNCTION note(''log'')',
-  '42809', '"log" is a foreign table',
-  'PostgreSQL has no transition tables on foreign tables');
-SELECT throws_ok('CREATE TRIGGER t AFTER INSERT ON log_0 REFERENCING NEW TABLE AS n
-                  FOR EACH ROW EXECUTE FUNCTION note(''log'')',
-  '0A000', 'ROW triggers with transition tables are not supported on inheritance children',
-  '... nor for row triggers of shards');
+SELECT fails('CREATE TRIGGER t AFTER INSERT ON log REFERENCING NEW TABLE AS n
+                  FOR EACH STATEMENT EXECUTE FUNCTION note(''log'')', '42809',
+  '"log" is a foreign table', title => 'PostgreSQL has no transition tables on foreign tables');
+SELECT fails('CREATE TRIGGER t AFTER INSERT ON log_0 REFERENCING NEW TABLE AS n
+                  FOR EACH ROW EXECUTE FUNCTION note(''log'')', '0A000',
+  'ROW triggers with transition tables are not supported on inheritance children',
+  title => '... nor for row triggers of shards');
 CREATE FUNCTION collect() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO noted (target, id) SELECT TG_TABLE_NAME, id FROM fresh;

@@ -116,7 +116,8 @@ SELECT with_default(expression, left(expression, 40)) FROM (VALUES ('nextval(''n
 SAVEPOINT validator;
 ALTER FOREIGN DATA WRAPPER shard_fdw NO VALIDATOR;
 ALTER SERVER shards OPTIONS (ADD route 'nonsense', ADD batch_size '-1');
-SELECT is((error_of('INSERT INTO nasty_table (k) VALUES (1)')).state, 'HV024', 'options that make no sense');
+SELECT fails('INSERT INTO nasty_table (k) VALUES (1)', 'HV024',
+  title => 'options that make no sense');
 SELECT is(failing_views(), NULL, '... are no matter for the views');
 SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'nasty_table'::regclass), 2::bigint, '... which show the shards');
 ROLLBACK TO validator;
