@@ -76,8 +76,11 @@ take_over_expansion(SHARD_RELATION_HOOK_PARAMETERS)
 	rel->fdw_private = &expand_mark;
 }
 
+/*
+ * Prepare ON CONFLICT clauses, then have the query planned.
+ */
 static PlannedStmt *
-shard_planner(SHARD_PLANNER_PARAMETERS)
+prepare_and_plan(SHARD_PLANNER_PARAMETERS)
 {
 	shard_prepare_on_conflict(parse);
 	return (prev_planner_hook ? prev_planner_hook : standard_planner)
@@ -95,7 +98,7 @@ shard_plan_init(void)
 	prev_relation_hook = shard_relation_hook;
 	shard_relation_hook = take_over_expansion;
 	prev_planner_hook = planner_hook;
-	planner_hook = shard_planner;
+	planner_hook = prepare_and_plan;
 }
 
 /*

@@ -113,6 +113,9 @@ typedef struct ShardInsert
 	List	   *targets;		/* of ShardTarget, in order of opening */
 } ShardInsert;
 
+StaticAssertDecl(sizeof(ShardInsert) <= 128 && sizeof(ShardTarget) <= 128,
+				 "a statement of one row would need another block of memory");
+
 /* in batch.c */
 extern int	shard_batch_size(ShardInsert *insert);
 extern void shard_copy_end(ShardInsert *insert);
