@@ -54,6 +54,9 @@
 	object_ownercheck(RelationRelationId, relid, roleid)
 #endif
 
+/*
+ * 16 replaced the per-catalog privilege checks, too.
+ */
 static inline bool
 shard_may_use_schema(Oid schema)
 {
@@ -168,6 +171,7 @@ typedef bool ShardUpdateIndexes;
 typedef TU_UpdateIndexes ShardUpdateIndexes;
 #endif
 
+/* 16 tells which indexes an update concerns, 19 takes flags. */
 static inline List *
 shard_update_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot,
 						  EState *estate, ShardUpdateIndexes which)
@@ -208,6 +212,7 @@ shard_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *row,
 #endif
 }
 
+/* The same for deletions. */
 static inline TM_Result
 shard_tuple_delete(Relation rel, ItemPointer tid, CommandId cid,
 				   Snapshot snapshot, bool wait, TM_FailureData *tmfd)

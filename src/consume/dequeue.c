@@ -94,6 +94,9 @@ delete_row(Datum ctid, void *state)
 	}
 }
 
+/*
+ * Would a DELETE of rows of the table fire triggers?
+ */
 static bool
 has_delete_triggers(Relation rel)
 {

@@ -71,6 +71,9 @@ shard_count_argument(FunctionCallInfo fcinfo, int n)
 	return PG_GETARG_INT32(n);
 }
 
+/*
+ * Take a row of the query: add it to the result, unless it is not wanted.
+ */
 static bool
 receive_row(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -95,11 +98,17 @@ receive_row(TupleTableSlot *slot, DestReceiver *self)
 	return ++receiver->nrows < receiver->max_rows;
 }
 
+/*
+ * Nothing to do before the first row.
+ */
 static void
 receive_start(DestReceiver *self, int operation, TupleDesc desc)
 {
 }
 
+/*
+ * Nothing to do after the last row.
+ */
 static void
 receive_end(DestReceiver *self)
 {

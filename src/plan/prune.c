@@ -67,6 +67,9 @@ shard_next_child(ShardChildren *children)
 	return NULL;
 }
 
+/*
+ * Does an expression test whether a composite value is null?
+ */
 static bool
 contains_row_null_test(Node *node, void *context)
 {

@@ -201,6 +201,9 @@ keep_sequences(Oid logical, List *shards)
 	return commands;
 }
 
+/*
+ * Does an expression call in_hash() or in_slot()?
+ */
 static bool
 calls_placement(Node *node, void *context)
 {

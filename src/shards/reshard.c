@@ -287,6 +287,9 @@ disable_triggers(Oid relid)
 	return triggers;
 }
 
+/*
+ * Let triggers fire again as they did before disable_triggers().
+ */
 static void
 enable_triggers(Oid relid, const TriggerDesc *triggers)
 {

@@ -163,6 +163,9 @@ shard_id_slot_sequences(Oid logical, AttrNumber attno)
 	return result;
 }
 
+/*
+ * Does a shard draw its ids from the sequence?
+ */
 static bool
 has_shard(const ShardTable *table, Oid sequence)
 {
@@ -643,6 +646,9 @@ logical_parents(Oid shard)
 	return result;
 }
 
+/*
+ * Does a table take no space, and so have no rows?
+ */
 static bool
 is_empty_table(Oid relid)
 {

@@ -33,6 +33,9 @@ maximum(Oid relid, const char *column, bool only, bool *isnull)
 									  shard_qualified_name(relid)), isnull);
 }
 
+/*
+ * Return a sequence and its next value, unless no result is wanted.
+ */
 static void
 return_sequence(ReturnSetInfo *rsinfo, Oid sequence, int64 next)
 {

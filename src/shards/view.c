@@ -313,6 +313,9 @@ typedef struct Range
 	int64		greatest;
 } Range;
 
+/*
+ * Extend the range to include a value.
+ */
 static void
 extend_range(Range *range, int64 value)
 {
