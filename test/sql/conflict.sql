@@ -11,6 +11,7 @@ CREATE SCHEMA conflict_test;
 CREATE SCHEMA plain;
 CREATE SCHEMA sharded;
 SET LOCAL search_path = conflict_test, public;
+\ir helpers.psql
 
 CREATE TABLE fired (what text);
 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -276,7 +277,6 @@ ROLLBACK TO s;
 -- What is refused
 --
 
-\ir helpers.psql
 SELECT fails(
   $$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO UPDATE SET id = 2 $$,
   '0A000', 'cannot change the key of foreign table "items" in ON CONFLICT DO UPDATE',
