@@ -42,7 +42,8 @@
 #include "commands/explain_state.h"
 #endif
 
-/* 19 has funcapi.h no longer include it. */
+/* 19 has neither funcapi.h nor executor.h include these any more. */
+#include "executor/instrument.h"
 #include "utils/tuplestore.h"
 
 /* 16 replaced the per-catalog ownership checks with one function. */

@@ -161,6 +161,7 @@ ROLLBACK TO s;
 -- More shards, other layouts, TRUNCATE
 --
 
+DO $$ BEGIN PERFORM nextval(drawn('log_' || i)) FROM generate_series(0, 2) i; END $$;
 SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('log', 2) s), '{log_3,log_4}', 'more shards');
 SELECT is((SELECT array_agg(seqstart % 1024 ORDER BY seqstart % 1024) FROM pg_sequence WHERE seqrelid::regclass::text ~ '^log_id_._seq'), '{1,2,3,4,5}', '... have the next slots');
 SELECT ok((SELECT min(seqstart) FROM pg_sequence WHERE seqrelid::regclass::text ~ '^log_id_[45]_seq') > (SELECT min(last_value) FROM pg_sequences WHERE sequencename ~ '^log_id_[123]_seq'),
