@@ -41,6 +41,7 @@ OBJS = \
 	src/shards/view.o \
 	src/table/cache.o \
 	src/table/checks.o \
+	src/table/closed.o \
 	src/table/command.o \
 	src/table/key.o \
 	src/table/lease.o \

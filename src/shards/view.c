@@ -400,30 +400,6 @@ extend_by_table(Relation rel, AttrNumber attno, Range *range)
 }
 
 /*
- * Is the first table a child of the other?
- */
-static bool
-is_child(Oid relid, Oid parent)
-{
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-	bool		result = false;
-
-	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	catalog = table_open(InheritsRelationId, AccessShareLock);
-	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
-							  1, &key);
-	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
-		result = ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent == parent;
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return result;
-}
-
-/*
  * shard_rows_behind(logical regclass, shard regclass, watermark bigint)
  *		SQL function rows_behind(): about how many rows of the shard have ids
  *		beyond the watermark, or how many it has if that is null.  Null if it
@@ -455,7 +431,7 @@ shard_rows_behind(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	logical = PG_GETARG_OID(0);
 	shard = PG_GETARG_OID(1);
-	if (!is_child(shard, logical) || !shard_is_logical(logical) ||
+	if (!shard_is_child(shard, logical) || !shard_is_logical(logical) ||
 		!(is_monitor() || has_privilege(logical, ACL_SELECT)))
 		PG_RETURN_NULL();
 	attno = shard_sequence_column(logical, true, &always);

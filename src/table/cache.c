@@ -18,21 +18,17 @@
  */
 #include "table/table_private.h"
 
-#include "access/genam.h"
+#include "access/attmap.h"
 #include "access/htup_details.h"
-#include "access/relation.h"
-#include "access/stratnum.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
-#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 static HTAB *shard_tables = NULL;
@@ -53,7 +49,6 @@ static bool may_be_gone = false;
 typedef struct NamedMember
 {
 	ShardMember member;
-	NameData	name;
 	int			stem_len;		/* name without the digits at its end */
 	uint64		number;			/* those digits */
 } NamedMember;
@@ -69,6 +64,39 @@ compare_oids(const void *a, const void *b)
 	Oid			ob = *(const Oid *) b;
 
 	return (oa > ob) - (oa < ob);
+}
+
+/* Nothing of the entry is to be relied on any more. */
+static void
+forget_all(ShardTable *table)
+{
+	table->is_valid = false;
+	table->is_all_stale = true;
+}
+
+/* Has a shard changed since the entry was brought up to date? */
+static bool
+is_stale(const ShardTable *table, Oid shard)
+{
+	for (int i = 0; i < table->nstale; i++)
+	{
+		if (table->stale[i] == shard)
+			return true;
+	}
+	return false;
+}
+
+/* A shard has changed. */
+static void
+forget_member(ShardTable *table, int ordinal)
+{
+	table->is_valid = false;
+	if (is_stale(table, table->members[ordinal].relid))
+		return;
+	if (table->nstale < lengthof(table->stale))
+		table->stale[table->nstale++] = table->members[ordinal].relid;
+	else
+		table->is_all_stale = true;
 }
 
 /*
@@ -92,10 +120,22 @@ invalidate_table(Datum arg, Oid relid)
 			table->is_outdated = true;
 		if (!OidIsValid(relid) || relid == table->relid)
 			may_be_gone = true;
-		if (table->is_valid &&
-			(!OidIsValid(relid) || relid == table->relid ||
-			 shard_table_find(table, relid) >= 0))
+		if (table->context == NULL)
+			continue;
+		if (!OidIsValid(relid))
+			forget_all(table);
+		else if (relid == table->relid)
+		{
 			table->is_valid = false;
+			table->is_changed = true;
+		}
+		else
+		{
+			int			ordinal = shard_table_find(table, relid);
+
+			if (ordinal >= 0)
+				forget_member(table, ordinal);
+		}
 	}
 }
 
@@ -114,15 +154,19 @@ invalidate_object(Datum arg, int cacheid, uint32 hashvalue)
 	{
 		if (table->is_building)
 			table->is_outdated = true;
-		if (!table->is_valid)
-			continue;
-		foreach(lc, table->depends)
+		for (int i = 0; i < table->nmembers; i++)
 		{
-			PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
+			foreach(lc, table->members[i].depends)
+			{
+				PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
 
-			if (item->cacheId == cacheid &&
-				(hashvalue == 0 || hashvalue == item->hashValue))
-				table->is_valid = false;
+				if (item->cacheId == cacheid &&
+					(hashvalue == 0 || hashvalue == item->hashValue))
+				{
+					forget_member(table, i);
+					break;
+				}
+			}
 		}
 	}
 }
@@ -148,7 +192,7 @@ forget_built(SubTransactionId since)
 		if (table->built_in != InvalidSubTransactionId &&
 			table->built_in >= since)
 		{
-			table->is_valid = false;
+			forget_all(table);
 			found = true;
 		}
 	/* Without DDL there is nothing wrong with the plans. */
@@ -229,34 +273,16 @@ shard_table_init(void)
 }
 
 /*
- * shard_name_stem
- *		The length of a name without the digits at its end, whose value *number
- *		becomes.
- */
-int
-shard_name_stem(const char *name, uint64 *number)
-{
-	int			len = strlen(name);
-
-	while (len > 0 && isdigit((unsigned char) name[len - 1]))
-		len--;
-	*number = strtoull(name + len, NULL, 10);
-	return len;
-}
-
-/*
- * Read what the catalogs say of one child.  Returns false if it is no longer
- * there, or is a temporary table of another session.  If "table" is NULL, only
- * name, kind and state are read, which anybody may ask for.
+ * Fill in what anybody may ask for of one child: its name, its kind, and
+ * whether it is closed.  False if it is no longer there or is out of this
+ * backend's reach.
  */
 static bool
-describe_member(NamedMember *named, Oid relid, bool is_temp,
-				ShardTable *table)
+identify_member(ShardMember *member, Oid relid, bool is_temp, bool is_closed)
 {
-	ShardMember *member = &named->member;
 	HeapTuple	tuple;
 	Form_pg_class form;
-	ShardChecks checks = {0};
+	bool		is_there;
 
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	if (!HeapTupleIsValid(tuple))
@@ -264,28 +290,56 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 	form = (Form_pg_class) GETSTRUCT(tuple);
 
 	/* As in core's expansion, other sessions' temporary tables are ignored. */
-	if (form->relpersistence == RELPERSISTENCE_TEMP &&
-		isOtherTempNamespace(form->relnamespace))
+	is_there = form->relpersistence != RELPERSISTENCE_TEMP ||
+		!isOtherTempNamespace(form->relnamespace);
+	if (is_there)
 	{
-		ReleaseSysCache(tuple);
-		return false;
+		memset(member, 0, sizeof(ShardMember));
+		member->relid = relid;
+		member->name = pstrdup(NameStr(form->relname));
+		member->is_local = form->relkind == RELKIND_RELATION;
+		member->has_children = form->relhassubclass;
+		/* Rows of a table that is to last must not go where they will not. */
+		member->state =
+			!is_temp && form->relpersistence == RELPERSISTENCE_TEMP ?
+			SHARD_SEALED : is_closed ? SHARD_CLOSED : SHARD_OPEN;
+		member->is_open = member->state == SHARD_OPEN;
 	}
+	ReleaseSysCache(tuple);
+	return is_there;
+}
 
-	memset(named, 0, sizeof(NamedMember));
-	member->relid = relid;
-	member->is_local = form->relkind == RELKIND_RELATION;
-	member->has_children = form->relhassubclass;
+/*
+ * Read the rest of what the catalogs say of a shard.  Without "table" that is
+ * only whether it is sealed.
+ */
+static void
+describe_member(ShardMember *member, const ShardTable *table)
+{
+	Oid			relid = member->relid;
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Form_pg_class form;
+	ShardChecks checks = {0};
+
+	/* If it has been dropped just now, an invalidation is under way. */
+	if (!HeapTupleIsValid(tuple))
+		return;
+	form = (Form_pg_class) GETSTRUCT(tuple);
 
 	if (form->relchecks > 0)
 		shard_read_checks(relid, table == NULL, &checks, member, table);
+	if (checks.seal != NULL)
+		member->state = SHARD_SEALED;
+	member->is_open = member->state == SHARD_OPEN;
+
 	if (table != NULL)
 	{
 		member->sees_rows = checks.sees_rows ||
 			(form->relhastriggers &&
 			 shard_trigger_sees_rows(relid, &checks.depends));
-		table->depends = list_concat(table->depends, checks.depends);
+		member->depends = checks.depends;
+		member->is_described = true;
 	}
-
 	if (table != NULL && table->seq_attno != 0)
 	{
 		member->sequence =
@@ -295,18 +349,19 @@ describe_member(NamedMember *named, Oid relid, bool is_temp,
 													table->seq_attno, relid,
 													member->sequence);
 	}
-
-	/* Rows of a permanent table must not go into a temporary one. */
-	member->state = checks.seal != NULL ||
-		(!is_temp && form->relpersistence == RELPERSISTENCE_TEMP) ?
-		SHARD_SEALED : shard_is_closed(relid) ? SHARD_CLOSED : SHARD_OPEN;
-	member->is_open = member->state == SHARD_OPEN;
-
-	named->name = form->relname;
-	named->stem_len = shard_name_stem(NameStr(named->name), &named->number);
-
 	ReleaseSysCache(tuple);
-	return true;
+}
+
+/*
+ * Have what is allocated for a member in the current memory context.
+ */
+static void
+keep_member(ShardMember *member)
+{
+	member->name = pstrdup(member->name);
+	member->depends = copyObject(member->depends);
+	member->map_known = false;
+	member->map = NULL;
 }
 
 /*
@@ -320,14 +375,14 @@ compare_names(const void *a, const void *b)
 	const NamedMember *nb = b;
 	int			result;
 
-	result = strncmp(NameStr(na->name), NameStr(nb->name),
+	result = strncmp(na->member.name, nb->member.name,
 					 Min(na->stem_len, nb->stem_len));
 	if (result == 0)
 		result = na->stem_len - nb->stem_len;
 	if (result == 0)
 		result = (na->number > nb->number) - (na->number < nb->number);
 	if (result == 0)
-		result = strcmp(NameStr(na->name), NameStr(nb->name));
+		result = strcmp(na->member.name, nb->member.name);
 	if (result == 0)
 		result = compare_oids(&na->member.relid, &nb->member.relid);
 	return result;
@@ -362,14 +417,17 @@ has_columns(Oid relid)
 }
 
 /*
- * Describe the children of a logical table, in ordinal order; *n becomes their
- * number.  For "table" see describe_member().  The array is allocated in the
- * current memory context.
+ * The children of a logical table, in ordinal order; *n becomes their number.
+ *
+ * What the entry "old", if not NULL, says of a child is believed unless it is
+ * stale.  The array is allocated in the current memory context.
  */
 static NamedMember *
-describe_members(Oid relid, ShardTable *table, int *n)
+list_children(Oid relid, const ShardTable *old, int *n)
 {
 	List	   *children = NIL;
+	Oid		   *closed;
+	int			nclosed;
 	NamedMember *named;
 	bool		is_temp = false;
 	ListCell   *lc;
@@ -380,23 +438,56 @@ describe_members(Oid relid, ShardTable *table, int *n)
 		is_temp = get_rel_persistence(relid) == RELPERSISTENCE_TEMP;
 		children = find_inheritance_children(relid, NoLock);
 	}
+	closed = shard_read_closed(&nclosed);
+	qsort(closed, nclosed, sizeof(Oid), compare_oids);
 	named = palloc(sizeof(NamedMember) * Max(list_length(children), 1));
 	*n = 0;
 	foreach(lc, children)
 	{
+		Oid			child = lfirst_oid(lc);
+		NamedMember *next = &named[*n];
+		int			ordinal = old == NULL || is_stale(old, child) ? -1 :
+			shard_table_find(old, child);
+
 		CHECK_FOR_INTERRUPTS();
-		if (describe_member(&named[*n], lfirst_oid(lc), is_temp, table))
-			(*n)++;
+		if (ordinal >= 0)
+			next->member = old->members[ordinal];
+		else if (!identify_member(&next->member, child, is_temp,
+								  bsearch(&child, closed, nclosed, sizeof(Oid),
+										  compare_oids) != NULL))
+			continue;
+		next->stem_len = shard_name_stem(next->member.name, &next->number);
+		(*n)++;
 	}
 	qsort(named, *n, sizeof(NamedMember), compare_names);
 	return named;
 }
 
 /*
- * Read the catalogs into an entry, in the current memory context.
+ * Note which members are open, and what they have in common.
  */
 static void
-read_table(ShardTable *table, MemoryContext scratch)
+note_open(ShardTable *table)
+{
+	table->nopen = 0;
+	table->sees_rows = false;
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		if (table->members[i].is_open)
+		{
+			table->open[table->nopen++] = i;
+			table->sees_rows |= table->members[i].sees_rows;
+		}
+	}
+}
+
+/*
+ * Read the catalogs into an entry, in the current memory context.  "old" is
+ * what the entry has been.
+ */
+static void
+read_table(ShardTable *table, const ShardTable *old, bool open_only,
+		   MemoryContext scratch)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(scratch);
 	ShardOptions options;
@@ -424,28 +515,39 @@ read_table(ShardTable *table, MemoryContext scratch)
 	table->seq_attno = shard_sequence_column(table->relid, true,
 											 &table->seq_always);
 
-	table->depends = NIL;
-	named = describe_members(table->relid, table, &n);
+	/* What is known of a shard depends on these. */
+	if (old->context == NULL || old->is_all_stale ||
+		table->route == SHARD_ROUTE_HASH || old->route == SHARD_ROUTE_HASH ||
+		table->time_attno != old->time_attno ||
+		table->time_type != old->time_type ||
+		table->seq_attno != old->seq_attno)
+		old = NULL;
+
+	named = list_children(table->relid, old, &n);
+	/* A place in the hash route depends on what all shards say. */
+	table->is_complete = !open_only || table->key != NULL;
+	for (int i = 0; i < n; i++)
+	{
+		ShardMember *member = &named[i].member;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!member->is_described && (table->is_complete || member->is_open))
+			describe_member(member, table);
+	}
 	MemoryContextSwitchTo(oldcontext);
 
-	table->depends = copyObject(table->depends);
-	table->nopen = 0;
-	table->sees_rows = false;
 	table->members = palloc(sizeof(ShardMember) * Max(n, 1));
 	table->sorted = palloc(sizeof(ShardByOid) * Max(n, 1));
 	table->open = palloc(sizeof(int) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
 		table->members[i] = named[i].member;
+		keep_member(&table->members[i]);
 		table->sorted[i].relid = named[i].member.relid;
 		table->sorted[i].ordinal = i;
-		if (named[i].member.is_open)
-		{
-			table->open[table->nopen++] = i;
-			table->sees_rows |= named[i].member.sees_rows;
-		}
 	}
 	table->nmembers = n;
+	note_open(table);
 	qsort(table->sorted, n, sizeof(ShardByOid), compare_oids);
 	table->nplaces = 0;
 	table->bounds = NULL;
@@ -457,7 +559,7 @@ read_table(ShardTable *table, MemoryContext scratch)
  * Fill in everything below "context" in the entry.
  */
 static void
-build_table(ShardTable *table)
+build_table(ShardTable *table, bool open_only)
 {
 	MemoryContext scratch;
 	MemoryContext context;
@@ -472,7 +574,7 @@ build_table(ShardTable *table)
 									ALLOCSET_SMALL_SIZES);
 	oldcontext = MemoryContextSwitchTo(context);
 	built.conflicts = NIL;
-	read_table(&built, scratch);
+	read_table(&built, table, open_only, scratch);
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(scratch);
 
@@ -484,8 +586,125 @@ build_table(ShardTable *table)
 	built.is_outdated = table->is_outdated;
 	*table = built;
 	table->context = context;
+	table->is_changed = false;
+	table->is_all_stale = false;
+	table->nstale = 0;
+}
+
+/*
+ * Read again what the catalogs say of the shards that have changed, and of
+ * those that have not been read yet unless "open_only", into the entry as it
+ * is.  False if it does not stay what it is: then it is to be built again.
+ *
+ * That is what makes a change of one shard of many cheap.
+ */
+static bool
+refresh_members(ShardTable *table, bool open_only)
+{
+	MemoryContext oldcontext;
+	int			nstale = table->nstale;
+
+	if (table->context == NULL || table->is_changed || table->is_all_stale ||
+		table->key != NULL || !table->has_columns)
+		return false;
+
+	for (int i = 0; i < nstale; i++)
+	{
+		int			ordinal = shard_table_find(table, table->stale[i]);
+		ShardMember *member = &table->members[ordinal];
+		ShardMember new;
+
+		if (!shard_is_child(member->relid, table->relid) ||
+			!identify_member(&new, member->relid,
+							 get_rel_persistence(table->relid) == RELPERSISTENCE_TEMP,
+							 shard_is_closed(member->relid)) ||
+			strcmp(new.name, member->name) != 0)
+			return false;
+		if (new.is_open || !open_only)
+			describe_member(&new, table);
+		oldcontext = MemoryContextSwitchTo(table->context);
+		keep_member(&new);
+		MemoryContextSwitchTo(oldcontext);
+		if (member->map != NULL)
+			free_attrmap(member->map);
+		list_free_deep(member->depends);
+		pfree(unconstify(char *, member->name));
+		*member = new;
+	}
+	for (int i = 0; i < table->nmembers && !open_only && !table->is_complete; i++)
+	{
+		ShardMember new = table->members[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (new.is_described)
+			continue;
+		describe_member(&new, table);
+		oldcontext = MemoryContextSwitchTo(table->context);
+		new.depends = copyObject(new.depends);
+		MemoryContextSwitchTo(oldcontext);
+		table->members[i] = new;
+	}
+	table->is_complete = !open_only || (table->is_complete && nstale == 0);
+	note_open(table);
+	table->nstale = 0;
+	return true;
+}
+
+/*
+ * Bring an entry up to date.
+ */
+static void
+update_table(ShardTable *table, bool open_only)
+{
+	shard_table_sweep();
+	table->is_building = true;
+	table->is_outdated = false;
+	if (!refresh_members(table, open_only))
+		build_table(table, open_only);
+	table->is_building = false;
 	table->built_in = GetCurrentSubTransactionId();
 	has_built = true;
+	table->generation++;
+
+	/*
+	 * Detaching a shard is noticed by the change of its columns.  A table
+	 * without columns gives no such sign, so it is looked up every time.
+	 */
+	table->is_valid = table->has_columns;
+	/* Which shards have changed while we read them is not known. */
+	if (table->is_outdated)
+		forget_all(table);
+}
+
+/*
+ * shard_table_get_open
+ *		The cache entry of a logical table, brought up to date as far as
+ *		inserts need it: of closed shards, which can be many, it has their
+ *		names, kinds and states, and a sealed one may seem to be closed only.
+ *
+ * Otherwise as shard_table_get().
+ */
+ShardTable *
+shard_table_get_open(Oid relid)
+{
+	ShardTable *table;
+	bool		found;
+
+	if (likely(last_table != NULL && last_table->relid == relid &&
+			   last_table->is_valid))
+		return last_table;
+
+	table = hash_search(shard_tables, &relid, HASH_ENTER, &found);
+	if (!found)
+	{
+		memset((char *) table + sizeof(Oid), 0,
+			   sizeof(ShardTable) - sizeof(Oid));
+		has_empty = true;
+	}
+	last_table = table;
+	if (!table->is_valid)
+		update_table(table, true);
+	return table;
 }
 
 /*
@@ -503,36 +722,10 @@ ShardTable *
 shard_table_get(Oid relid)
 {
 	ShardTable *table;
-	bool		found;
 
-	if (likely(last_table != NULL && last_table->relid == relid &&
-			   last_table->is_valid))
-		return last_table;
-
-	table = hash_search(shard_tables, &relid, HASH_ENTER, &found);
-	if (!found)
-	{
-		memset((char *) table + sizeof(Oid), 0,
-			   sizeof(ShardTable) - sizeof(Oid));
-		has_empty = true;
-	}
-	last_table = table;
-	if (table->is_valid)
-		return table;
-
-	shard_table_sweep();
-	table->is_building = true;
-	table->is_outdated = false;
-	build_table(table);
-	table->is_building = false;
-	table->generation++;
-
-	/*
-	 * A shard that is detached sends an invalidation because its columns
-	 * change.  Without columns there is none, so such a table is read anew
-	 * every time.
-	 */
-	table->is_valid = !table->is_outdated && table->has_columns;
+	table = shard_table_get_open(relid);
+	if (unlikely(!table->is_complete))
+		update_table(table, false);
 	return table;
 }
 
@@ -554,7 +747,7 @@ shard_list_members(Oid relid, int *nmembers)
 
 	AcceptInvalidationMessages();
 	table = hash_search(shard_tables, &relid, HASH_FIND, NULL);
-	if (table != NULL && table->is_valid)
+	if (table != NULL && table->is_valid && table->is_complete)
 	{
 		*nmembers = table->nmembers;
 		result = palloc(sizeof(ShardMember) * Max(table->nmembers, 1));
@@ -562,11 +755,14 @@ shard_list_members(Oid relid, int *nmembers)
 	}
 	else
 	{
-		NamedMember *named = describe_members(relid, NULL, nmembers);
+		NamedMember *named = list_children(relid, NULL, nmembers);
 
 		result = palloc(sizeof(ShardMember) * Max(*nmembers, 1));
 		for (int i = 0; i < *nmembers; i++)
+		{
 			result[i] = named[i].member;
+			describe_member(&result[i], NULL);
+		}
 		pfree(named);
 	}
 	return result;
@@ -601,19 +797,6 @@ shard_table_sweep(void)
 		table->context = NULL;
 		has_empty = true;
 	}
-}
-
-/*
- * shard_state_name
- *		A state, as list_shards() and messages call it.
- *
- * The string is constant.
- */
-const char *
-shard_state_name(ShardState state)
-{
-	return state == SHARD_OPEN ? "open" :
-		state == SHARD_CLOSED ? "closed" : "sealed";
 }
 
 /*
@@ -705,56 +888,4 @@ shard_member_map(ShardMember *member, ShardTable *table,
 	}
 	member->map_known = true;
 	return member->map;
-}
-
-/*
- * shard_open_closed
- *		Open the table of closed shards and lock it in this mode.  NULL if there
- *		is none, because the extension is just being created or dropped.
- */
-Relation
-shard_open_closed(LOCKMODE mode)
-{
-	Oid			schema = get_namespace_oid("shard_fdw", true);
-	Oid			relid = OidIsValid(schema) ?
-		get_relname_relid("closed_shards", schema) : InvalidOid;
-	Relation	result = OidIsValid(relid) ?
-		try_relation_open(relid, mode) : NULL;
-
-	if (result != NULL && result->rd_rel->relkind != RELKIND_RELATION)
-	{
-		relation_close(result, mode);
-		return NULL;
-	}
-	return result;
-}
-
-/*
- * shard_is_closed
- *		Is the shard closed, according to the latest that is committed and to
- *		this transaction?
- *
- * Takes no lock on the shard.
- */
-bool
-shard_is_closed(Oid shard)
-{
-	Relation	closed_shards = shard_open_closed(AccessShareLock);
-	Oid			index;
-	SysScanDesc scan;
-	ScanKeyData key;
-	bool		result;
-
-	if (closed_shards == NULL)
-		return false;
-	index = get_relname_relid("closed_shards_pkey",
-							  RelationGetNamespace(closed_shards));
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(shard));
-	scan = systable_beginscan(closed_shards, index, OidIsValid(index),
-							  SnapshotSelf, 1, &key);
-	result = HeapTupleIsValid(systable_getnext(scan));
-	systable_endscan(scan);
-	relation_close(closed_shards, AccessShareLock);
-	return result;
 }

@@ -214,3 +214,19 @@ shard_catch(MemoryContext context, ResourceOwner owner)
 		ReThrowError(error);
 	return error;
 }
+
+/*
+ * shard_name_stem
+ *		The length of a name without the digits at its end, whose value *number
+ *		becomes.
+ */
+int
+shard_name_stem(const char *name, uint64 *number)
+{
+	int			len = strlen(name);
+
+	while (len > 0 && isdigit((unsigned char) name[len - 1]))
+		len--;
+	*number = strtoull(name + len, NULL, 10);
+	return len;
+}

@@ -321,6 +321,30 @@ shard_check_plain(Oid logical, const ShardMember *shard, const char *action)
 }
 
 /*
+ * shard_is_child
+ *		Does a table inherit from another?  Takes no lock on either.
+ */
+bool
+shard_is_child(Oid relid, Oid parent)
+{
+	Relation	catalog = table_open(InheritsRelationId, AccessShareLock);
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	bool		result = false;
+
+	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
+							  1, &key);
+	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
+		result = ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent == parent;
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
  * shard_logical_parents
  *		The logical tables that a relation is a shard of.
  *

@@ -586,3 +586,16 @@ shard_schema_option(Oid logical, const ShardOptions *options, int elevel)
 				 errhint("Create the schema, or change the option.")));
 	return result;
 }
+
+/*
+ * shard_state_name
+ *		A state, as list_shards() and messages call it.
+ *
+ * The string is constant.
+ */
+const char *
+shard_state_name(ShardState state)
+{
+	return state == SHARD_OPEN ? "open" :
+		state == SHARD_CLOSED ? "closed" : "sealed";
+}

@@ -86,10 +86,15 @@ typedef enum ShardState
 typedef struct ShardMember
 {
 	Oid			relid;
+	const char *name;
 	bool		is_local;		/* an ordinary table, not a foreign one */
 	ShardState	state;
 	bool		is_open;		/* state is SHARD_OPEN */
 	bool		has_children;	/* may have inheritance children of its own */
+
+	/* What follows; see shard_table_get_open(). */
+	bool		is_described;
+	List	   *depends;		/* what it depends on; of PlanInvalItem */
 	bool		sees_rows;		/* has a BEFORE ROW INSERT trigger, or a
 								 * trigger's condition or CHECK constraint
 								 * that may look at other rows */
@@ -153,7 +158,12 @@ typedef struct ShardPlace
 typedef struct ShardTable
 {
 	Oid			relid;			/* hash key */
-	bool		is_valid;		/* false: catalogs have changed */
+	bool		is_valid;		/* false: catalogs have changed ... */
+	bool		is_changed;		/* ... in what they say of the table */
+	bool		is_all_stale;	/* ... or of more shards than these: */
+	int			nstale;
+	Oid			stale[8];
+	bool		is_complete;	/* all shards are described */
 	bool		is_building;	/* the rebuild below is under way ... */
 	bool		is_outdated;	/* ... and saw an invalidation */
 	uint64		generation;		/* counts rebuilds */
@@ -165,7 +175,6 @@ typedef struct ShardTable
 	ShardRoute	route;
 	int			batch_size;
 	bool		sees_rows;		/* some open shard has such a trigger or CHECK */
-	List	   *depends;		/* what that depends on; of PlanInvalItem */
 	AttrNumber	seq_attno;		/* column with option "sequence", or 0 */
 	bool		seq_always;		/* ... with value "always" */
 	bool		commit_order;	/* one transaction at a time writes a shard */
@@ -213,24 +222,26 @@ typedef struct ShardIdentity
 
 /* in cache.c */
 extern void shard_table_init(void);
-extern int	shard_name_stem(const char *name, uint64 *number);
+extern ShardTable *shard_table_get_open(Oid relid);
 extern ShardTable *shard_table_get(Oid relid);
 extern ShardMember *shard_list_members(Oid relid, int *nmembers);
 extern void shard_table_sweep(void);
-extern const char *shard_state_name(ShardState state);
 extern int	shard_find_by_oid(const ShardByOid *sorted, int n, Oid relid);
 extern int	shard_table_find(const ShardTable *table, Oid shard);
 extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
 extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
 									   Relation logical, Relation shard);
-extern Relation shard_open_closed(LOCKMODE mode);
-extern bool shard_is_closed(Oid shard);
 
 /* in checks.c */
 extern char *shard_seal_constraint(Oid relid);
 extern char *shard_placement_constraint(Oid relid);
 
+/* in closed.c */
+extern Relation shard_open_closed(LOCKMODE mode);
+extern bool shard_is_closed(Oid shard);
+
 /* in command.c */
+extern int	shard_name_stem(const char *name, uint64 *number);
 extern void shard_check_argument(FunctionCallInfo fcinfo, int n,
 								 const char *name);
 extern char *shard_qualified_name(Oid relid);
@@ -301,11 +312,13 @@ extern void shard_check_read_committed(const char *action);
 extern void shard_check_owned(Oid relid);
 extern void shard_check_plain(Oid logical, const ShardMember *shard,
 							  const char *action);
+extern bool shard_is_child(Oid relid, Oid parent);
 extern List *shard_logical_parents(Oid relid);
 extern void shard_check_to_alter(Oid shard, bool or_sealed);
 
 /* in option.c */
 extern const char *shard_route_name(ShardRoute route);
+extern const char *shard_state_name(ShardState state);
 extern void shard_get_options(Oid relid, ShardOptions *options);
 extern void shard_check_options(Oid relid);
 extern Oid	shard_schema_option(Oid logical, const ShardOptions *options,

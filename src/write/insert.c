@@ -127,7 +127,7 @@ insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	 * closed since.
 	 */
 	AcceptInvalidationMessages();
-	insert->table = shard_table_get(RelationGetRelid(root->ri_RelationDesc));
+	insert->table = shard_table_get_open(RelationGetRelid(root->ri_RelationDesc));
 	if (unlikely(insert->table->has_bad_options))
 		shard_check_options(insert->table->relid);
 	insert->root = root;

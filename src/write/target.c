@@ -70,7 +70,7 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 		int			ordinal;
 		Oid			shard;
 
-		shard_table_get(table->relid);
+		shard_table_get_open(table->relid);
 		check_route(insert);
 		if (insert->lane >= 0 && insert->generation == table->generation)
 			ordinal = insert->lane;
@@ -86,7 +86,7 @@ lock_shard(ShardInsert *insert, TupleTableSlot *row, bool by_id)
 		if (likely(table->is_valid || seen == SharedInvalidMessageCounter))
 			return ordinal;
 
-		shard_table_get(table->relid);
+		shard_table_get_open(table->relid);
 		check_route(insert);
 		ordinal = shard_table_find(table, shard);
 		if (ordinal >= 0 && table->members[ordinal].is_open &&
