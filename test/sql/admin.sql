@@ -97,13 +97,13 @@ SELECT is_empty('SELECT * FROM shard_fdw.list_shards(4294967295)',
 SELECT fails('SELECT * FROM shard_fdw.list_shards(''log_0'')', '42809',
   '"log_0" is not a foreign table of shard_fdw', title => 'a table that is not a logical table');
 SELECT is_empty($$ SELECT * FROM shard_fdw.list_shards('log_0', true) $$,
-  '... which has no shards where that is no error');
+  'a table that is not a logical table, which has no shards where that is no error');
 CREATE FOREIGN TABLE none (id int) SERVER shards;
 SELECT is_empty($$ SELECT * FROM shard_fdw.list_shards('none') $$,
   'a logical table without shards');
 SELECT is_empty($$ SELECT * FROM shard_fdw.shards
                     WHERE logical = 'none'::regclass $$,
-  '... has none in the view');
+  'a logical table without shards has none in the view');
 
 INSERT INTO log SELECT g, repeat('x', 1000) FROM generate_series(1, 240) g;
 ANALYZE log_3, log_10;
@@ -122,27 +122,27 @@ SELECT is(shard_fdw.last_shard(),
 INSERT INTO log VALUES (241);
 SELECT is(shard_fdw.last_shard(),
   (SELECT tableoid::regclass FROM log WHERE id = 241),
-  '... after one');
+  'last_shard() after many rows, after one');
 SET LOCAL shard_fdw.shard = 7;
 INSERT INTO log VALUES (242);
 RESET shard_fdw.shard;
 SELECT is(shard_fdw.last_shard(), 'log_7'::regclass,
-  '... in a shard of choice');
+  'last_shard() after many rows, in a shard of choice');
 COPY log (id) FROM stdin;
 243
 \.
 SELECT is(shard_fdw.last_shard(),
   (SELECT tableoid::regclass FROM log WHERE id = 243),
-  '... after COPY');
+  'last_shard() after many rows, after COPY');
 SELECT shard_fdw.last_shard() AS last \gset
 INSERT INTO log SELECT 1 WHERE false;
 UPDATE log SET t = 'y' WHERE id = 1;
 DELETE FROM log WHERE id = 2;
 SELECT is(shard_fdw.last_shard(), :'last'::regclass,
-  '... which only inserts of rows change');
+  'last_shard() after many rows, which only inserts of rows change');
 SAVEPOINT dropping;
 DROP TABLE :last;
-SELECT is(shard_fdw.last_shard(), NULL, '... until the shard is gone');
+SELECT is(shard_fdw.last_shard(), NULL, 'last_shard() after many rows, until the shard is gone');
 ROLLBACK TO dropping;
 
 CREATE FOREIGN TABLE kinds (id int) SERVER shards
@@ -167,7 +167,7 @@ SELECT results_eq('SELECT tableoid::regclass::text, count(*) FROM kinds
   'rows do not go to a temporary table');
 SELECT isnt((SELECT state FROM shard_fdw.list_shards('kinds')
               WHERE shard = 'kinds_temp'::regclass), 'open',
-  '... which is not open');
+  'rows do not go to a temporary table, which is not open');
 
 SELECT results_eq($$ SELECT run_as('shard_reader',
     'SELECT shard, ordinal, state, kind, bytes > 0 FROM shard_fdw.shards
@@ -175,7 +175,7 @@ SELECT results_eq($$ SELECT run_as('shard_reader',
   $$ VALUES ('(log_3,3,open,table,t)') $$, 'anybody can look at shards');
 SELECT is((SELECT count(*) FROM run_as('shard_reader',
              'SELECT * FROM shard_fdw.list_shards(''log'')')), 12::bigint,
-  '... and list them');
+  'anybody can look at shards, and list them');
 SET LOCAL search_path = '';
 SELECT logical, shard, command FROM shard_fdw.shards,
        shard_fdw.format_on_shards(shards.logical, '') command
@@ -211,7 +211,7 @@ SELECT results_eq('SELECT * FROM my_leases',
   'a rollback does not end it');
 INSERT INTO leased VALUES (2);
 SELECT is(shard_fdw.last_shard(), :'shard'::regclass,
-  '... and it is used again');
+  'a rollback does not end it, and it is used again');
 INSERT INTO twin VALUES (1);
 SELECT pg_advisory_lock(7), pg_advisory_lock(7, 7);
 SELECT results_eq('SELECT logical FROM my_leases ORDER BY logical::text',
@@ -229,13 +229,13 @@ INSERT INTO leased VALUES (3);
 INSERT INTO leased VALUES (4);
 SELECT results_eq('SELECT logical, shard FROM my_leases',
   $$ SELECT 'leased'::regclass, shard_fdw.last_shard() $$,
-  '... and the next insert takes one');
+  'pg_advisory_unlock_all() ends leases, and the next insert takes one');
 SELECT shard_fdw.last_shard() AS shard \gset
 SELECT shard_fdw.seal(:'shard');
 INSERT INTO leased VALUES (5);
 SELECT results_eq('SELECT shard FROM my_leases',
   'SELECT shard_fdw.last_shard()', 'after sealing, another shard is leased');
-SELECT isnt(shard_fdw.last_shard(), :'shard'::regclass, '... really another');
+SELECT isnt(shard_fdw.last_shard(), :'shard'::regclass, 'after sealing, another shard is leased, really another');
 DROP FOREIGN TABLE leased CASCADE;
 SELECT is_empty('SELECT * FROM my_leases',
   'no lease of a dropped table is shown');
@@ -273,7 +273,7 @@ SELECT results_eq('SELECT t, count(*), count(DISTINCT tableoid) FROM sess
   $$ VALUES ('after', 11::bigint, 1::bigint), ('before', 10, 1) $$,
   'the session''s inserts go elsewhere');
 SELECT is((SELECT count(*) FROM sess WHERE tableoid = :'first'::regclass),
-  10::bigint, '... none into the sealed shard');
+  10::bigint, 'the session''s inserts go elsewhere: none into the sealed shard');
 SELECT ordinal AS first_ordinal FROM shard_fdw.list_shards('sess')
  WHERE shard = :'first'::regclass \gset
 SELECT set_config('shard_fdw.shard', :'first_ordinal', true);
@@ -310,30 +310,30 @@ SELECT results_eq('SELECT id FROM sess ORDER BY id',
 SELECT results_eq('SELECT t, count(*) FROM sess WHERE id > 5
                     GROUP BY 1 ORDER BY 1',
   $$ VALUES ('after', 11::bigint), ('before', 5), ('third', 1) $$,
-  '... and aggregated');
+  'rows of sealed shards are read with constraint_exclusion = on, and aggregated');
 SELECT results_eq('SELECT id FROM sess WHERE id < 4 ORDER BY id FOR UPDATE',
-  'VALUES (1), (2), (3)', '... and locked');
+  'VALUES (1), (2), (3)', 'rows of sealed shards are read with constraint_exclusion = on, and locked');
 SET LOCAL constraint_exclusion = partition;
 SELECT results_eq('SELECT id FROM sess ORDER BY id',
   'SELECT generate_series(1, 22)',
-  '... and with constraint_exclusion = partition');
+  'rows of sealed shards are read with constraint_exclusion = partition');
 RESET constraint_exclusion;
 SELECT fails('UPDATE sess SET t = ''x'' WHERE id = 1', '23514',
   title => 'a row of a sealed shard cannot be updated');
-SELECT fails('UPDATE sess SET t = t', '23514', title => '... not even to the same');
+SELECT fails('UPDATE sess SET t = t', '23514', title => 'a row of a sealed shard cannot be updated, not even to the same');
 UPDATE sess SET t = 'x' WHERE id > 1000;
 DELETE FROM sess WHERE id IN (1, 11);
-SELECT is((SELECT count(*) FROM sess), 20::bigint, '... but deleted');
+SELECT is((SELECT count(*) FROM sess), 20::bigint, 'a row of a sealed shard cannot be updated, but deleted');
 ALTER FOREIGN TABLE sess ADD COLUMN n int DEFAULT 1;
 ALTER TABLE sess ALTER COLUMN id TYPE bigint;
 SELECT results_eq('SELECT sum(id), sum(n) FROM sess',
-  'VALUES (241::numeric, 20::bigint)', '... and rewritten by ALTER TABLE');
+  'VALUES (241::numeric, 20::bigint)', 'a row of a sealed shard cannot be updated, and rewritten by ALTER TABLE');
 SELECT shard_fdw.unseal(:'first');
 UPDATE sess SET t = 'x' WHERE tableoid = :'first'::regclass;
 SELECT is((SELECT count(*) FROM sess WHERE t = 'x'), 9::bigint,
   'rows of a shard that was opened again can be updated');
 INSERT INTO sess VALUES (30);
-SELECT is(shard_fdw.last_shard(), :'first'::regclass, '... and it takes rows');
+SELECT is(shard_fdw.last_shard(), :'first'::regclass, 'rows of a shard that was opened again can be updated, and it takes rows');
 SELECT shard_fdw.seal(:'first');
 TRUNCATE sess;
 SELECT is_empty('SELECT * FROM sess', 'sealed shards can be truncated');
@@ -352,7 +352,7 @@ SELECT results_eq('SELECT tableoid::regclass::text, count(*) FROM rr
 SELECT shard_fdw.unseal('rr_1');
 INSERT INTO rr SELECT generate_series(21, 29);
 SELECT is((SELECT count(*) FROM rr_1), 3::bigint,
-  '... until they are open again');
+  'round robin leaves out sealed shards, until they are open again');
 
 -- in one command, through what lists them
 
@@ -366,7 +366,7 @@ SELECT fails('INSERT INTO rr VALUES (1)', '55000', title => 'round robin, all se
 SELECT shard_fdw.create_shards('rr', 1);
 INSERT INTO rr VALUES (30), (31);
 SELECT is((SELECT count(*) FROM rr_3), 2::bigint,
-  '... until there is a new shard');
+  'round robin, all sealed, until there is a new shard');
 DO $$ BEGIN
   PERFORM shard_fdw.unseal(shard) FROM shard_fdw.list_shards('rr');
 END $$;
@@ -381,7 +381,7 @@ SELECT is((SELECT state FROM shard_fdw.list_shards('rr') WHERE ordinal = 0),
   'open', 'sealing is rolled back');
 INSERT INTO rr SELECT generate_series(71, 74);
 SELECT is((SELECT count(DISTINCT tableoid) FROM rr WHERE id > 70), 4::bigint,
-  '... and the shard takes rows');
+  'sealing is rolled back, and the shard takes rows');
 
 -- a notice if there is nothing to do; seen from outside, where notices show
 
@@ -411,7 +411,7 @@ SELECT is((SELECT array_agg(line)
              FROM regexp_split_to_table(:'notices', E'\n') line
             WHERE line ~ '^[a-z0-9]'),
   ARRAY['notices_1', 'unseal', 'seal', 'seal', 'unseal', '0'],
-  '... which are no errors');
+  'a notice if there is nothing to do, and none when shards are created, which are no errors');
 
 -- a warning of what new shards do not have
 
@@ -478,12 +478,12 @@ SELECT results_eq($$ SELECT expression,
 SELECT results_eq($$ SELECT expression,
                        state_with(format('CHECK (%s) NOT VALID', expression))
                        FROM checks $$, 'SELECT expression, state FROM checks',
-  '... validated or not');
+  'a shard with a CHECK constraint that is constant false is sealed, validated or not');
 SELECT current_setting('server_version_num')::int >= 180000
        AS not_enforced \gset
 \if :not_enforced
 SELECT is(state_with('CHECK (false) NOT ENFORCED'), 'open',
-  '... but it must be enforced');
+  'a shard with a CHECK constraint that is constant false is sealed, but it must be enforced');
 \endif
 
 CREATE FOREIGN TABLE hand (id int) SERVER shards OPTIONS (shards '2');
@@ -495,7 +495,7 @@ SELECT lives_ok($$ SELECT shard_fdw.seal('hand_0') $$, 'a shard sealed by hand i
 SELECT shard_fdw.seal('hand_0');
 SELECT is((SELECT array_agg(conname::text ORDER BY conname) FROM pg_constraint
             WHERE conrelid = 'hand_0'::regclass AND contype = 'c'),
-  ARRAY['a', 'b', 'c'], '... and gets no more constraints');
+  ARRAY['a', 'b', 'c'], 'a shard sealed by hand is sealed already, and gets no more constraints');
 SELECT shard_fdw.unseal('hand_0');
 SELECT is((SELECT array_agg(conname::text ORDER BY conname) FROM pg_constraint
             WHERE conrelid = 'hand_0'::regclass AND contype = 'c'),
@@ -511,11 +511,11 @@ ALTER FOREIGN TABLE hand ADD CONSTRAINT all_sealed CHECK (false) NOT VALID;
 SELECT fails('INSERT INTO hand VALUES (1)', '55000',
   title => 'CHECK (false) on the logical table seals all shards');
 SELECT fails($$ SELECT shard_fdw.unseal('hand_1') $$, '42P16',
-  title => '... one cannot be opened alone');
+  title => 'CHECK (false) on the logical table seals all shards: one cannot be opened alone');
 ALTER FOREIGN TABLE hand DROP CONSTRAINT all_sealed;
 INSERT INTO hand VALUES (1);
 SELECT is((SELECT count(*) FROM hand), 1::bigint,
-  '... dropped there, all are open');
+  'CHECK (false) on the logical table seals all shards: dropped there, all are open');
 
 -- which tables
 
@@ -544,16 +544,16 @@ ALTER TABLE hand_1 ADD CONSTRAINT never CHECK (1 > 2) NOT VALID;
 SELECT fails('INSERT INTO hand_1 VALUES (1)', '23514',
   'new row for relation "hand_1" violates check constraint "never"',
   title => 'a sealed shard that is detached is still sealed');
-SELECT fails($$ SELECT shard_fdw.seal('hand_1') $$, '42809', title => '... and cannot be sealed');
-SELECT fails($$ SELECT shard_fdw.unseal('hand_1') $$, '42501', title => '... nor opened by anybody',
+SELECT fails($$ SELECT shard_fdw.seal('hand_1') $$, '42809', title => 'a sealed shard that is detached is still sealed, and cannot be sealed');
+SELECT fails($$ SELECT shard_fdw.unseal('hand_1') $$, '42501', title => 'a sealed shard that is detached is not opened by just anybody',
   role => 'shard_user');
-SELECT is((SELECT shard_fdw.unseal('hand_1')::text), '', '... but by its owner');
-SELECT lives_ok('INSERT INTO hand_1 VALUES (1)', '... and takes rows');
+SELECT is((SELECT shard_fdw.unseal('hand_1')::text), '', 'a sealed shard that is detached is opened by its owner');
+SELECT lives_ok('INSERT INTO hand_1 VALUES (1)', 'a sealed shard that is detached is still sealed, and takes rows');
 SELECT fails($$ SELECT shard_fdw.unseal('hand_1') $$, '42809', title => 'there is no more to open');
 DELETE FROM hand_1;
 ALTER TABLE hand_1 INHERIT hand;
 SELECT fails('SELECT shard_fdw.seal(4294967295)', '42P01', title => 'no relation');
-SELECT fails('SELECT shard_fdw.unseal(4294967295)', '42P01', title => '... to unseal');
+SELECT fails('SELECT shard_fdw.unseal(4294967295)', '42P01', title => 'no relation to unseal');
 SELECT is((SELECT shard_fdw.seal(NULL)::text), NULL, 'seal(NULL) does nothing');
 SELECT shard_fdw.seal('kinds_foreign');
 INSERT INTO kinds SELECT generate_series(11, 14);
@@ -561,7 +561,7 @@ SELECT is((SELECT count(*) FROM kinds_foreign), 3::bigint,
   'a shard that is a foreign table is sealed');
 SELECT shard_fdw.unseal('kinds_foreign');
 INSERT INTO kinds SELECT generate_series(21, 23);
-SELECT is((SELECT count(*) FROM kinds_foreign), 4::bigint, '... and opened');
+SELECT is((SELECT count(*) FROM kinds_foreign), 4::bigint, 'a shard that is a foreign table is sealed, and opened');
 CREATE TABLE "Shard %s.x""y" (id int);
 ALTER TABLE "Shard %s.x""y" INHERIT hand;
 SELECT shard_fdw.seal('"Shard %s.x""y"');
@@ -571,7 +571,7 @@ SELECT is((SELECT state FROM shard_fdw.list_shards('hand')
 SELECT shard_fdw.unseal('"Shard %s.x""y"');
 SELECT is((SELECT state FROM shard_fdw.list_shards('hand')
             WHERE shard = '"Shard %s.x""y"'::regclass), 'open',
-  '... and opened');
+  'a shard with an unusual name is sealed, and opened');
 
 -- who may
 
@@ -614,9 +614,9 @@ SELECT is((SELECT count(*) FROM shard_fdw.shards
             WHERE logical = 'owned'::regclass), 2::bigint,
   'a superuser looks at the shards of others');
 SELECT is((SELECT count(*) FROM shard_fdw.list_shards('owned')), 2::bigint,
-  '... and lists them');
+  'a superuser looks at the shards of others, and lists them');
 SELECT results_eq('SELECT is_called FROM ran_as_other', 'VALUES (false)',
-  '... which does not run their functions');
+  'a superuser looks at the shards of others, which does not run their functions');
 SET LOCAL ROLE shard_user;
 ALTER TABLE owned_1 DROP CONSTRAINT trap;
 RESET ROLE;
@@ -672,7 +672,7 @@ SELECT results_eq($$ SELECT * FROM run('SELECT count(*), 5 FROM %s') $$,
             ('rr_3', true, '1') $$, 'the result of a query is its first value');
 SELECT results_eq($$ SELECT * FROM run('SELECT id FROM %s') $$,
   $$ VALUES ('rr_0', true, '1'), ('rr_1', true, '1'), ('rr_2', true, NULL),
-            ('rr_3', true, NULL) $$, '... or null: no row, or a null');
+            ('rr_3', true, NULL) $$, 'the result of a query is null if there is no row or a null');
 CREATE TABLE command_results (command text, results text[]);
 INSERT INTO command_results VALUES
   ('SELECT FROM %s', '{NULL,NULL,NULL,NULL}'),
@@ -717,7 +717,7 @@ EXCEPTION WHEN SQLSTATE 'OK000' THEN
 END $$;
 SELECT results_eq('SELECT command, results_of(command) FROM command_results',
   'SELECT command, results FROM command_results', 'results and command tags');
-SELECT is((SELECT count(*) FROM rr), 4::bigint, '... could be taken back');
+SELECT is((SELECT count(*) FROM rr), 4::bigint, 'results and command tags could be taken back');
 
 SELECT results_eq($$ SELECT * FROM run('CREATE INDEX %s_index ON %s (id)') $$,
   $$ SELECT 'rr_' || g, false, 'syntax error at or near "."'
@@ -729,7 +729,7 @@ SELECT results_eq($$ SELECT * FROM run('CREATE UNIQUE INDEX ON %s (id, id)') $$,
   'a command that fails on one shard');
 SELECT bag_eq($$ SELECT indrelid::regclass::text FROM pg_index
                   WHERE indisunique AND indrelid::regclass::text LIKE 'rr_%' $$,
-  $$ VALUES ('rr_0'), ('rr_2'), ('rr_3') $$, '... is done on the others');
+  $$ VALUES ('rr_0'), ('rr_2'), ('rr_3') $$, 'a command that fails on one shard is done on the others');
 SELECT results_eq($$ SELECT * FROM run('INSERT INTO %s VALUES (100);
                                         SELECT 1 / (count(*) - 2) FROM %s') $$,
   $$ VALUES ('rr_0', false, 'division by zero'), ('rr_1', true, '1'),
@@ -737,7 +737,7 @@ SELECT results_eq($$ SELECT * FROM run('INSERT INTO %s VALUES (100);
   'several statements, of which the last fails on two shards');
 SELECT results_eq('SELECT tableoid::regclass::text FROM rr WHERE id = 100
                     ORDER BY 1',
-  $$ VALUES ('rr_1'), ('rr_2') $$, '... are undone there, all of them');
+  $$ VALUES ('rr_1'), ('rr_2') $$, 'several statements, of which the last fails on two shards, are all undone there');
 SELECT results_eq($$ SELECT * FROM run('no such command') $$,
   $$ SELECT 'rr_' || g, false, 'syntax error at or near "no"'
        FROM generate_series(0, 3) g $$, 'no command at all');
@@ -758,10 +758,10 @@ SELECT results_eq($$ SELECT command, bool_or(success), bool_and(result ~ 'cannot
   'SELECT command, false, true FROM refused ORDER BY command',
   'transaction control and COPY to the client are refused');
 SELECT is_empty('SELECT * FROM rr WHERE id = 200',
-  '... what comes before it in the command is undone');
+  'what comes before transaction control in the command is undone');
 SELECT is_empty($$ SELECT command, result FROM refused, run(command)
                     WHERE command !~ 'COPY' AND result !~* 'transaction' $$,
-  '... and the result says why');
+  'transaction control and COPY to the client are refused, and the result says why');
 SELECT fails($$ SELECT run('SELECT pg_cancel_backend(pg_backend_pid()),
                                          pg_sleep(5)') $$, '57014',
   title => 'a cancel stops it all');
@@ -786,7 +786,7 @@ SELECT results_eq($$ SELECT shard::text, success, result
 SELECT fails('SELECT shard_fdw.run_command_on_shards(''rr'',
        ''CREATE INDEX stopped ON %s (id, id, id)'')', '42P07', 'relation "stopped" already exists',
   '', '', title => 'the first error is raised');
-SELECT hasnt_index('rr_0', 'stopped', '... and undoes what was done before');
+SELECT hasnt_index('rr_0', 'stopped', 'the first error is raised, and undoes what was done before');
 CREATE FUNCTION complain(shard text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   IF shard = 'public.rr_2' THEN
@@ -808,7 +808,7 @@ SELECT fails(
   'SF001', 'no public.rr_2', 'why', 'how', title => 'it is what it was');
 SELECT ok('command on shard "rr_2"' = ANY (string_to_array(context_of(
     'SELECT shard_fdw.run_command_on_shards(''rr'', ''SELECT complain(''''%s'''')'')'), E'\n')),
-  '... and its context names the shard');
+  'the error is what it was, and its context names the shard');
 SELECT results_eq($$ SELECT * FROM run('SELECT complain(''%s'')') $$,
   $$ VALUES ('rr_0', true, ''), ('rr_1', true, ''), ('rr_2', false, 'no public.rr_2'),
             ('rr_3', true, '') $$, 'with "continue" it is a result');
@@ -836,7 +836,7 @@ SELECT results_eq($$ SELECT success, result FROM shard_fdw.run_command_on_shards
     '"odd %s"."Ta""b"', 'INSERT INTO %s VALUES (1)') $$,
   $$ VALUES (true, 'INSERT 0 1'), (true, 'INSERT 0 1') $$, 'unusual names');
 SELECT is((SELECT count(*) FROM "odd %s"."Ta""b"), 2::bigint,
-  '... find their tables');
+  'unusual names find their tables');
 
 -- with the rights of the caller
 
@@ -866,11 +866,11 @@ SELECT is((SELECT array_agg(result ORDER BY result)
              FROM run('DROP TABLE rr_0, rr_2') WHERE success),
   ARRAY['DROP TABLE'], 'a command that drops another shard');
 SELECT results_eq($$ SELECT shard::text FROM shard_fdw.list_shards('rr') $$,
-  $$ VALUES ('rr_1'), ('rr_3') $$, '... and its own');
+  $$ VALUES ('rr_1'), ('rr_3') $$, 'a command that drops another shard, and its own');
 SELECT is((SELECT array_agg(result) FROM run('DROP FOREIGN TABLE rr CASCADE')
             WHERE success), ARRAY['DROP FOREIGN TABLE'],
   'a command that drops the logical table');
-SELECT is(to_regclass('rr'), NULL, '... does so');
+SELECT is(to_regclass('rr'), NULL, 'a command that drops the logical table does so');
 CREATE FOREIGN TABLE growing (id int) SERVER shards OPTIONS (shards '2');
 SELECT is((SELECT array_agg(result) FROM shard_fdw.run_command_on_shards('growing',
              'SELECT shard_fdw.create_shards(''growing'', 1)')),
@@ -878,7 +878,7 @@ SELECT is((SELECT array_agg(result) FROM shard_fdw.run_command_on_shards('growin
 SELECT is((SELECT array_agg(result) FROM shard_fdw.run_command_on_shards('growing',
              'ALTER TABLE %s NO INHERIT growing; DROP TABLE %s')),
   '{DROP TABLE,DROP TABLE,DROP TABLE,DROP TABLE}', 'a command that detaches them all');
-SELECT is_empty($$ SELECT * FROM shard_fdw.list_shards('growing') $$, '... does so');
+SELECT is_empty($$ SELECT * FROM shard_fdw.list_shards('growing') $$, 'a command that detaches them all does so');
 
 -- A constraint that cannot be evaluated spoils no view.
 CREATE FOREIGN TABLE spoilt (a int) SERVER shards OPTIONS (shards '1');

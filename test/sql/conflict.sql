@@ -284,14 +284,14 @@ SELECT fails(
   'Delete the row and insert a new one.', title => 'the key cannot change');
 SELECT fails(
   $$ INSERT INTO sharded.items VALUES (2, 'k') ON CONFLICT (id, kind) DO UPDATE SET id = NULL $$,
-  '0A000', title => '... to null neither');
+  '0A000', title => 'the key cannot change, to null neither');
 SELECT fails($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (kind) DO NOTHING $$, '0A000',
   'conflict target does not include column "id" of the key of foreign table "items"',
   'Only rows with equal keys (id) are sure to be in one shard, so a conflicting row in another '
   'shard would not be seen.', 'Name the columns of a unique index that includes the key.',
   title => 'a target without the key');
 SELECT fails($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (abs(id), kind) DO NOTHING $$,
-  '0A000', title => '... or with an expression of it');
+  '0A000', title => 'a target without the key, or with an expression of it');
 SELECT fails($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind, n) DO NOTHING $$,
   '42P10', 'there is no unique or exclusion constraint matching the ON CONFLICT specification',
   'Shard "other" has none.',
@@ -314,7 +314,7 @@ SELECT fails($$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT ON CONSTRA
   title => 'ON CONSTRAINT');
 SELECT fails(
   $$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT ON CONSTRAINT items_pkey DO NOTHING $$,
-  '42704', title => '... with a constraint of no such table');
+  '42704', title => 'ON CONSTRAINT, with a constraint of no such table');
 ALTER TABLE sharded.items DROP CONSTRAINT c;
 
 -- An index that is not an arbiter raises its errors.
@@ -331,7 +331,7 @@ ALTER TABLE sharded.same ADD UNIQUE (id, kind, n) DEFERRABLE;
 SELECT fails(
   $$ INSERT INTO sharded.items SELECT g, 'd' FROM generate_series(1, 50) g ON CONFLICT DO NOTHING $$,
   '55000', title => 'a deferrable constraint cannot arbitrate');
-SELECT lives_ok($$ INSERT INTO sharded.items SELECT g, 'd' FROM generate_series(1, 50) g ON CONFLICT (id, kind) DO NOTHING $$, '... but it need not');
+SELECT lives_ok($$ INSERT INTO sharded.items SELECT g, 'd' FROM generate_series(1, 50) g ON CONFLICT (id, kind) DO NOTHING $$, 'a deferrable constraint cannot arbitrate, but it need not');
 ROLLBACK TO s;
 
 -- Not owner of anything, but with the privileges.
@@ -353,7 +353,7 @@ SET LOCAL ROLE shard_user;
 SELECT lives_ok($$ INSERT INTO sharded.items VALUES (1, 'k'), (2, 'k'), (3, 'k') ON CONFLICT (id, kind) DO UPDATE SET v = 'user' $$, 'DO UPDATE with the privilege');
 SELECT fails(
   $$ INSERT INTO sharded.items VALUES (1, 'k') ON CONFLICT (id, kind) DO UPDATE SET n = 3 $$,
-  '42501', title => '... for that column only');
+  '42501', title => 'DO UPDATE with the privilege, for that column only');
 RESET ROLE;
 ROLLBACK TO s;
 
@@ -382,7 +382,7 @@ INSERT INTO kept SELECT g, 'two' FROM generate_series(1, 9) g ON CONFLICT (id) D
 SELECT fails(
   $$ INSERT INTO kept SELECT g, 'two' FROM generate_series(1, 9) g ON CONFLICT (id) DO UPDATE SET kind = 'three' $$,
   '23503', title => 'foreign keys are checked for the updated row');
-SELECT is((SELECT count(*) FROM kept WHERE kind = 'two'), 9::bigint, '... and for nothing else');
+SELECT is((SELECT count(*) FROM kept WHERE kind = 'two'), 9::bigint, 'foreign keys are checked for the updated row, and for nothing else');
 ROLLBACK TO s;
 
 -- Keys whose equality the index does not share.  A server can be built without
@@ -401,8 +401,8 @@ SELECT fails($$ INSERT INTO words VALUES ('a') ON CONFLICT (word) DO NOTHING $$,
   title => 'an index that takes more values for equal does not do');
 CREATE UNIQUE INDEX ON words_0 (word COLLATE "C");
 CREATE UNIQUE INDEX ON words_1 (word text_pattern_ops);
-SELECT lives_ok($$ INSERT INTO words VALUES ('a'), ('b'), ('a'), ('c') ON CONFLICT (word) DO NOTHING $$, '... others do');
-SELECT is((SELECT count(*) FROM words), 3::bigint, '... and are looked at');
+SELECT lives_ok($$ INSERT INTO words VALUES ('a'), ('b'), ('a'), ('c') ON CONFLICT (word) DO NOTHING $$, 'an index that takes more values for equal does not do; others do');
+SELECT is((SELECT count(*) FROM words), 3::bigint, 'an index that takes more values for equal: the others are looked at');
 \else
 SELECT skip('the server has no ICU collations', 3);
 \endif
@@ -414,7 +414,7 @@ ALTER TABLE placed_0 INHERIT placed;
 PREPARE placed_upsert AS INSERT INTO placed SELECT g, g FROM generate_series(1, 20) g WHERE shard_fdw.in_hash(2, 0, g) ON CONFLICT (id) DO UPDATE SET n = 100;
 SELECT lives_ok('EXECUTE placed_upsert', 'a gap does no harm');
 SELECT fails('INSERT INTO placed SELECT generate_series(1, 20) ON CONFLICT (id) DO NOTHING', NULL,
-  'no shard of foreign table "placed" takes the row', title => '... but to rows of it');
+  'no shard of foreign table "placed" takes the row', title => 'a gap does no harm, but to rows of it');
 SAVEPOINT s;
 CREATE TABLE placed_1 (LIKE placed_0 INCLUDING ALL);
 ALTER TABLE placed_1 INHERIT placed;
@@ -424,9 +424,9 @@ SELECT fails('INSERT INTO placed VALUES (1) ON CONFLICT ' || clause, '55000',
   'has, so a conflicting row may be in another shard.',
   'Put the shards in order with SELECT shard_fdw.reshard(), or validate their constraints.',
   title => 'two shards for the same rows, ' || clause) FROM unnest(ARRAY['DO NOTHING', '(id) DO NOTHING', '(id) DO UPDATE SET n = 1']) clause;
-SELECT fails('EXECUTE placed_upsert', '55000', title => '... a prepared statement');
+SELECT fails('EXECUTE placed_upsert', '55000', title => 'a gap does no harm: a prepared statement');
 ROLLBACK TO s;
-SELECT lives_ok('EXECUTE placed_upsert', '... and without it again');
+SELECT lives_ok('EXECUTE placed_upsert', 'a gap does no harm, and without it again');
 CREATE TABLE placed_1 (id int PRIMARY KEY, n int);
 ALTER TABLE placed_1 INHERIT placed;
 SELECT fails('INSERT INTO placed VALUES (1) ON CONFLICT DO NOTHING', '55000',
@@ -448,7 +448,7 @@ SELECT fails('INSERT INTO placed (id2) VALUES (1) ON CONFLICT ' || clause, NULL,
   'column "id" of the key of foreign table "placed" does not exist',
   title => 'a key that is not there, ' || clause)
   FROM unnest(ARRAY['DO NOTHING', '(id2) DO NOTHING', '(id2) DO UPDATE SET n = 1']) clause;
-SELECT fails('EXECUTE placed_upsert', '42703', title => '... a prepared statement');
+SELECT fails('EXECUTE placed_upsert', '42703', title => 'a place that has not been validated: a prepared statement');
 RESET shard_fdw.shard;
 
 -- The pin counts as it is when the statement begins.

@@ -111,7 +111,7 @@ SELECT same_error('unique, hidden key', 'INSERT INTO %s VALUES (500, ''x'')',
 SELECT results_eq('SELECT * FROM same', $$ VALUES (500, 'there', 6, 0) $$,
   'failed inserts have left nothing behind');
 SELECT results_eq('SELECT * FROM odd', $$ VALUES (500, 'there', 6, 0) $$,
-  '... in the other layout');
+  'failed inserts have left nothing behind, in the other layout');
 INSERT INTO same SELECT g, 'x' FROM generate_series(10, 20) g;
 INSERT INTO odd VALUES (21, 'x');
 INSERT INTO odd SELECT g, 'x' FROM generate_series(10, 20) g;
@@ -130,7 +130,7 @@ SELECT fails('INSERT INTO log VALUES (77, ''x'')', '23514',
   'Failing row contains (77, x, 0).', title => 'a shard with columns of its own');
 SELECT fails('INSERT INTO log SELECT g, ''x'' FROM generate_series(40, 60) g', '23514',
   'new row for relation "extra" violates check constraint "extra_twice_check"',
-  'Failing row contains (50, x, 0).', title => '... in a batch');
+  'Failing row contains (50, x, 0).', title => 'a shard with columns of its own, in a batch');
 ALTER TABLE extra ALTER own DROP DEFAULT, ALTER own SET NOT NULL;
 SELECT fails('INSERT INTO log VALUES (7, ''x'')', '23502',
   'null value in column "own" of relation "extra" violates not-null constraint',
@@ -141,9 +141,9 @@ CREATE DOMAIN preset AS int DEFAULT 42 NOT NULL;
 ALTER TABLE extra DROP COLUMN own, ADD COLUMN own given, ADD COLUMN p preset;
 SELECT fails('INSERT INTO log VALUES (7, ''x'')', '23502',
   'domain given does not allow null values',
-  title => '... of a domain that is not null, as in a direct insert');
+  title => 'a column that only the shard has, not null, of a domain that is not null, as in a direct insert');
 SELECT fails('INSERT INTO log SELECT g FROM generate_series(1, 3) g', '23502',
-  'domain given does not allow null values', title => '... in a batch');
+  'domain given does not allow null values', title => 'a column that only the shard has, not null, in a batch');
 ALTER TABLE extra DROP COLUMN own;
 INSERT INTO log VALUES (7, 'x'), (8, 'x');
 SELECT results_eq('SELECT DISTINCT p::int FROM extra', 'VALUES (42)',
@@ -165,7 +165,7 @@ SELECT fails('INSERT INTO log SELECT g, ''x'', 500 FROM generate_series(1, 3) g'
   'new row for relation "log_1" violates check constraint "own"',
   title => 'NO INHERIT on a shard is about its rows');
 SELECT is((SELECT count(*) FROM log), 0::bigint,
-  '... and rows for the other shards are not left behind');
+  'NO INHERIT on a shard is about its rows, and rows for the other shards are not left behind');
 ALTER TABLE log_1 DROP CONSTRAINT own;
 INSERT INTO log SELECT g, 'x', 500 FROM generate_series(1, 3) g;
 SELECT is((SELECT count(*) FROM log), 3::bigint, 'a dropped constraint is gone');
@@ -184,9 +184,9 @@ SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain',
   'a constraint that looks at the table is met');
 TRUNCATE log, plain;
 SELECT fails('INSERT INTO plain SELECT g FROM generate_series(1, 20) g', '23514',
-  title => '... it can be broken in the middle of a statement');
+  title => 'a constraint that looks at the table is met: it can be broken in the middle of a statement');
 SELECT fails('INSERT INTO log SELECT g FROM generate_series(1, 20) g', '23514',
-  title => '... also through a logical table');
+  title => 'a constraint that looks at the table is met, also through a logical table');
 TRUNCATE log;
 ALTER FOREIGN TABLE log DROP CONSTRAINT few;
 
@@ -207,7 +207,7 @@ SELECT is((SELECT state || ' ' || col
                ('several rows', 'INSERT INTO wide VALUES (%1$s), (%1$s)'),
                ('COPY', 'COPY wide FROM PROGRAM ''echo %s'' (FORMAT csv, NULL ''NULL'')')) v (what, command);
 SELECT format('INSERT INTO wide VALUES (%1$s), (%1$s)', regexp_replace(wide('%s', ','), '\m(2|63|66)\M', 'NULL', 'g')) \gexec
-SELECT is((SELECT count(*) FROM wide WHERE num_nulls(c2, c63, c66) = 3), 2::bigint, '... and others can be null');
+SELECT is((SELECT count(*) FROM wide WHERE num_nulls(c2, c63, c66) = 3), 2::bigint, 'columns that are not constrained can be null');
 
 -- generated columns are computed before constraints are checked
 
@@ -220,7 +220,7 @@ SELECT fails('INSERT INTO computed VALUES (9)', '23514', title => 'a check of a 
 SELECT fails('INSERT INTO computed VALUES (1), (NULL)', '23502',
   title => 'a generated column that is null');
 SELECT results_eq('SELECT count(*), sum(b) FROM computed', 'VALUES (9::bigint, 50::bigint)',
-  '... and others get in');
+  'rows whose generated column is not null get in');
 
 SELECT current_setting('server_version_num')::int >= 160000 AS v16,
        current_setting('server_version_num')::int >= 180000 AS v18 \gset
@@ -238,7 +238,7 @@ SELECT bag_eq('SELECT * FROM returned', 'VALUES (100, 99), (100, 1000)',
   'shards that compute a column in a way of their own');
 INSERT INTO ways SELECT generate_series(1, 50);
 SELECT is_empty('SELECT * FROM ways_0 WHERE b <> a - 1 UNION ALL
-                 SELECT a, b FROM ways_1 WHERE b <> a * 10', '... in batches, too');
+                 SELECT a, b FROM ways_1 WHERE b <> a * 10', 'shards that compute a column in a way of their own, in batches, too');
 \endif
 \if :v18
 CREATE FOREIGN TABLE virtual (
@@ -251,14 +251,14 @@ SELECT fails('INSERT INTO virtual VALUES (9)', '23514',
 SELECT fails('INSERT INTO virtual VALUES (1), (NULL)', '23502',
   title => 'a virtual generated column that is null');
 SELECT results_eq('INSERT INTO virtual VALUES (6), (7) RETURNING a, b', 'VALUES (6, 7), (7, 8)',
-  '... that is returned');
+  'a virtual generated column that is null that is returned');
 SELECT results_eq('SELECT count(*), sum(b) FROM virtual', 'VALUES (11::bigint, 65::bigint)',
-  '... and read');
+  'a virtual generated column that is null, and read');
 ALTER TABLE virtual_0 ADD CONSTRAINT lax CHECK (false) NOT ENFORCED;
 INSERT INTO virtual VALUES (1), (2), (3), (4);
 SELECT is((SELECT state FROM shard_fdw.shards WHERE shard = 'virtual_0'::regclass), 'open',
   'a constraint that is not enforced seals nothing');
-SELECT is((SELECT count(*) FROM virtual), 15::bigint, '... and stops no row');
+SELECT is((SELECT count(*) FROM virtual), 15::bigint, 'a constraint that is not enforced seals nothing, and stops no row');
 \endif
 
 -- unique constraints and primary keys
@@ -277,9 +277,9 @@ SET LOCAL shard_fdw.shard = 1;
 SELECT fails('INSERT INTO keyed SELECT id, -id FROM keyed_1', '23505',
   title => 'unique within a shard');
 INSERT INTO keyed SELECT id, -id FROM keyed_0;
-SELECT is((SELECT count(*) FROM keyed), 9::bigint, '... not beyond');
+SELECT is((SELECT count(*) FROM keyed), 9::bigint, 'unique within a shard, not beyond');
 SELECT fails('UPDATE keyed SET id = 1 WHERE tableoid = ''keyed_1''::regclass', '23505',
-  title => '... also for UPDATE');
+  title => 'unique within a shard, also for UPDATE');
 RESET shard_fdw.shard;
 
 -- deferrable ones: checked at the end of the statement or of the transaction
@@ -292,15 +292,15 @@ INSERT INTO later SELECT g, g FROM generate_series(1, 10) g;
 SELECT fails('INSERT INTO later VALUES (1, 21), (2, 22), (1, 23), (2, 24)', '23505',
   title => 'a deferrable unique constraint, several rows');
 SELECT fails('INSERT INTO later SELECT g / 5, g FROM generate_series(55, 80) g', '23505',
-  title => '... in a batch');
+  title => 'a deferrable unique constraint, several rows, in a batch');
 SELECT fails('COPY later FROM PROGRAM ''seq 55 80 | sed "s/[0-9]*/x,&/; s/x/77/"'' (FORMAT csv)',
-  '23505', title => '... in COPY');
+  '23505', title => 'a deferrable unique constraint, several rows, in COPY');
 SET LOCAL shard_fdw.shard = 0;
 SELECT fails('INSERT INTO later SELECT id, 99 FROM later_0 LIMIT 1', '23505',
-  title => '... a single row');
+  title => 'a deferrable unique constraint, several rows: a single row');
 SELECT fails('INSERT INTO later SELECT 99, v FROM later_0 LIMIT 1', '23P01',
   title => 'a deferrable exclusion constraint');
-SELECT fails('INSERT INTO later VALUES (98, 98), (99, 98)', '23P01', title => '... several rows');
+SELECT fails('INSERT INTO later VALUES (98, 98), (99, 98)', '23P01', title => 'a deferrable exclusion constraint: several rows');
 UPDATE later SET id = id + 1;
 SELECT is((SELECT sum(id) FROM later), 65::bigint,
   'UPDATE may swap keys within a statement');
@@ -310,13 +310,13 @@ INSERT INTO later SELECT id, v FROM later_0 ORDER BY v LIMIT 3;
 INSERT INTO later SELECT max(id), max(v) FROM later_0;
 SELECT is((SELECT count(*) FROM later), 14::bigint,
   'duplicates wait while constraints are deferred');
-SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23505', title => '... but not for ever');
+SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23505', title => 'duplicates wait while constraints are deferred, but not for ever');
 SET CONSTRAINTS ALL DEFERRED;
 DELETE FROM later l USING (SELECT max(ctid) AS c, v, tableoid AS t FROM later
                             GROUP BY v, tableoid HAVING count(*) > 1) d
  WHERE l.ctid = d.c AND l.tableoid = d.t;
-SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', '... and can be put right');
-SELECT is((SELECT count(*) FROM later), 10::bigint, '... by removing them');
+SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', 'duplicates wait while constraints are deferred, and can be put right');
+SELECT is((SELECT count(*) FROM later), 10::bigint, 'duplicates wait while constraints are deferred, by removing them');
 SET CONSTRAINTS ALL DEFERRED;
 SAVEPOINT s;
 INSERT INTO later SELECT * FROM later_0;
@@ -334,12 +334,12 @@ SELECT fails('INSERT INTO booked VALUES (''[12,20)'')', '23P01',
   detail => 'Key (during)=([12,20)) conflicts with existing key (during)=([10,15)).',
   title => 'an exclusion constraint');
 SELECT fails($$ INSERT INTO booked SELECT int4range(1000 + g * 9, 1010 + g * 9)
-                      FROM generate_series(1, 30) g $$, '23P01', title => '... within a batch');
+                      FROM generate_series(1, 30) g $$, '23P01', title => 'an exclusion constraint, within a batch');
 SELECT fails('COPY booked (during) FROM PROGRAM ''printf "[2000,2010)\\n[2009,2011)\\n"''', '23P01',
-  title => '... within a COPY');
-SELECT is((SELECT count(*) FROM booked), 50::bigint, '... nothing is left behind');
+  title => 'an exclusion constraint, within a COPY');
+SELECT is((SELECT count(*) FROM booked), 50::bigint, 'an exclusion constraint: nothing is left behind');
 INSERT INTO booked VALUES ('[15,20)');
-SELECT is((SELECT count(*) FROM booked), 51::bigint, '... what fits gets in');
+SELECT is((SELECT count(*) FROM booked), 51::bigint, 'an exclusion constraint: what fits gets in');
 
 -- foreign keys
 
@@ -353,8 +353,8 @@ SELECT fails('INSERT INTO refers VALUES (1, 6)', '23503',
   detail => 'Key (kind)=(6) is not present in table "kinds".',
   title => 'a foreign key, a single row');
 SELECT fails('INSERT INTO refers SELECT g, g FROM generate_series(1, 6) g', '23503',
-  title => '... a batch');
-SELECT is_empty('SELECT * FROM refers', '... nothing is left behind');
+  title => 'a foreign key, a single row: a batch');
+SELECT is_empty('SELECT * FROM refers', 'a foreign key, a single row: nothing is left behind');
 INSERT INTO refers SELECT g, 1 + g % 5 FROM generate_series(1, 1200) g;
 INSERT INTO refers VALUES (0, NULL);
 DELETE FROM kinds WHERE id = 3;
@@ -368,9 +368,9 @@ INSERT INTO refers VALUES (5, 8);
 SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23503',
   title => 'a deferred foreign key is checked later');
 INSERT INTO kinds VALUES (8);
-SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', '... and holds by then');
+SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', 'a deferred foreign key is checked later, and holds by then');
 SELECT is((SELECT count(*) FROM refers WHERE kind = 8), 5::bigint,
-  '... with all rows in');
+  'a deferred foreign key is checked later, with all rows in');
 
 -- a foreign key to a shard
 
@@ -398,12 +398,12 @@ OPTIONS (shards '2', route 'round_robin');
 SELECT fails('INSERT INTO domains VALUES (0, ''x'')', '23514',
   'value for domain positive violates check constraint "positive_check"', title => 'a domain');
 SELECT fails('INSERT INTO domains SELECT 5 - g, ''x'' FROM generate_series(1, 9) g', '23514',
-  title => '... in a batch');
+  title => 'a domain, in a batch');
 SELECT fails('INSERT INTO domains (d) VALUES (1)', '23502',
   'domain given does not allow null values', title => 'a domain that is not null');
 INSERT INTO domains SELECT g, 'x' || g FROM generate_series(1, 9) g;
 SELECT results_eq('SELECT count(*), sum(d)::int FROM domains', 'VALUES (9::bigint, 45)',
-  '... and values that pass');
+  'a domain that is not null, and values that pass');
 
 -- indexes of every kind get their entries
 
@@ -458,7 +458,7 @@ BEGIN
     INTO found;
   RETURN NEXT ok(there IS NOT NULL AND node IN (SELECT nodes(query))
                  AND 'Seq Scan' NOT IN (SELECT nodes(query)), what || ' is used');
-  RETURN NEXT is(found, there, '... and finds all rows');
+  RETURN NEXT is(found, there, 'a domain that is not null, and finds all rows');
   SET LOCAL enable_seqscan = on;
 END $$;
 
@@ -497,7 +497,7 @@ CALL on_shards('idx', 'CREATE INDEX ON %s ((1000 / (id - 7777)))');
 SELECT fails('INSERT INTO idx (id) SELECT g FROM generate_series(7700, 7800) g', '22012',
   title => 'an index expression may fail');
 SELECT is((SELECT count(*) FROM idx WHERE id BETWEEN 7700 AND 7800), 0::bigint,
-  '... nothing is left behind');
+  'an index expression may fail: nothing is left behind');
 
 -- row-level security of a shard is for those who name the shard
 
@@ -513,8 +513,8 @@ SELECT count(*) AS through FROM log \gset
 SELECT count(*) AS direct FROM log_0 \gset
 SET LOCAL ROLE none;
 SELECT is(:through, 10, 'policies of shards do not apply through the logical table');
-SELECT is(:direct, 0, '... but do on the shard itself');
-SELECT fails('INSERT INTO log_0 VALUES (1)', '42501', title => '... also for inserts',
+SELECT is(:direct, 0, 'policies of shards do not apply through the logical table, but do on the shard itself');
+SELECT fails('INSERT INTO log_0 VALUES (1)', '42501', title => 'policies of shards do not apply through the logical table, also for inserts',
   role => 'shard_user');
 
 -- storage: access methods, unlogged tables
@@ -542,9 +542,9 @@ SELECT results_eq('SELECT id, msg FROM stored WHERE id IN (1, 2, 3, 4, 201, 202,
                     ORDER BY id',
   $$ VALUES (1, 'row 1'), (2, 'row 2'), (3, 'row 3'), (4, 'row 4'),
             (201, 'new'), (202, 'new'), (203, 'new'), (204, 'new') $$,
-  '... hold the rows');
+  'shards with other access methods, unlogged, or with storage parameters hold the rows');
 SELECT is((SELECT count(DISTINCT md5(msg)) FROM stored WHERE length(msg) = 9600),
-  8::bigint, '... and the toasted ones');
+  8::bigint, 'shards with other access methods, unlogged, or with storage parameters, and the toasted ones');
 SELECT results_eq($$ SELECT shard::text, kind FROM shard_fdw.shards
                       WHERE logical = 'stored'::regclass AND kind <> 'table' $$,
   $$ VALUES ('stored_2', 'unlogged table') $$, 'shard_fdw.shards tells which are unlogged');

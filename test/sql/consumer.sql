@@ -43,10 +43,10 @@ BEGIN
   FOR line IN EXPLAIN (COSTS off) INSERT INTO log (v) VALUES ('x') LOOP INSERT INTO explained VALUES (line); END LOOP;
 END $$;
 SELECT ok(EXISTS (SELECT FROM explained WHERE line ~ 'Commit Order: true'), 'EXPLAIN shows it');
-SELECT is_empty('SELECT * FROM shard_fdw.leases WHERE lane', '... and takes no lane');
+SELECT is_empty('SELECT * FROM shard_fdw.leases WHERE lane', 'EXPLAIN shows it, and takes no lane');
 INSERT INTO log (v) VALUES ('x');
 SELECT is((SELECT count(*) FROM shard_fdw.leases WHERE logical = 'log'::regclass AND lane AND pid = pg_backend_pid()), 1::bigint, 'view leases shows the lane');
-SELECT is((SELECT sum(sessions) FROM shard_fdw.shards WHERE logical = 'log'::regclass), 1::numeric, '... and view shards one session');
+SELECT is((SELECT sum(sessions) FROM shard_fdw.shards WHERE logical = 'log'::regclass), 1::numeric, 'view leases shows the lane, and view shards one session');
 TRUNCATE log RESTART IDENTITY;
 CREATE SERVER ordered FOREIGN DATA WRAPPER shard_fdw OPTIONS (commit_order 'true');
 CREATE FOREIGN TABLE turning (a int) SERVER ordered OPTIONS (shards '2', route 'round_robin');
@@ -55,7 +55,7 @@ SELECT fails('INSERT INTO turning VALUES (1)', '55000',
 SELECT fails('SELECT shard_fdw.check_order(''log'')', NULL, 'could not get commit timestamp data',
   title => 'check_order wants commit timestamps');
 SELECT fails('SELECT shard_fdw.check_order(''turning'')', NULL,
-  'foreign table "turning" has no column with option "sequence"', title => '... and ids');
+  'foreign table "turning" has no column with option "sequence"', title => 'check_order wants commit timestamps, and ids');
 
 --
 -- Consumers
@@ -66,13 +66,13 @@ SELECT lives_ok($$ SELECT shard_fdw.register_consumer('log', 'c', 'id') $$, 'a c
 SELECT is((SELECT string_agg(concat_ws(' ', consumer, shard, coalesce(watermark, -1), rows_behind), ', ' ORDER BY shard::text) FROM shard_fdw.consumers WHERE logical = 'log'::regclass AND shard <> 'log_2'::regclass),
   'c log_0 -1 ' || ((SELECT count(*) FROM log_0) + (SELECT (min(id) - 1) / 10 FROM log_0)) || ', c log_1 -1 ' || ((SELECT count(*) FROM log_1) + (SELECT (min(id) - 2) / 10 FROM log_1)), 'view consumers');
 SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{0 1,0 2}', 'a batch');
-SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{1 1,1 2}', '... of another shard');
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{1 1,1 2}', 'a batch, of another shard');
 SAVEPOINT s;
-SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{0 3,0 4}', '... of the first');
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{0 3,0 4}', 'a batch, of the first');
 ROLLBACK TO s;
-SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{0 3,0 4}', '... which comes again after a rollback');
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c', 2)), '{0 3,0 4}', 'a batch, which comes again after a rollback');
 SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c')), '{1 3}', 'what is left of one');
-SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c')), '{0 5}', '... and of the other');
+SELECT is((SELECT array_agg(v) FROM shard_fdw.read_batch(NULL::log, 'c')), '{0 5}', 'what is left of one shard, and of the other');
 SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c') $$, 'there is no more');
 SELECT ok(bool_and(rows_behind = 0 AND (shard = 'log_2'::regclass OR last_read > now())), 'view consumers') FROM shard_fdw.consumers WHERE logical = 'log'::regclass;
 
@@ -83,9 +83,9 @@ SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::log, 'd')), 5::bigint
 -- Bounded.
 SELECT fill('log', 2, 9);
 SELECT is((SELECT array_agg(id) FROM shard_fdw.read_batch(NULL::log, 'c', 100, 43)), '{3,13,23,33,43}', 'up to an id');
-SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c', 100, 43) $$, '... once');
-SELECT is((SELECT array_agg(id) FROM shard_fdw.read_batch(NULL::log, 'c', 3, 1000)), '{53,63,73}', '... and on from there');
-SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::log, 'c')), 1::bigint, '... to the end');
+SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c', 100, 43) $$, 'up to an id, and only once');
+SELECT is((SELECT array_agg(id) FROM shard_fdw.read_batch(NULL::log, 'c', 3, 1000)), '{53,63,73}', 'up to an id, and on from there');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::log, 'c')), 1::bigint, 'up to an id, to the end');
 
 -- New, sealed, detached and dropped shards.
 SELECT shard_fdw.create_shards('log', 1);
@@ -98,11 +98,11 @@ SELECT fill('log', 1, 2);
 ALTER TABLE log_1 NO INHERIT log;
 SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c') $$, 'one that has been detached is not read');
 ALTER TABLE log_1 INHERIT log;
-SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::log, 'c')), 2::bigint, '... and goes on when it is back');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::log, 'c')), 2::bigint, 'a shard that has been detached is not read, and goes on when it is back');
 DROP TABLE log_3;
 SELECT is((SELECT count(*) FROM shard_fdw.consumers WHERE consumer = 'c'), 3::bigint, 'one that is dropped is not shown');
-SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c') $$, '... and nothing is read twice');
-SELECT is((SELECT count(*) FROM shard_fdw.consumer_lanes WHERE consumer = 'c'), 3::bigint, '... and it is forgotten when the consumer reads');
+SELECT is_empty($$ SELECT * FROM shard_fdw.read_batch(NULL::log, 'c') $$, 'a shard that is dropped is not shown, and nothing is read twice');
+SELECT is((SELECT count(*) FROM shard_fdw.consumer_lanes WHERE consumer = 'c'), 3::bigint, 'a shard that is dropped is not shown, and is forgotten when the consumer reads');
 
 -- Whose it is.
 GRANT USAGE ON SCHEMA consumer_test TO shard_user;
@@ -113,11 +113,11 @@ SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''c'')', '42501',
   'permission denied for consumer "c"', 'It belongs to the role that has registered it.', '',
   title => 'another role''s consumer');
 SELECT fails('SELECT shard_fdw.drop_consumer(''log'', ''c'')', '42501',
-  title => '... cannot be dropped either');
+  title => 'another role''s consumer cannot be dropped either');
 SELECT fails('INSERT INTO shard_fdw.consumer_lanes DEFAULT VALUES', '42501',
-  title => '... nor changed');
+  title => 'another role''s consumer, nor changed');
 SELECT lives_ok($$ SELECT shard_fdw.register_consumer('log', 'mine', 'id') $$, 'who may read the table can register one');
-SELECT is((SELECT count(*) > 0 FROM shard_fdw.read_batch(NULL::log, 'mine')), true, '... and read');
+SELECT is((SELECT count(*) > 0 FROM shard_fdw.read_batch(NULL::log, 'mine')), true, 'who may read the table can register one, and read');
 RESET ROLE;
 
 -- How many, and who gets rid of them.
@@ -132,9 +132,9 @@ SELECT fails('SELECT register(100)', '54000',
   'Only roles that own the table can.',
   'Drop those that are not used any more with SELECT shard_fdw.drop_consumer().',
   title => 'a role cannot register without limit');
-SELECT lives_ok('SELECT register(99)', '... but many');
+SELECT lives_ok('SELECT register(99)', 'a role cannot register without limit, but many');
 SELECT fails('SELECT shard_fdw.register_consumer(''log'', ''one more'', ''id'')', '54000',
-  title => '... and that is all');
+  title => 'a role cannot register without limit, and that is all');
 SELECT shard_fdw.drop_consumer('log', 'number 5');
 SELECT lives_ok('SELECT shard_fdw.register_consumer(''log'', ''one more'', ''id'')', 'when one is dropped there is room for another');
 SELECT fails(format('SELECT shard_fdw.register_consumer(''log'', %L, ''id'')', name), '42622',
@@ -149,10 +149,10 @@ ALTER FOREIGN TABLE log OWNER TO shard_reader;
 SET LOCAL ROLE shard_reader;
 SELECT is((SELECT count(DISTINCT consumer) FROM shard_fdw.consumers WHERE logical = 'log'::regclass AND role = 'shard_user'), 100::bigint, 'the owner of the table sees them');
 SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''number 6'')', '42501',
-  title => '... does not read for them');
-SELECT lives_ok('SELECT shard_fdw.drop_consumer(''log'', ''number 6'')', '... but gets rid of them');
-SELECT is((SELECT count(*) FROM shard_fdw.consumers WHERE logical = 'log'::regclass AND consumer = 'number 6'), 0::bigint, '... for good');
-SELECT lives_ok($$ SELECT shard_fdw.register_consumer('log', 'owner ' || i, 'id') FROM generate_series(1, 110) i $$, '... and may have as many as he likes');
+  title => 'the owner of the table sees them, does not read for them');
+SELECT lives_ok('SELECT shard_fdw.drop_consumer(''log'', ''number 6'')', 'the owner of the table sees them, but gets rid of them');
+SELECT is((SELECT count(*) FROM shard_fdw.consumers WHERE logical = 'log'::regclass AND consumer = 'number 6'), 0::bigint, 'the owner of the table gets rid of them for good');
+SELECT lives_ok($$ SELECT shard_fdw.register_consumer('log', 'owner ' || i, 'id') FROM generate_series(1, 110) i $$, 'the owner of the table sees them, and may have as many as he likes');
 RESET ROLE;
 SELECT lives_ok('SELECT shard_fdw.drop_consumer(''log'', ''owner 6'')', 'a superuser drops any');
 ROLLBACK TO many;
@@ -160,9 +160,9 @@ ROLLBACK TO many;
 REVOKE SELECT ON log FROM shard_user;
 SET LOCAL ROLE shard_user;
 SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''mine'')', '42501',
-  title => '... as long as he may');
+  title => 'a role reads as long as it may read the table');
 SELECT fails('SELECT shard_fdw.register_consumer(''log'', ''more'', ''id'')', '42501',
-  title => '... register, too');
+  title => 'another role may register as long as it may read, no longer');
 RESET ROLE;
 
 -- What is refused
@@ -205,7 +205,7 @@ SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''c'')', '55000',
   title => 'a table that has lost its commit order');
 ALTER FOREIGN TABLE log OPTIONS (SET commit_order 'true');
 SELECT lives_ok($$ SELECT shard_fdw.drop_consumer('log', 'c') $$, 'a consumer is dropped');
-SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''c'')', '42704', title => '... and gone');
+SELECT fails('SELECT shard_fdw.read_batch(NULL::log, ''c'')', '42704', title => 'a consumer is dropped, and gone');
 DROP FOREIGN TABLE log CASCADE;
 SELECT is_empty('SELECT * FROM shard_fdw.consumers', 'with a table its consumers go');
 CREATE VIEW dumped AS
@@ -224,28 +224,28 @@ BEGIN
   END LOOP;
   RETURN total;
 END $$;
-SELECT isnt_empty('SELECT * FROM shard_fdw.consumer_registry', '... though they are still on record');
-SELECT is(rows_dumped(), 0::bigint, '... but not in a dump');
+SELECT isnt_empty('SELECT * FROM shard_fdw.consumer_registry', 'with a table its consumers go, though they are still on record');
+SELECT is(rows_dumped(), 0::bigint, 'with a table its consumers go, but not in a dump');
 CREATE FOREIGN TABLE next (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL DEFAULT clock_timestamp())
   SERVER shards OPTIONS (shards '1', max_shards '10', commit_order 'true');
 INSERT INTO next DEFAULT VALUES;
 SELECT shard_fdw.register_consumer('next', 'c', 'id'), shard_fdw.register_consumer('next', 'w', 'at');
 SELECT is((SELECT count(*) FROM shard_fdw.read_window(NULL::next, 'w', clock_timestamp())), 1::bigint, 'a window is read');
 SELECT is((SELECT array_agg(DISTINCT logical::text) FROM shard_fdw.consumer_registry), '{next}', 'whoever registers next has them forgotten');
-SELECT is((SELECT array_agg(DISTINCT logical::text) FROM shard_fdw.consumer_lanes), '{next}', '... and their watermarks');
+SELECT is((SELECT array_agg(DISTINCT logical::text) FROM shard_fdw.consumer_lanes), '{next}', 'whoever registers next has them forgotten, and their watermarks');
 SELECT is(rows_dumped(), 5::bigint, 'what is there is in a dump');
 -- Another table may get the OID of one that has been dropped.
 CREATE TABLE later (a int);
 INSERT INTO shard_fdw.consumer_registry VALUES ('later', 'c', 'id', false, 'postgres');
 INSERT INTO shard_fdw.consumer_lanes (logical, consumer, shard, watermark) VALUES ('later', 'c', 'later', 1);
 SELECT is_empty($$ SELECT * FROM shard_fdw.consumers WHERE logical = 'later'::regclass $$, 'a table that is none of ours has no consumers');
-SELECT is(rows_dumped(), 5::bigint, '... in a dump neither');
+SELECT is(rows_dumped(), 5::bigint, 'a table that is none of ours has no consumers, in a dump neither');
 INSERT INTO shard_fdw.consumer_registry SELECT 'later'::regclass::oid::bigint + g, 'c', 'id', false, 'postgres' FROM generate_series(1, 100) g;
 INSERT INTO shard_fdw.consumer_lanes (logical, consumer, shard, watermark) SELECT 'later'::regclass::oid::bigint + g, 'c', 'later', 1 FROM generate_series(1, 100) g;
 CREATE FOREIGN TABLE latest (id bigint OPTIONS (sequence 'always')) SERVER shards OPTIONS (shards '1', commit_order 'true');
 SELECT ok('latest'::regclass::oid::bigint - 'later'::regclass::oid::bigint < 100, 'a new table with an OID that had consumers');
-SELECT is_empty($$ SELECT FROM shard_fdw.consumer_registry WHERE logical = 'latest'::regclass $$, '... begins without them');
-SELECT is_empty($$ SELECT FROM shard_fdw.consumer_lanes WHERE logical = 'latest'::regclass $$, '... and their watermarks');
+SELECT is_empty($$ SELECT FROM shard_fdw.consumer_registry WHERE logical = 'latest'::regclass $$, 'a new table with an OID that had consumers begins without them');
+SELECT is_empty($$ SELECT FROM shard_fdw.consumer_lanes WHERE logical = 'latest'::regclass $$, 'a new table with an OID that had consumers, and their watermarks');
 SELECT shard_fdw.drop_consumer('next', 'w');
 SELECT is((SELECT count(*) FROM shard_fdw.consumer_registry), 1::bigint, 'who drops a consumer has those forgotten, too');
 DROP FOREIGN TABLE next, latest CASCADE;
@@ -266,7 +266,7 @@ SELECT fails('SELECT shard_fdw.reshard(''back'', 2)', '0A000',
   title => 'such a table is not resharded');
 SELECT shard_fdw.drop_consumer('back', 'c');
 SELECT shard_fdw.register_consumer('back', 'c', 'id');
-SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::back, 'c')), 2::bigint, '... and a new consumer reads on');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::back, 'c')), 2::bigint, 'such a table is not resharded, and a new consumer reads on');
 CREATE TABLE back_child () INHERITS (back_0);
 SELECT fails('SELECT shard_fdw.read_batch(NULL::back, ''c'')', NULL,
   'cannot consume rows of foreign table "back"', title => 'a shard with children');
@@ -297,18 +297,18 @@ CREATE FUNCTION window_to(minute numeric, consumer text DEFAULT 'w') RETURNS tex
 SELECT put(0, 1, 3, 2, 6, 5), put(1, 4);
 SELECT lives_ok($$ SELECT shard_fdw.register_consumer('timed', 'w', 'at') $$, 'a consumer of windows');
 SELECT is(window_to(5), '{0 1,0 2,0 3}', 'the rows of a window, in order of time');
-SELECT is(window_to(5), '{1 4}', '... and of the other shard');
-SELECT is(window_to(5), NULL, '... once');
+SELECT is(window_to(5), '{1 4}', 'the rows of a window, in order of time, and of the other shard');
+SELECT is(window_to(5), NULL, 'the rows of a window, in order of time, once');
 SELECT put(0, 5.5, 4.5, 8);
 SELECT is(window_to(4), NULL, 'no window before the last one');
-SELECT is(window_to(5), NULL, '... and not for a late row');
+SELECT is(window_to(5), NULL, 'no window before the last one, and not for a late row');
 SAVEPOINT s;
 SELECT is(window_to(7), '{0 4.5,0 5,0 5.5,0 6}', 'rows that came before their window, and a late one');
 ROLLBACK TO s;
 SELECT put(1, 6.5, 7);
-SELECT is(window_to(7), '{0 4.5,0 5,0 5.5,0 6}', '... come again after a rollback');
-SELECT is(window_to(7), '{1 6.5}', '... and the other shard''s');
-SELECT is(window_to(7), NULL, '... once');
+SELECT is(window_to(7), '{0 4.5,0 5,0 5.5,0 6}', 'rows that came before their window, and a late one come again after a rollback');
+SELECT is(window_to(7), '{1 6.5}', 'rows that came before their window, and a late one, and the other shard''s');
+SELECT is(window_to(7), NULL, 'rows that came before their window, and a late one, once');
 -- The first shard has an empty window.
 DELETE FROM timed WHERE v = '0 8';
 SELECT put(1, 8.5);
@@ -337,9 +337,9 @@ BEGIN
 END $$;
 SELECT is((SELECT count(*) FROM windowed WHERE at >= up_to), 0::bigint, 'no row before its time');
 SELECT set_eq('SELECT id FROM windowed', $$ SELECT id FROM timed WHERE v !~ '^[01] [1-8](\.5)?$' $$, 'none is missed');
-SELECT is((SELECT count(*) FROM windowed), (SELECT count(DISTINCT id) FROM windowed), '... nor read twice');
-SELECT is((SELECT sum(rows) FROM shard_fdw.windows WHERE consumer = 'w' AND window_end > at(9)), (SELECT count(*)::numeric FROM windowed), '... and the record agrees');
-SELECT cmp_ok((SELECT sum(late_rows) FROM shard_fdw.windows WHERE consumer = 'w'), '>', 1::numeric, '... with some late ones');
+SELECT is((SELECT count(*) FROM windowed), (SELECT count(DISTINCT id) FROM windowed), 'none is missed, nor read twice');
+SELECT is((SELECT sum(rows) FROM shard_fdw.windows WHERE consumer = 'w' AND window_end > at(9)), (SELECT count(*)::numeric FROM windowed), 'none is missed, and the record agrees');
+SELECT cmp_ok((SELECT sum(late_rows) FROM shard_fdw.windows WHERE consumer = 'w'), '>', 1::numeric, 'none is missed, with some late ones');
 SELECT is((SELECT count(*) FROM (SELECT window_start, lag(window_end) OVER (PARTITION BY shard ORDER BY window_end) AS before FROM shard_fdw.windows WHERE consumer = 'w') w
   WHERE window_start IS DISTINCT FROM before), 0::bigint, 'each window begins where the one before has ended');
 -- Other settings of dates.
@@ -351,7 +351,7 @@ RESET datestyle;
 SET LOCAL timezone = '<far>-20';
 SELECT put(2, 1600.5);
 SELECT is((SELECT array_agg(v) FROM shard_fdw.read_window(NULL::timed, 'w', at(1600.7))), '{2 1600.5}', 'far away');
-SELECT is((SELECT max(window_end) FROM shard_fdw.windows WHERE consumer = 'w'), at(1600.7), '... and long ago');
+SELECT is((SELECT max(window_end) FROM shard_fdw.windows WHERE consumer = 'w'), at(1600.7), 'windows far away, and long ago');
 RESET timezone;
 -- Whose they are.
 DELETE FROM shard_fdw.windows WHERE window_end < at(1000);
@@ -361,7 +361,7 @@ SET LOCAL ROLE shard_user;
 SELECT is_empty('SELECT * FROM shard_fdw.windows', 'another role does not see them');
 DELETE FROM shard_fdw.windows;
 RESET ROLE;
-SELECT isnt_empty('SELECT * FROM shard_fdw.windows', '... nor delete them');
+SELECT isnt_empty('SELECT * FROM shard_fdw.windows', 'another role does not see them, nor delete them');
 SELECT fails('SELECT ' || call, state, message, detail, hint, title => call)
   FROM (VALUES
   ('shard_fdw.register_consumer(''timed'', ''x'', ''maybe'')', '0A000',
@@ -395,7 +395,7 @@ SELECT fails('SELECT ' || call, state, message, detail, hint, title => call)
  ) t(call, state, message, detail, hint);
 ALTER FOREIGN TABLE timed RENAME at TO "the time";
 SELECT lives_ok($$ SELECT shard_fdw.read_window(NULL::timed, 'w', at(1601)) $$, 'a column that has been renamed');
-SELECT is((SELECT order_by FROM shard_fdw.consumer_registry WHERE consumer = 'w'), 'the time', '... the consumer knows');
+SELECT is((SELECT order_by FROM shard_fdw.consumer_registry WHERE consumer = 'w'), 'the time', 'a column that has been renamed: the consumer knows');
 ALTER TABLE timed RENAME COLUMN "the time" TO at;
 ALTER TABLE timed RENAME COLUMN v TO v2;
 ALTER TABLE timed RENAME COLUMN v2 TO v;
@@ -404,10 +404,10 @@ SELECT fails('ALTER FOREIGN TABLE timed DROP at', '2BP01',
   'Drop the consumer with SELECT shard_fdw.drop_consumer() first.',
   title => 'one that a consumer reads by is not dropped');
 ALTER FOREIGN TABLE timed ADD other int;
-SELECT lives_ok('ALTER FOREIGN TABLE timed DROP other', '... others are');
+SELECT lives_ok('ALTER FOREIGN TABLE timed DROP other', 'a column that a consumer reads by is not dropped; others are');
 ALTER FOREIGN TABLE timed ALTER at DROP NOT NULL;
 SELECT fails($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$, '0A000',
-  title => '... that may be null');
+  title => 'a consumer does not read by a column that may be null');
 ALTER FOREIGN TABLE timed ALTER at SET NOT NULL;
 TRUNCATE timed RESTART IDENTITY;
 SELECT fails($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$, NULL,
@@ -415,7 +415,7 @@ SELECT fails($$ SELECT shard_fdw.read_window(NULL::timed, 'w', now()) $$, NULL,
 DROP TABLE timed_2;
 SELECT set_eq($$ SELECT shard::text FROM shard_fdw.windows WHERE consumer = 'w' $$, $$ VALUES ('timed_0'), ('timed_1') $$, 'with a shard its windows go');
 SELECT shard_fdw.drop_consumer('timed', 'w');
-SELECT is_empty('SELECT * FROM shard_fdw.consumer_windows', '... and with the consumer');
+SELECT is_empty('SELECT * FROM shard_fdw.consumer_windows', 'with a shard its windows go, and with the consumer');
 
 --
 -- dequeue
@@ -427,12 +427,12 @@ INSERT INTO "Job %" SELECT g, g FROM generate_series(1, 30) g;
 CREATE TABLE jobs_before AS SELECT * FROM "Job %";
 SAVEPOINT s;
 SELECT is((SELECT array_agg(DISTINCT n % 3) FROM shard_fdw.dequeue(NULL::"Job %", 100, 'n', '"Job %_1"')), (SELECT array_agg(DISTINCT n % 3) FROM "Job %_1"), 'rows of the shard that is asked for');
-SELECT is_empty($$ SELECT * FROM shard_fdw.dequeue(NULL::"Job %", 100, shard => '"Job %_1"') $$, '... which has no more');
+SELECT is_empty($$ SELECT * FROM shard_fdw.dequeue(NULL::"Job %", 100, shard => '"Job %_1"') $$, 'rows of the shard that is asked for, which has no more');
 ROLLBACK TO s;
 CREATE TABLE jobs AS SELECT 0 AS batch, * FROM shard_fdw.dequeue(NULL::"Job %", 4, 'n');
 SELECT is((SELECT count(*) FROM jobs), 4::bigint, 'rows are dequeued');
-SELECT is((SELECT array_agg(n - lag) FROM (SELECT n, lag(n) OVER (ORDER BY n) AS lag FROM jobs) t WHERE lag IS NOT NULL), '{3,3,3}', '... of one shard, in order');
-SELECT is((SELECT count(*) FROM "Job %"), 26::bigint, '... and are gone');
+SELECT is((SELECT array_agg(n - lag) FROM (SELECT n, lag(n) OVER (ORDER BY n) AS lag FROM jobs) t WHERE lag IS NOT NULL), '{3,3,3}', 'rows are dequeued, of one shard, in order');
+SELECT is((SELECT count(*) FROM "Job %"), 26::bigint, 'rows are dequeued, and are gone');
 DO $$
 BEGIN
   FOR i IN 1 .. 20 LOOP
@@ -440,7 +440,7 @@ BEGIN
   END LOOP;
 END $$;
 SELECT set_eq('SELECT n, v FROM jobs', 'SELECT * FROM jobs_before', 'each row comes');
-SELECT is((SELECT count(*) FROM jobs), 30::bigint, '... once');
+SELECT is((SELECT count(*) FROM jobs), 30::bigint, 'each row comes, once');
 SELECT is_empty($$ SELECT * FROM shard_fdw.dequeue(NULL::"Job %") $$, 'then there are none');
 INSERT INTO "Job %" VALUES (1), (2), (3);
 SELECT fails('SELECT shard_fdw.dequeue(' || args || ')', state, message, detail, hint,
@@ -459,7 +459,7 @@ SELECT fails('SELECT shard_fdw.dequeue(NULL::"Job %")', '42501',
 RESET ROLE;
 GRANT DELETE, UPDATE ON "Job %" TO shard_user;
 SET LOCAL ROLE shard_user;
-SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::"Job %")), 1::bigint, '... and nothing else');
+SELECT is((SELECT count(*) FROM shard_fdw.dequeue(NULL::"Job %")), 1::bigint, 'dequeue wants the privileges to lock and to delete, and nothing else');
 RESET ROLE;
 
 -- Ids of each type.
@@ -477,15 +477,15 @@ SELECT is(renewed(1), 'renewed_0 0, renewed_1 5', 'how far a consumer is behind'
 DROP TABLE renewed_1;
 SELECT shard_fdw.create_shards('renewed', 1);
 SELECT is((SELECT sum(rows_behind) FROM shard_fdw.consumers WHERE logical = 'renewed'::regclass), 0::numeric, 'a shard that goes on with a sequence has no rows');
-SELECT is(renewed(1), 'renewed_0 0, renewed_1 5', '... it counts its own');
-SELECT is((SELECT array_agg(id) FROM shard_fdw.read_batch(NULL::renewed, 'c', 3)), '{12,14,16}', '... which are read');
-SELECT is(renewed(1), 'renewed_0 0, renewed_1 16 7', '... bit by bit');
+SELECT is(renewed(1), 'renewed_0 0, renewed_1 5', 'a shard that goes on with a sequence has no rows: it counts its own');
+SELECT is((SELECT array_agg(id) FROM shard_fdw.read_batch(NULL::renewed, 'c', 3)), '{12,14,16}', 'a shard that goes on with a sequence: its own rows are read');
+SELECT is(renewed(1), 'renewed_0 0, renewed_1 16 7', 'a shard that goes on with a sequence is read bit by bit');
 INSERT INTO renewed_1 VALUES (100, 6);
 SELECT results_eq($$ SELECT sequence::text, next_value FROM shard_fdw.reset_sequences('renewed') ORDER BY 1 $$, $$ VALUES ('renewed_id_1_seq', 1::bigint), ('renewed_id_2_seq', 102) $$,
   'a sequence that is set forward');
-SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::renewed, 'c', 100)), 8::bigint, '... is not behind what has been read');
-SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::renewed, 'c', 100)), 0::bigint, '... up to the end');
-SELECT is(renewed(1), 'renewed_0 0, renewed_1 100 5', '... and goes on');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::renewed, 'c', 100)), 8::bigint, 'a sequence that is set forward is not behind what has been read');
+SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::renewed, 'c', 100)), 0::bigint, 'a sequence that is set forward is read up to the end');
+SELECT is(renewed(1), 'renewed_0 0, renewed_1 100 5', 'a sequence that is set forward, and goes on');
 
 CREATE FOREIGN TABLE aged (id bigint OPTIONS (sequence 'always'), v int) SERVER shards OPTIONS (shards '1', max_shards '10', commit_order 'true');
 CREATE TABLE aged_before AS SELECT g::bigint AS id, g AS v FROM generate_series(1, 27) g;
@@ -494,8 +494,8 @@ ALTER TABLE aged_before INHERIT aged;
 SET LOCAL client_min_messages = warning;
 SELECT shard_fdw.register_consumer('aged', 'c', 'id');
 SELECT is((SELECT array_agg(next_value ORDER BY next_value) FROM shard_fdw.reset_sequences('aged')), '{31,32}', 'a table that came with ids of any slot');
-SELECT is((SELECT count(*) FROM (SELECT FROM shard_fdw.read_batch(NULL::aged, 'c') UNION ALL SELECT FROM shard_fdw.read_batch(NULL::aged, 'c')) r), 27::bigint, '... is read');
-SELECT is((SELECT count(*) FROM (SELECT FROM shard_fdw.read_batch(NULL::aged, 'c') UNION ALL SELECT FROM shard_fdw.read_batch(NULL::aged, 'c')) r), 0::bigint, '... and has not gone back');
+SELECT is((SELECT count(*) FROM (SELECT FROM shard_fdw.read_batch(NULL::aged, 'c') UNION ALL SELECT FROM shard_fdw.read_batch(NULL::aged, 'c')) r), 27::bigint, 'a table that came with ids of any slot is read');
+SELECT is((SELECT count(*) FROM (SELECT FROM shard_fdw.read_batch(NULL::aged, 'c') UNION ALL SELECT FROM shard_fdw.read_batch(NULL::aged, 'c')) r), 0::bigint, 'a table that came with ids of any slot, and has not gone back');
 SELECT setval('aged_id_1_seq', 501);
 DELETE FROM aged;
 SET LOCAL client_min_messages = error;
@@ -548,7 +548,7 @@ SELECT is(taken(shard), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5
   FROM unnest('{job_0,job_model}'::regclass[]) shard;
 CREATE TRIGGER row_before BEFORE DELETE ON job_model FOR EACH ROW EXECUTE FUNCTION log_job();
 SELECT is(taken('job_model'), '1 2 9600 t, 2 4 9600 t, 4 8 9600 t; left: 3 5; job_model BEFORE 1, job_model BEFORE 2, job_model BEFORE 3, job_model BEFORE 4', 'a trigger of the shard''s can keep a row');
-SELECT is(taken('job_0'), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5', '... of that shard');
+SELECT is(taken('job_0'), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5', 'a trigger of the shard''s can keep a row of that shard');
 DROP TRIGGER row_before ON job_model;
 CREATE TRIGGER row_after AFTER DELETE ON job_model FOR EACH ROW EXECUTE FUNCTION log_job();
 SELECT is(taken('job_model'), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5; job_model AFTER 1, job_model AFTER 2, job_model AFTER 3, job_model AFTER 4', 'a trigger after it');
@@ -557,7 +557,7 @@ CREATE TRIGGER before BEFORE DELETE ON job EXECUTE FUNCTION log_job();
 SELECT is(taken('job_0'), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5; job BEFORE', 'a trigger of the table''s');
 DROP TRIGGER before ON job;
 CREATE TRIGGER after AFTER DELETE ON job EXECUTE FUNCTION log_job();
-SELECT is(taken('job_0'), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5; job AFTER', '... after it');
+SELECT is(taken('job_0'), '1 2 9600 t, 2 4 9600 t, 3 6 9600 t, 4 8 9600 t; left: 5; job AFTER', 'a trigger of the table''s fires after it');
 DROP TRIGGER after ON job;
 ALTER TABLE job_model ADD UNIQUE (n);
 SELECT taken('job_model');
@@ -590,11 +590,11 @@ WITH d AS (DELETE FROM bare WHERE ctid = ANY (ARRAY(SELECT ctid FROM bare LIMIT 
 SELECT ok(:'too_many', 'why not the bare ctid');
 -- Conditions on tableoid.
 SELECT is((SELECT count(*) FROM bare WHERE tableoid = 'bare_1'::regclass), (SELECT count(*) FROM bare_1), 'tableoid');
-SELECT is((SELECT count(*) FROM bare WHERE tableoid = 'bare'::regclass), 0::bigint, '... of the table itself');
-SELECT is((SELECT count(*) FROM bare WHERE tableoid <> 'bare_1'::regclass), (SELECT count(*) FROM bare_0) + (SELECT count(*) FROM bare_2), '... other than');
+SELECT is((SELECT count(*) FROM bare WHERE tableoid = 'bare'::regclass), 0::bigint, 'tableoid, of the table itself');
+SELECT is((SELECT count(*) FROM bare WHERE tableoid <> 'bare_1'::regclass), (SELECT count(*) FROM bare_0) + (SELECT count(*) FROM bare_2), 'tableoid, compared by <>');
 CREATE TABLE child () INHERITS (bare_2);
 INSERT INTO child VALUES (1), (2);
-SELECT is((SELECT count(*) FROM bare WHERE tableoid = 'child'::regclass), 2::bigint, '... of a child of a shard');
+SELECT is((SELECT count(*) FROM bare WHERE tableoid = 'child'::regclass), 2::bigint, 'tableoid, of a child of a shard');
 
 SELECT * FROM finish();
 ROLLBACK;

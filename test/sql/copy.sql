@@ -133,9 +133,9 @@ SELECT is(copy_in('log', E'id;a;msg\n1;2;x\n',
   'HEADER match');
 SELECT results_eq($$ SELECT state FROM copy_error('log', E'id;msg;a\n1;2;x\n',
                        '(FORMAT csv, HEADER match, DELIMITER '';'')') $$,
-  $$ VALUES ('22P04') $$, '... knows the columns of the logical table');
+  $$ VALUES ('22P04') $$, 'HEADER match knows the columns of the logical table');
 SELECT results_eq('SELECT * FROM log', $$ VALUES (1::bigint, 2, 'x') $$,
-  '... and only the right file got in');
+  'HEADER match, and only the right file got in');
 TRUNCATE log;
 
 COPY log FROM PROGRAM 'seq 1 10 | sed "s/$/,5,x/"' (FORMAT csv);
@@ -153,13 +153,13 @@ DO $$ BEGIN
   EXECUTE format('COPY log FROM %L (FORMAT binary)', path());
 END $$;
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'binary');
-SELECT cmp_ok(spread('log'), '<=', 1::bigint, '... evenly spread');
+SELECT cmp_ok(spread('log'), '<=', 1::bigint, 'binary COPY, evenly spread');
 TRUNCATE log, plain;
 
 SELECT is(copy_in('log', E'1\t1\tx\n2\t2\ty\n3\t3\tz\n', 'WHERE id <> 2'),
   2::bigint, 'WHERE leaves rows out of the command tag');
 SELECT bag_eq('SELECT id FROM log', 'VALUES (1::bigint), (3)',
-  '... and out of the table');
+  'WHERE leaves rows out of the command tag, and out of the table');
 TRUNCATE log;
 
 SELECT is(copy_in('log', ''), 0::bigint, 'no rows');
@@ -174,12 +174,12 @@ SET LOCAL client_min_messages = warning;
 SELECT is(copy_in('log', E'1\t1\tx\nbad\t2\ty\n3\t3\tz\n', '(ON_ERROR ignore)'),
   2::bigint, 'ON_ERROR ignore');
 SELECT bag_eq('SELECT id, msg FROM log', $$ VALUES (1::bigint, 'x'), (3, 'z') $$,
-  '... skips the bad row only');
+  'ON_ERROR ignore skips the bad row only');
 TRUNCATE log;
 SELECT is(copy_in('log', E'1\tD\tx\n2\t5\ty\n', $$ (DEFAULT 'D') $$), 2::bigint,
   'the DEFAULT option');
 SELECT bag_eq('SELECT id, a FROM log', 'VALUES (1::bigint, 7), (2, 5)',
-  '... gives the default of the logical table');
+  'the DEFAULT option gives the default of the logical table');
 RESET client_min_messages;
 TRUNCATE log;
 \endif
@@ -191,7 +191,7 @@ SELECT format($$ CREATE FOREIGN TABLE frozen (id int) SERVER shards OPTIONS (sha
 SELECT fails(:'freeze', '0A000', title => 'FREEZE is refused');
 SELECT throws_matching(:'freeze',
   '^cannot perform COPY FREEZE on (a foreign table|foreign table "frozen")$',
-  '... with a clear message');
+  'FREEZE is refused, with a clear message');
 
 -- many rows: more than one flush, by number and by size
 
@@ -201,16 +201,16 @@ SELECT is(copy_in('log', lines(7003, $$ format(E'%s\t%s\trow %s', g, g % 7, g) $
   7003::bigint, 'thousands of rows, round robin');
 CALL copy_each('{plain}', lines(7003, $$ format(E'%s\t%s\trow %s', g, g % 7, g) $$));
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain',
-  '... as in a plain table');
-SELECT is(spread('log'), 1::bigint, '... shares differ by one at most');
+  'thousands of rows, round robin, as in a plain table');
+SELECT is(spread('log'), 1::bigint, 'thousands of rows, round robin: shares differ by one at most');
 SELECT is(copy_in('leased', lines(7003, $$ format(E'%s\t%s\trow %s', g, g % 7, g) $$)),
   7003::bigint, 'thousands of rows, session');
 SELECT bag_eq('SELECT * FROM leased', 'SELECT * FROM plain',
-  '... as in a plain table');
+  'thousands of rows, session, as in a plain table');
 SELECT results_eq('SELECT DISTINCT tableoid::regclass FROM leased',
   'SELECT shard FROM shard_fdw.leases
     WHERE logical = $$leased$$::regclass AND pid = pg_backend_pid()',
-  '... all in the leased shard');
+  'thousands of rows, session, all in the leased shard');
 TRUNCATE log, leased, plain;
 
 CALL copy_each('{log,leased,plain}', lines(1000, $$ format(E'%s\t0\t%s', g,
@@ -220,7 +220,7 @@ SELECT bag_eq('SELECT id, md5(msg) AS m FROM log', 'SELECT id, md5(msg) FROM pla
   'wide rows, round robin');
 SELECT bag_eq('SELECT id, md5(msg) AS m FROM leased', 'SELECT id, md5(msg) FROM plain',
   'wide rows, session');
-SELECT is(spread('log'), 0::bigint, '... shares are equal');
+SELECT is(spread('log'), 0::bigint, 'wide rows, session: shares are equal');
 TRUNCATE log, leased, plain;
 
 CALL copy_each('{log,leased,plain}', lines(60, $$ format(E'%s\t0\t%s', g,
@@ -234,7 +234,7 @@ SELECT is((SELECT count(*) FROM shard_fdw.shards s
              JOIN pg_class c ON c.oid = s.shard
             WHERE s.logical = 'log'::regclass
               AND pg_relation_size(c.reltoastrelid) > 15 * 16000), 4::bigint,
-  '... and each shard has toasted its share');
+  'toasted values, session, and each shard has toasted its share');
 TRUNCATE log, leased, plain;
 
 -- expressions that look at the table see the rows before their own
@@ -252,11 +252,11 @@ SELECT is(copy_in('plain', lines(40, 'g::text || E''\t0\tx'''),
   25::bigint, 'a volatile function in WHERE, plain table');
 SELECT is(copy_in('log', lines(40, 'g::text || E''\t0\tx'''),
                   'WHERE rows_in(''log'') < 25'),
-  25::bigint, '... round robin');
+  25::bigint, 'a volatile function in WHERE, round robin');
 SELECT is(copy_in('leased', lines(40, 'g::text || E''\t0\tx'''),
                   'WHERE rows_in(''leased'') < 25'),
-  25::bigint, '... session');
-SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', '... the same rows');
+  25::bigint, 'a volatile function in WHERE, session');
+SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'a volatile function in WHERE, the same rows everywhere');
 TRUNCATE log, leased, plain;
 
 CREATE FOREIGN TABLE counted (id int, n bigint) SERVER shards
@@ -268,7 +268,7 @@ SELECT results_eq('SELECT id, n FROM counted ORDER BY id',
   'SELECT g, g - 1::bigint FROM generate_series(1, 30) g',
   'a volatile default');
 SELECT bag_eq('SELECT * FROM counted', 'SELECT * FROM counted_plain',
-  '... as in a plain table');
+  'a volatile default, as in a plain table');
 CREATE FOREIGN TABLE own (id int) SERVER shards OPTIONS (route 'round_robin');
 CREATE TABLE own_0 (id int, n bigint DEFAULT rows_in('own'));
 CREATE TABLE own_1 (id int);
@@ -306,7 +306,7 @@ SELECT results_eq($$ SELECT * FROM copy_error('log',
                        lines(2500, 'g::text || E''\t0\t'' || g') || 'end') $$,
   $$ VALUES ('22P02', 'invalid input syntax for type bigint: "end"',
              'COPY log, line 2501, column id: "end"') $$,
-  '... after a flush');
+  'a bad value, after a flush');
 SELECT results_eq($$ SELECT * FROM copy_error('log', E'1\t1\tx\n2\t2\n') $$,
   $$ VALUES ('22P04', 'missing data for column "msg"',
              'COPY log, line 2: "2' || chr(9) || '2"') $$,
@@ -319,7 +319,7 @@ SELECT results_eq($$ SELECT state, message, blames(context, 3)
 SELECT results_eq($$ SELECT state, blames(context, 2200)
                        FROM copy_error('log', lines(5000,
                          'g::text || E''\t'' || CASE g WHEN 2200 THEN 100 ELSE 1 END || E''\t'' || g')) $$,
-  $$ VALUES ('23514', true) $$, '... after a flush');
+  $$ VALUES ('23514', true) $$, 'a check constraint, after a flush');
 SELECT results_eq($$ SELECT state, message, blames(context, 2)
                        FROM copy_error('log', E'1\t1\tx\n\\N\t2\ty\n3\t3\tz\n') $$,
   format($$ VALUES ('23502', 'null value in column "id" of relation "%s" violates not-null constraint',
@@ -333,10 +333,10 @@ SELECT results_eq($$ SELECT state, blames(context, 700)
 SELECT results_eq($$ SELECT state, blames(context, 4321)
                        FROM copy_error('log', lines(5000,
                          'CASE g WHEN 4321 THEN 1 ELSE g END || E''\t1\t'' || g')) $$,
-  $$ VALUES ('23505', true) $$, '... with a row of an earlier flush');
+  $$ VALUES ('23505', true) $$, 'a unique violation in the middle of a flush, with a row of an earlier flush');
 SELECT results_eq($$ SELECT state, blames(context, 1)
                        FROM copy_error('log', E'-5\t1\tx\n') $$,
-  $$ VALUES ('23505', true) $$, '... with a row that was there before');
+  $$ VALUES ('23505', true) $$, 'a unique violation in the middle of a flush, with a row that was there before');
 SELECT results_eq($$ SELECT state, blames(context, 4)
                        FROM copy_error('log', E'id,a,msg\n1,1,"x\ny"\n-5,1,z\n5,5,5\n',
                                        '(FORMAT csv, HEADER)') $$,
@@ -359,7 +359,7 @@ SELECT results_eq($$ SELECT state, blames(context, 1005)
                        FROM copy_error('log', lines(1800,
                          'g || E''\t0\t'' || CASE g WHEN 1005 THEN 1001 ELSE g END')) $$,
   $$ VALUES ('23505', true) $$, 'a unique violation in one of several shards');
-SELECT is_empty('SELECT * FROM log', '... nothing is left in any');
+SELECT is_empty('SELECT * FROM log', 'a unique violation in one of several shards: nothing is left in any');
 
 -- COPY TO
 
@@ -436,7 +436,7 @@ CREATE FOREIGN TABLE bare (id int) SERVER shards;
 SELECT results_eq($$ SELECT state, message FROM copy_error('bare', E'1\n') $$,
   $$ VALUES ('55000', 'foreign table "bare" has no shards') $$,
   'a table without shards');
-SELECT is(copy_in('bare', ''), 0::bigint, '... takes no rows gladly');
+SELECT is(copy_in('bare', ''), 0::bigint, 'a table without shards takes a COPY of no rows');
 
 -- shards laid out in another way
 
@@ -457,14 +457,14 @@ SELECT is(copy_in('odd (b, a)', lines(4000, 'md5(g::text) || E''\t'' || g')),
   4000::bigint, 'shards with other layouts');
 SELECT results_eq('SELECT a, b, c FROM odd ORDER BY a',
   'SELECT g, md5(g::text), 3 FROM generate_series(1, 4000) g',
-  '... columns are matched by name');
-SELECT is(spread('odd'), 0::bigint, '... all got their share');
+  'shards with other layouts: columns are matched by name');
+SELECT is(spread('odd'), 0::bigint, 'shards with other layouts, all got their share');
 SELECT results_eq(
   'SELECT count(*), count(DISTINCT n), min(n), max(n), min(extra), max(extra),
           bool_and(plus = a + c), count(empty) FROM odd_extra',
   $$ VALUES (1000::bigint, 1000::bigint, 1, 1000, 'filled', 'filled', true,
              0::bigint) $$,
-  '... with defaults and generated columns of their own');
+  'shards with other layouts, with defaults and generated columns of their own');
 ALTER TABLE odd_extra ADD CHECK (a < 5000);
 SET LOCAL shard_fdw.shard = 1;
 SELECT results_eq($$ SELECT state, message, blames(replace(context, 'odd', 'log'), 3)
@@ -473,7 +473,7 @@ SELECT results_eq($$ SELECT state, message, blames(replace(context, 'odd', 'log'
              true) $$,
   'a constraint of one of them is checked');
 RESET shard_fdw.shard;
-SELECT is((SELECT count(*) FROM odd), 4000::bigint, '... with nothing left behind');
+SELECT is((SELECT count(*) FROM odd), 4000::bigint, 'a constraint of one of them is checked, with nothing left behind');
 TRUNCATE odd;
 
 -- generated columns, identity, domains and other types
@@ -504,7 +504,7 @@ SELECT results_eq($$ SELECT * FROM copy_error('typed (d)', E'1\n2\n0\n') $$,
   'a domain is checked');
 SELECT results_eq($$ SELECT state FROM copy_error('typed (twice)', E'1\n') $$,
   $$ VALUES ('42P10') $$, 'a generated column takes no value');
-SELECT is((SELECT count(*) FROM typed), 4::bigint, '... with nothing left behind');
+SELECT is((SELECT count(*) FROM typed), 4::bigint, 'a generated column takes no value, with nothing left behind');
 
 -- row triggers on shards
 
@@ -538,20 +538,20 @@ CREATE TRIGGER note_before BEFORE INSERT ON plain
 SELECT is(copy_in('log', E'1\t1\ta\n2\t2\tskip\n3\t3\tb\n4\t4\tskip\n5\t5\tc\n'),
   3::bigint, 'rows that a trigger skips are not counted');
 SELECT is(copy_in('plain', E'1\t1\ta\n2\t2\tskip\n3\t3\tb\n4\t4\tskip\n5\t5\tc\n'),
-  3::bigint, '... as in a plain table');
+  3::bigint, 'rows that a trigger skips are not counted, as in a plain table');
 SELECT results_eq('SELECT id, msg FROM log ORDER BY id',
   $$ VALUES (1::bigint, 'A'), (3, 'B'), (5, 'C') $$,
   'BEFORE ROW triggers of shards change rows');
 SELECT results_eq(
   $$ SELECT what, id, n FROM noted WHERE who LIKE 'log%' ORDER BY seq $$,
   $$ SELECT what, id, n FROM noted WHERE who = 'plain' ORDER BY seq $$,
-  '... and see the rows before their own, as in a plain table');
+  'BEFORE ROW triggers of shards change rows, and see the rows before their own, as in a plain table');
 SELECT results_eq($$ SELECT * FROM copy_error('log',
                        E'6\t6\td\n7\t7\te\n8\t8\traise\n9\t9\tf\n') $$,
   $$ VALUES ('P0001', 'trigger says no',
              'COPY log, line 3: "8' || chr(9) || '8' || chr(9) || 'raise"') $$,
-  '... and may raise');
-SELECT is((SELECT count(*) FROM log), 3::bigint, '... which leaves nothing behind');
+  'BEFORE ROW triggers of shards change rows, and may raise');
+SELECT is((SELECT count(*) FROM log), 3::bigint, 'BEFORE ROW triggers of shards change rows, which leaves nothing behind');
 
 -- Triggers on two shards of four: rows that wait for the others are seen.
 DROP TRIGGER note_before ON log_1;
@@ -560,7 +560,7 @@ TRUNCATE log, noted;
 SELECT is(copy_in('log', lines(400, 'g || E''\t0\t'' || g')), 400::bigint,
   'triggers on some of the shards only');
 SELECT results_eq('SELECT count(*), bool_and(n = id - 1) FROM noted',
-  'VALUES (200::bigint, true)', '... see all rows before their own');
+  'VALUES (200::bigint, true)', 'triggers on some of the shards only: they see all rows before their own');
 DROP TRIGGER note_before ON log_0;
 DROP TRIGGER note_before ON log_2;
 DROP TRIGGER note_before ON plain;
@@ -578,7 +578,7 @@ SELECT bag_eq(
 SELECT is_empty('SELECT id FROM log EXCEPT
                  SELECT n.id FROM noted n JOIN log l
                      ON l.id = n.id AND l.tableoid::regclass::text = n.who',
-  '... each fired for the rows of its own shard');
+  'AFTER ROW triggers of shards, as of a plain table: each fired for the rows of its own shard');
 CALL on_shards('log', 'DROP TRIGGER note_after ON %s');
 DROP TRIGGER note_after ON plain;
 
@@ -606,13 +606,13 @@ CALL copy_each('{log,plain}', lines(300, '10 + g || E''\t0\t'' || g'));
 SELECT results_eq(
   $$ SELECT what, id, n FROM noted WHERE who = 'log' ORDER BY seq $$,
   $$ SELECT what, id, n FROM noted WHERE who = 'plain' ORDER BY seq $$,
-  '... fire as those of a plain table do');
+  'row and statement triggers on the logical table fire as those of a plain table do');
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain',
-  '... and change and skip the same rows');
+  'row and statement triggers on the logical table, and change and skip the same rows');
 SELECT results_eq($$ SELECT * FROM copy_error('log', E'6\t6\ta\n7\t7\traise\n') $$,
   $$ VALUES ('P0001', 'trigger says no',
              'COPY log, line 2: "7' || chr(9) || '7' || chr(9) || 'raise"') $$,
-  '... and may raise');
+  'row and statement triggers on the logical table, and may raise');
 DROP TRIGGER a ON log;
 DROP TRIGGER b ON log;
 DROP TRIGGER a ON plain;
@@ -638,7 +638,7 @@ ALTER TABLE mixed_1 ADD FOREIGN KEY (id) REFERENCES mixed_ids;
 SELECT is(copy_in('mixed', lines(400, 'g || E''\t'' || repeat(g::text, 30)')), 400::bigint,
   'a shard with a foreign key, and one without');
 SELECT is((SELECT count(*) FROM mixed WHERE msg = repeat(id::text, 30)), 400::bigint,
-  '... get the values that were sent');
+  'a shard with a foreign key and one without get the values that were sent');
 
 -- A trigger of a shard that starts a COPY of its own in the middle of ours.
 CREATE FUNCTION nested() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -662,7 +662,7 @@ SELECT results_eq('SELECT (SELECT count(*) FROM log), (SELECT sum(id) FROM log),
 SELECT results_eq($$ SELECT state, context FROM copy_error('log',
                        lines(2200, 'g || E''\t0\tmore '' || g') || E'x\tx\tx\n') $$,
   $$ VALUES ('22P02', 'COPY log, line 2201, column id: "x"') $$,
-  '... lines are still counted right');
+  'a COPY inside a COPY: lines are still counted right');
 DROP TRIGGER nested ON log_2;
 
 -- foreign keys of shards
@@ -688,15 +688,15 @@ SELECT results_eq($$ SELECT state, message FROM copy_error('keyed',
   $$ SELECT '23503', format('insert or update on table "%s" violates foreign key constraint "kind"',
                             tableoid::regclass) FROM keyed LIMIT 1 $$,
   'a key that is missing in another table');
-SELECT is((SELECT count(*) FROM keyed), 3000::bigint, '... nothing is left behind');
+SELECT is((SELECT count(*) FROM keyed), 3000::bigint, 'a key that is missing in another table: nothing is left behind');
 
 -- Deferred ones wait for the end of the transaction.
 CALL on_shards('keyed', 'ALTER TABLE %s ALTER CONSTRAINT kind
                            DEFERRABLE INITIALLY DEFERRED');
 SELECT is(copy_in('keyed', E'9001\t\\N\t77\n'), 1::bigint, 'a deferred foreign key');
-SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23503', title => '... is checked later');
+SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23503', title => 'a deferred foreign key is checked later');
 INSERT INTO kinds VALUES (77);
-SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', '... and may hold by then');
+SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', 'a deferred foreign key, and may hold by then');
 
 -- The files were outside the transaction.
 COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; rm -f shard_fdw_copy_test shard_fdw_copy_test2';

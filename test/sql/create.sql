@@ -63,7 +63,7 @@ SELECT lives_ok($$ DO 'BEGIN
                                SERVER shards OPTIONS (shards ''''2'''')'';
                      INSERT INTO dynamic VALUES (1);
                    END' $$, 'CREATE FOREIGN TABLE and INSERT in PL/pgSQL');
-SELECT is((SELECT count(*) FROM dynamic), 1::bigint, '... work');
+SELECT is((SELECT count(*) FROM dynamic), 1::bigint, 'CREATE FOREIGN TABLE and INSERT in PL/pgSQL work');
 CREATE FOREIGN TABLE IF NOT EXISTS log (other int)
 SERVER shards OPTIONS (shards '30');
 SELECT results_eq(
@@ -105,10 +105,10 @@ CREATE FOREIGN TABLE pg_temp.passing (id int)
 SERVER shards OPTIONS (shards '2');
 SELECT lives_ok('INSERT INTO passing VALUES (1)',
   'a temporary logical table takes rows');
-SELECT is((SELECT count(*) FROM passing), 1::bigint, '... and shows them');
+SELECT is((SELECT count(*) FROM passing), 1::bigint, 'a temporary logical table takes rows, and shows them');
 SELECT is((SELECT array_agg(DISTINCT relpersistence::text) FROM pg_class
             WHERE relname IN ('passing_0', 'passing_1')), ARRAY['t'],
-  '... its shards are temporary too');
+  'a temporary logical table takes rows: its shards are temporary too');
 
 -- other event triggers see the shards come
 
@@ -167,7 +167,7 @@ SELECT results_eq(format($$ SELECT substring(create_shards::text, '_(\d+)"?$')
 SELECT fails(format($$ CREATE FOREIGN TABLE %I (id int) SERVER shards
                              OPTIONS (shards '2') $$, :'clash'), '42P07',
   title => 'names that are equal once cut are refused');
-SELECT is(to_regclass(:'clash'), NULL, '... and the table is not created');
+SELECT is(to_regclass(:'clash'), NULL, 'names that are equal once cut are refused, and the table is not created');
 
 -- quotes, percent signs, blanks, dots, capitals
 
@@ -183,14 +183,14 @@ SELECT is(shard_names('"Sch %s.""n%"."Ta %s %n ""ble"'),
   'shards of a table with an unusual name');
 SELECT results_eq($$ SELECT create_shards::text FROM
   shard_fdw.create_shards('"Sch %s.""n%"."Ta %s %n ""ble"', 1) $$,
-  $$ VALUES ('"Sch %s.""n%"."Ta %s %n ""ble_2"') $$, '... more of them');
+  $$ VALUES ('"Sch %s.""n%"."Ta %s %n ""ble_2"') $$, 'shards of a table with an unusual name: more of them');
 INSERT INTO "Sch %s.""n%"."Ta %s %n ""ble" ("Id %s")
 SELECT g FROM generate_series(1, 5) g;
 SELECT results_eq($$ SELECT "Te xt", count(*)
                        FROM "Sch %s.""n%"."Ta %s %n ""ble" GROUP BY 1 $$,
-  $$ VALUES ('a%s', 5::bigint) $$, '... take rows');
+  $$ VALUES ('a%s', 5::bigint) $$, 'shards of a table with an unusual name take rows');
 SELECT fails($$ INSERT INTO "Sch %s.""n%"."Ta %s %n ""ble" VALUES (6, '%s''"') $$, '23514',
-  title => '... and have the constraints of the template');
+  title => 'shards of a table with an unusual name, and have the constraints of the template');
 
 -- the name of the logical table and the schema of the model decide
 
@@ -204,7 +204,7 @@ SELECT results_eq($$ SELECT create_shards::text
 ALTER FOREIGN TABLE elsewhere.moving RENAME TO moved;
 SELECT results_eq($$ SELECT create_shards::text
                        FROM shard_fdw.create_shards('elsewhere.moved', 1) $$,
-  $$ VALUES ('moved_0') $$, '... and have the name of the table');
+  $$ VALUES ('moved_0') $$, 'new shards go where the shard is that they are like, and have the name of the table');
 SELECT results_eq($$ SELECT create_shards::text
                        FROM shard_fdw.create_shards('elsewhere.moved', 1, 'moved_template') $$,
   $$ VALUES ('elsewhere.moved_1') $$,
@@ -228,22 +228,22 @@ SELECT is((SELECT ftoptions::text FROM pg_foreign_table WHERE ftrelid = 'apart':
   '{"shard_schema=\"Parts\"",route=hash,key=id}', 'the option stays');
 INSERT INTO apart SELECT generate_series(1, 100);
 SELECT is(shard_fdw.reshard('apart', 3), 100::bigint, 'reshard()');
-SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2', '... stays in the schema');
+SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2', 'reshard() stays in the schema');
 CREATE TABLE "Parts".apart_3 ();
 CREATE TABLE elsewhere.apart_3 ();
 SELECT fails('SELECT shard_fdw.reshard(''apart'', 4)', NULL, 'relation "apart_3" already exists',
   title => 'a name that is taken in that schema');
 ALTER FOREIGN TABLE apart OPTIONS (SET shard_schema 'public');
 SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2', 'changing the option moves no shard');
-SELECT is(shard_fdw.reshard('apart', 4), 100::bigint, '... but new ones');
-SELECT is(shards_of('apart'), 'apart_0 apart_1 apart_2 apart_3', '... go there, and the name is free');
-SELECT is((SELECT count(*) FROM apart), 100::bigint, '... the rows, too');
+SELECT is(shard_fdw.reshard('apart', 4), 100::bigint, 'changing the option moves no shard, but new ones go elsewhere');
+SELECT is(shards_of('apart'), 'apart_0 apart_1 apart_2 apart_3', 'after the option has changed new shards go there, and the name is free');
+SELECT is((SELECT count(*) FROM apart), 100::bigint, 'after the option has changed the rows go to the new shards, too');
 SELECT fails(
   'CREATE FOREIGN TABLE astray (id int) SERVER shards OPTIONS (shards ''2'', shard_schema '
   '''nowhere'')', '3F000', 'schema "nowhere" does not exist',
   'Option "shard_schema" of foreign table "astray" or of its server says that new shards go there.',
   'Create the schema, or change the option.', title => 'no such schema');
-SELECT is(to_regclass('astray'), NULL, '... nothing is created');
+SELECT is(to_regclass('astray'), NULL, 'no such schema: nothing is created');
 SET LOCAL client_min_messages = error;
 CREATE FOREIGN TABLE astray (id int) SERVER shards OPTIONS (shard_schema 'nowhere');
 SET LOCAL client_min_messages = warning;
@@ -251,7 +251,7 @@ SELECT fails($$ SELECT shard_fdw.create_shards('astray', 1, 'moved_template') $$
   title => 'without shards it is created, and new ones have nowhere to go');
 CREATE SCHEMA nowhere;
 SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('astray', 1, 'moved_template') s),
-  '{nowhere.astray_0}', '... until there is one');
+  '{nowhere.astray_0}', 'new shards have nowhere to go until the schema is there');
 SELECT results_eq($$ SELECT value, state, hint FROM unnest(ARRAY['', 'a.b', 'a b', '"a']) value,
     error_of(format('CREATE FOREIGN TABLE bad (id int) SERVER shards OPTIONS (shard_schema %L)', value)) $$,
   $$ SELECT value, 'HV024', 'The value is the name of a schema, in double quotes if SQL needs them.'
@@ -266,13 +266,13 @@ ALTER TABLE tidy_0 SET SCHEMA "Parts";
 ALTER TABLE tidy_1 SET SCHEMA "Parts";
 INSERT INTO tidy SELECT generate_series(1, 50);
 SELECT is(shard_fdw.reshard('tidy', 3), 50::bigint, 'moved shards');
-SELECT is(shards_of('tidy'), '"Parts".tidy_0 "Parts".tidy_1 "Parts".tidy_2', '... stay in their schema after reshard()');
+SELECT is(shards_of('tidy'), '"Parts".tidy_0 "Parts".tidy_1 "Parts".tidy_2', 'moved shards, stay in their schema after reshard()');
 CREATE FOREIGN TABLE tidy_log (id int) SERVER shards OPTIONS (shards '1');
 ALTER TABLE tidy_log_0 SET SCHEMA "Parts";
 SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('tidy_log', 2) s),
-  '{"\"Parts\".tidy_log_1","\"Parts\".tidy_log_2"}', '... and after create_shards()');
+  '{"\"Parts\".tidy_log_1","\"Parts\".tidy_log_2"}', 'moved shards, and after create_shards()');
 SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('tidy_log', 1, '"Parts".tidy_log_0') s),
-  '{"\"Parts\".tidy_log_3"}', '... also if the shard is named');
+  '{"\"Parts\".tidy_log_3"}', 'moved shards, also if the shard is named');
 
 -- the rights are the owner's
 CREATE SCHEMA closed;
@@ -291,11 +291,11 @@ SELECT fails('CREATE FOREIGN TABLE taken (id int) SERVER shards
   'It has the name of the next shard of foreign table "taken".',
   'Rename it, or make it a shard with ALTER TABLE ... INHERIT.', title => 'a name that is taken');
 SELECT results_eq($$ SELECT names_like('taken') $$, $$ VALUES ('taken_2') $$,
-  '... leaves nothing behind');
+  'a name that is taken leaves nothing behind');
 CREATE FOREIGN TABLE taken (id int) SERVER shards OPTIONS (shards '1');
 SELECT fails($$ SELECT shard_fdw.create_shards('taken', 4) $$, '42P07',
   title => 'the same with create_shards()');
-SELECT is(shard_names('taken'), ARRAY['taken_0'], '... which adds none then');
+SELECT is(shard_names('taken'), ARRAY['taken_0'], 'the same with create_shards(), which adds none then');
 ALTER TABLE taken_2 INHERIT taken;
 SELECT results_eq($$ SELECT create_shards::text
                        FROM shard_fdw.create_shards('taken', 2) $$,
@@ -309,7 +309,7 @@ SELECT fails($$ CREATE FOREIGN TABLE taken_type (id int) SERVER shards
      OPTIONS (shards '2') $$, '42710', title => 'taken by a type');
 SELECT results_eq($$ SELECT names_like('taken_seq') UNION ALL
                      SELECT names_like('taken_type') $$,
-  $$ VALUES ('taken_seq_1'), ('taken_type_1') $$, '... nothing is left behind');
+  $$ VALUES ('taken_seq_1'), ('taken_type_1') $$, 'taken by a type: nothing is left behind');
 SELECT fails($$ CREATE FOREIGN TABLE taken (id int) SERVER shards
      OPTIONS (shards '2') $$, '42P07', title => 'the logical table exists');
 
@@ -354,15 +354,15 @@ SELECT bag_eq('SELECT id, t, extra, plus, ref_id FROM made_0
 SELECT fails($$ INSERT INTO made VALUES (5, repeat('x', 10)) $$, '23514',
   title => 'the template''s CHECK constraint is enforced');
 SELECT fails($$ INSERT INTO made (t) VALUES ('x') $$, '23502',
-  title => '... its NOT NULL constraint');
+  title => 'the template''s NOT NULL constraint is enforced');
 SELECT fails($$ INSERT INTO made VALUES (1, 'x'), (1, 'x'), (1, 'x') $$, '23505',
-  title => '... its primary key');
+  title => 'the template''s primary key is enforced');
 INSERT INTO template (id) VALUES (1);
 SELECT is((SELECT count(*) FROM made), 4::bigint,
   'the template is not a shard');
 DROP TRIGGER noop ON template;
 SELECT is((SELECT count(*) FROM pg_trigger WHERE tgrelid = 'made_0'::regclass
-              AND NOT tgisinternal), 1::bigint, '... nor tied to the shards');
+              AND NOT tgisinternal), 1::bigint, 'the template is not a shard, nor tied to the shards');
 
 CREATE FOREIGN TABLE gone (id int) SERVER shards;
 CREATE TEMP TABLE temp_template (id int UNIQUE) WITH (fillfactor = 50);
@@ -390,14 +390,14 @@ SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER shards
      OPTIONS (shards ''2'', template ''no_such'')', '42P01', 'relation "no_such" does not exist',
   title => 'a template that does not exist');
 SELECT fails($$ CREATE FOREIGN TABLE bad (id int) SERVER shards
-     OPTIONS (shards '2', template 'no_such.template') $$, '3F000', title => '... nor its schema');
+     OPTIONS (shards '2', template 'no_such.template') $$, '3F000', title => 'a template that does not exist, nor its schema');
 SELECT fails($$ CREATE FOREIGN TABLE bad (id int) SERVER shards
      OPTIONS (shards '2', template 'template_pkey') $$, '42809',
   title => 'an index as the template');
 SELECT fails($$ CREATE FOREIGN TABLE bad (id text) SERVER shards
      OPTIONS (shards '2', template 'template') $$, '42804',
   title => 'a template with another type for a column');
-SELECT is_empty($$ SELECT names_like('bad') $$, '... all leave nothing behind');
+SELECT is_empty($$ SELECT names_like('bad') $$, 'a template with another type for a column, all leave nothing behind');
 SELECT fails($$ SELECT shard_fdw.create_shards('gone', 1, 4294967295::oid) $$, '42P01',
   title => 'create_shards() with the OID of no table as the template');
 
@@ -417,12 +417,12 @@ SELECT results_eq('SELECT id, s, a, twice FROM computed ORDER BY id',
   'SELECT g, g, g, g * 2 FROM generate_series(1, 30) g',
   'shards of a table with generated, identity and serial columns');
 SELECT is((SELECT count(DISTINCT tableoid) FROM computed), 3::bigint,
-  '... all of them take rows');
+  'shards of a table with generated, identity and serial columns, all of them take rows');
 SELECT bag_eq($$ SELECT structure('computed_1') $$,
-  $$ SELECT structure('computed_0') $$, '... copied from one another');
+  $$ SELECT structure('computed_0') $$, 'shards of a table with generated, identity and serial columns: copied from one another');
 UPDATE computed SET a = 50;
 SELECT is((SELECT count(*) FROM computed WHERE twice = 100), 30::bigint,
-  '... and compute the column on UPDATE');
+  'shards of a table with generated, identity and serial columns, and compute the column on UPDATE');
 SELECT fails('SELECT shard_fdw.create_shards(''computed'', 1, ''template'')', '0A000',
   'cannot copy generated column "plus" of "template" '
                       || 'into shards of "computed"',
@@ -495,9 +495,9 @@ SELECT results_eq('SELECT tableoid::regclass::text, count(*) FROM copied
   'all take rows');
 SELECT results_eq('SELECT id, t, n FROM copied ORDER BY id',
   $$ SELECT g, 't' || g, g FROM generate_series(1, 60) g $$,
-  '... the right way');
+  'all take rows, in the right way');
 SELECT is((SELECT count(*) FROM copied_1 WHERE extra = 5), 20::bigint,
-  '... with the defaults of the model');
+  'all take rows, with the defaults of the model');
 SET CONSTRAINTS ALL IMMEDIATE;
 SELECT fails('INSERT INTO copied SELECT 101, NULL, 101
                       FROM generate_series(1, 3)', '23503',
@@ -522,7 +522,7 @@ SELECT lives_ok($$ SELECT shard_fdw.create_shards('stored', 1) $$,
 SELECT is((SELECT string_agg(attstorage::text, '' ORDER BY attnum)
              FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
             WHERE relname = 'stored_1' AND attnum > 0), 'em',
-  '... which is copied');
+  'columns may be stored in another way than the logical table says, which is copied');
 
 CREATE FOREIGN TABLE identities (id int NOT NULL) SERVER shards
 OPTIONS (shards '1');
@@ -556,7 +556,7 @@ SELECT results_eq($$ SELECT amname::text COLLATE "default", count(*)
                       WHERE relname IN ('other_0', 'other_1') GROUP BY 1 $$,
   $$ VALUES ('other_heap', 2::bigint) $$, 'the table access method is copied');
 SELECT results_eq('SELECT count(*), sum(id) FROM other',
-  'VALUES (5::bigint, 15::bigint)', '... and used');
+  'VALUES (5::bigint, 15::bigint)', 'the table access method is copied, and used');
 
 -- constraints of a sealed shard that new ones must not have
 
@@ -599,7 +599,7 @@ SELECT results_eq($$ SELECT checks_of(create_shards) FROM shard_fdw.create_shard
   'of a sealed shard remains what does not end and what others have, too');
 SET LOCAL client_min_messages = warning;
 INSERT INTO aging VALUES (150, '2026-03-01', '2026-03-01', 'x'), (50, '2026-03-01', '2026-03-01', 'x');
-SELECT is((SELECT count(*) FROM aging), 2::bigint, '... and rows of a new month are taken');
+SELECT is((SELECT count(*) FROM aging), 2::bigint, 'a new shard after sealed ones takes the rows of a new month');
 CREATE FOREIGN TABLE aging_slots (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2');
 SELECT shard_fdw.seal(shard) FROM shard_fdw.list_shards('aging_slots');
 SELECT is((SELECT checks_of(create_shards) FROM shard_fdw.create_shards('aging_slots', 1)), 'shard_slot', 'slots are not meant by that');
@@ -632,7 +632,7 @@ SELECT results_eq($$ SELECT shard::text FROM shard_fdw.list_shards('models')
                       WHERE state = 'open' $$,
   format('VALUES (%L)', :'new'), 'all shards sealed: the new one is open');
 INSERT INTO models VALUES (1, 'x');
-SELECT is(shard_fdw.last_shard(), :'new'::regclass, '... and takes the rows');
+SELECT is(shard_fdw.last_shard(), :'new'::regclass, 'all shards sealed: the new one is open, and takes the rows');
 
 -- arguments
 
@@ -645,7 +645,7 @@ SELECT fails('SELECT shard_fdw.create_shards(''few'', 3)', '54000',
   'Raise option "max_shards" of the foreign table.', title => 'more than max_shards');
 SELECT fails($$ SELECT shard_fdw.create_shards('few', 2147483647) $$, '54000',
   title => 'far more than max_shards');
-SELECT is(shard_names('few'), ARRAY['few_0', 'few_1'], '... adds none');
+SELECT is(shard_names('few'), ARRAY['few_0', 'few_1'], 'far more than max_shards adds none');
 SELECT shard_fdw.create_shards('few', 2);
 SELECT is(shard_names('few'), ARRAY['few_0', 'few_1', 'few_2', 'few_3'],
   'just max_shards');
@@ -657,7 +657,7 @@ SELECT fails($$ SELECT shard_fdw.create_shards('few', 1) $$, '54000',
   title => 'max_shards is below what there is');
 INSERT INTO few VALUES (1);
 SELECT is((SELECT count(*) FROM few), 1::bigint,
-  '... which does not stop inserts');
+  'max_shards is below what there is, which does not stop inserts');
 SELECT fails('SELECT shard_fdw.create_shards(''few'', 0)', '22023',
   'number of shards must be greater than zero', hint => '', title => 'no shards');
 SELECT fails($$ SELECT shard_fdw.create_shards('few', -1) $$, '22023', title => 'less than none');
@@ -686,7 +686,7 @@ SELECT fails($$ SELECT shard_fdw.create_shards('not_ours', 1) $$, '42809',
 SELECT results_eq($$ SELECT ftoptions::text COLLATE "default", relhassubclass
                        FROM pg_foreign_table JOIN pg_class c ON c.oid = ftrelid
                       WHERE ftrelid = 'not_ours'::regclass $$,
-  $$ VALUES ('{shards=2}', false) $$, '... keeps its options to itself');
+  $$ VALUES ('{shards=2}', false) $$, 'a foreign table of another wrapper keeps its options to itself');
 
 CREATE TABLE partitioned (id int) PARTITION BY LIST (id);
 SELECT fails($$ CREATE FOREIGN TABLE partition_1
@@ -694,7 +694,7 @@ SELECT fails($$ CREATE FOREIGN TABLE partition_1
                       SERVER shards OPTIONS (shards '2') $$, '42809',
   title => 'a partition can have no shards');
 SELECT is_empty($$ SELECT names_like('partition_1') $$,
-  '... and is not created');
+  'a partition can have no shards, and is not created');
 
 -- ALTER ... OPTIONS is not the way to more shards
 
@@ -712,7 +712,7 @@ SELECT results_eq($$ SELECT (SELECT ftoptions::text COLLATE "default"
                               WHERE ftrelid = 'log'::regclass),
                             array_length(shard_names('log'), 1) $$,
   $$ VALUES ('{route=round_robin,max_shards=20}', 12) $$,
-  '... nothing has changed');
+  'option "shards" is only for CREATE FOREIGN TABLE: nothing has changed');
 
 --
 -- No shards
@@ -733,7 +733,7 @@ INSERT INTO bare SELECT 1 WHERE false;
 UPDATE bare SET id = 2;
 DELETE FROM bare;
 TRUNCATE bare;
-SELECT is_empty('SELECT * FROM bare', '... but is a table for all else');
+SELECT is_empty('SELECT * FROM bare', 'a table without shards takes no rows, and the hint says how to get some, but is a table for all else');
 CREATE TABLE bare_old (x int, id int);
 INSERT INTO bare_old VALUES (1, 1);
 ALTER TABLE bare_old INHERIT bare;
@@ -775,7 +775,7 @@ SELECT fails('DROP EXTENSION shard_fdw', '2BP01',
 SELECT fails('DROP FOREIGN DATA WRAPPER shard_fdw', '2BP01',
   title => 'the wrapper belongs to the extension');
 SELECT fails('DROP EVENT TRIGGER shard_fdw_on_ddl_end', '2BP01',
-  title => '... as does the event trigger');
+  title => 'the wrapper belongs to the extension, as does the event trigger');
 SELECT is((SELECT count(*) FROM drops), 11::bigint, 'the rows are still there');
 SAVEPOINT dropping;
 DROP FOREIGN TABLE drops CASCADE;
@@ -812,7 +812,7 @@ SELECT is_empty($$ SELECT names_like('copied') UNION ALL
   'DROP EXTENSION CASCADE drops all');
 ROLLBACK TO dropping;
 INSERT INTO copied VALUES (99, 'back', 99);
-SELECT is((SELECT t FROM copied WHERE id = 99), 'back', '... and comes back');
+SELECT is((SELECT t FROM copied WHERE id = 99), 'back', 'DROP EXTENSION CASCADE drops all, and comes back');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -140,7 +140,7 @@ ROLLBACK TO s;
 ALTER FOREIGN TABLE h ADD CONSTRAINT no_rows CHECK (false) NO INHERIT;
 SELECT is(change('', 'SELECT * FROM h WHERE k = 42', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a logical table with CHECK (false) NO INHERIT');
 SET LOCAL constraint_exclusion = on;
-SELECT is(change('', 'SELECT * FROM h WHERE k = 42', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', '... with constraint_exclusion = on');
+SELECT is(change('', 'SELECT * FROM h WHERE k = 42', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a logical table with CHECK (false) NO INHERIT, with constraint_exclusion = on');
 ROLLBACK TO s;
 
 -- A cursor on one table, a change of another
@@ -153,10 +153,10 @@ CREATE TABLE top_plain () INHERITS (top);
 INSERT INTO top_plain VALUES (1000, 0, 'plain');
 SELECT is(change('', 'SELECT * FROM h WHERE k = 42', 'DELETE FROM top WHERE CURRENT OF cur RETURNING k', 1), '24000', 'a cursor on a logical table does not do for one above it');
 SELECT is(change('', 'SELECT * FROM top WHERE k = 42', 'DELETE FROM top WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a logical table as a shard of another');
-SELECT is(change('', 'SELECT * FROM top WHERE k = 42', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', '... whose cursor does for both');
-SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''h_2''::regclass', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', '... also if it reads one shard');
-SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''top_plain''::regclass', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'nothing', '... and is on a row of another one');
-SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''top_plain''::regclass', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 3), '24000', '... or on none');
+SELECT is(change('', 'SELECT * FROM top WHERE k = 42', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a logical table as a shard of another, whose cursor does for both');
+SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''h_2''::regclass', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a logical table as a shard of another, also if it reads one shard');
+SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''top_plain''::regclass', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'nothing', 'a logical table as a shard of another, and is on a row of another one');
+SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''top_plain''::regclass', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 3), '24000', 'a logical table as a shard of another, or on none');
 ROLLBACK TO s;
 
 -- PL/pgSQL: bound cursors, refcursors as parameters, and plans that are kept
@@ -207,7 +207,7 @@ SELECT is((SELECT count(DISTINCT tableoid) FROM s WHERE k <= 6), 6::bigint, 'six
 SAVEPOINT s;
 SELECT is(walk_all('force_custom_plan'), '{40,7,40,0}', 'PL/pgSQL: cursors of one or two rows');
 ROLLBACK TO s;
-SELECT is(walk_all('force_generic_plan'), '{40,7,40,0}', '... with generic plans');
+SELECT is(walk_all('force_generic_plan'), '{40,7,40,0}', 'PL/pgSQL: cursors of one or two rows, with generic plans');
 ROLLBACK TO s;
 
 -- Prepared statements, cursors that are held, moved, or not there
@@ -224,12 +224,12 @@ SELECT fails('EXECUTE change_cur', NULL, 'cursor "cur" is not positioned on a ro
 CLOSE cur;
 DECLARE cur CURSOR FOR SELECT k FROM h WHERE k = 18;
 MOVE cur;
-SELECT results_eq('EXECUTE change_cur', 'VALUES (18::bigint)', '... by another cursor of the same name, on another shard');
-SELECT results_eq('EXECUTE change_cur', 'VALUES (18::bigint)', '... which finds the new version of the row, too');
+SELECT results_eq('EXECUTE change_cur', 'VALUES (18::bigint)', 'a cursor after its last row, by another cursor of the same name, on another shard');
+SELECT results_eq('EXECUTE change_cur', 'VALUES (18::bigint)', 'a cursor after its last row, which finds the new version of the row, too');
 CLOSE cur;
 DECLARE cur CURSOR FOR SELECT k FROM h_twin WHERE k = 18;
 MOVE cur;
-SELECT fails('EXECUTE change_cur', '24000', title => '... by one on another table');
+SELECT fails('EXECUTE change_cur', '24000', title => 'a cursor after its last row, by one on another table');
 CLOSE cur;
 SET LOCAL plan_cache_mode = force_generic_plan;
 DECLARE cur CURSOR FOR SELECT k FROM h WHERE k = (SELECT 19);

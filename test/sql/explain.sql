@@ -46,9 +46,9 @@ SELECT is((SELECT array_agg(trim(l)) FROM explain_text('INSERT INTO log VALUES (
   '{Route: session}', 'the route is shown');
 SELECT is((SELECT array_agg(trim(l)) FROM explain_text('INSERT INTO rr SELECT generate_series(1, 9)') l
             WHERE l ~ 'Route|Shard|Batch'),
-  '{Route: round_robin}', '... also the other one');
+  '{Route: round_robin}', 'the route is shown, also the other one');
 SELECT is((SELECT array_agg(l) FROM all_of(explain('INSERT INTO rr VALUES (1)'), 'Route') l),
-  '{"\"round_robin\""}', '... in JSON');
+  '{"\"round_robin\""}', 'the route is shown, in JSON');
 SELECT is_empty($$ SELECT * FROM all_of(explain('INSERT INTO rr VALUES (1)'), 'Shards') $$,
   'nothing has been written, so no shards are');
 SET LOCAL shard_fdw.shard = 1;
@@ -63,9 +63,9 @@ CREATE FUNCTION shards_locked(logical regclass) RETURNS bigint LANGUAGE sql AS $
     JOIN pg_inherits i ON i.inhrelid = l.relation
    WHERE i.inhparent = logical AND l.pid = pg_backend_pid() AND l.mode = 'RowExclusiveLock'
 $$;
-SELECT is(shards_locked('rr') + shards_locked('log'), 0::bigint, '... and locks no shard');
+SELECT is(shards_locked('rr') + shards_locked('log'), 0::bigint, 'EXPLAIN takes no lease, and locks no shard');
 SELECT is((SELECT count(*) FROM rr) + (SELECT count(*) FROM log), 0::bigint,
-  '... and writes nothing');
+  'EXPLAIN takes no lease, and writes nothing');
 CREATE FOREIGN TABLE bare (id int) SERVER shards;
 SELECT ok('Route: session' IN (SELECT trim(l) FROM explain_text('INSERT INTO bare VALUES (1)') l),
   'a table without shards');
@@ -77,8 +77,8 @@ SELECT string_agg(trim(l), ', ') AS plan
  WHERE l ~ 'Route|Shard|Batch' \gset
 SELECT is(:'plan', format('Route: session, Shard: %s (rows=10)', shard_fdw.last_shard()),
   'ANALYZE shows where the rows went');
-SELECT is(shards_locked('log'), 1::bigint, '... to the one shard that was locked');
-SELECT is((SELECT count(*) FROM log), 10::bigint, '... which it has really written');
+SELECT is(shards_locked('log'), 1::bigint, 'ANALYZE shows where the rows went, to the one shard that was locked');
+SELECT is((SELECT count(*) FROM log), 10::bigint, 'ANALYZE shows where the rows went, which it has really written');
 SELECT string_agg(trim(l), ', ') AS plan
   FROM explain_text('INSERT INTO log VALUES (1)', 'ANALYZE, VERBOSE, COSTS off') l
  WHERE l ~ 'Route|Shard|Batch' \gset
@@ -91,14 +91,14 @@ SELECT bag_eq(
               FROM jsonb_path_query(%L::jsonb, 'strict $.**."Shards"[*]') s $$, :'plan'),
   $$ SELECT tableoid::regclass::text AS t, NULL, count(*) FROM rr GROUP BY 1 $$,
   'in JSON, the shards of round robin');
-SELECT is((SELECT count(*) FROM rr), 3001::bigint, '... all rows of them');
+SELECT is((SELECT count(*) FROM rr), 3001::bigint, 'in JSON, the shards of round robin, all rows of them');
 SELECT results_eq($$ SELECT s FROM jsonb_path_query(
                               explain('INSERT INTO rr VALUES (1), (2), (3), (4), (5), (6)',
                                       ', ANALYZE, VERBOSE'),
                               'strict $.**."Shards"[*]') s ORDER BY s->>'Shard' $$,
   $$ SELECT jsonb_build_object('Shard', 'rr_' || g, 'Schema', 'public', 'Rows', 2)
        FROM generate_series(0, 2) g $$,
-  '... with the schema if VERBOSE');
+  'in JSON, the shards of round robin, with the schema if VERBOSE');
 SELECT is((SELECT s FROM all_of(explain('INSERT INTO rr SELECT 1 WHERE false', ', ANALYZE'), 'Shards') s),
   '[]', 'no rows, no shards');
 SELECT results_eq($$ SELECT a.r, b.s FROM (
@@ -138,10 +138,10 @@ SELECT results_eq($$ SELECT trim(l) FROM explain_text('INSERT INTO "Two Words"."
   $$ VALUES ('Shard: "Log Book_0" (rows=1)') $$, 'names are quoted in text');
 SELECT results_eq($$ SELECT trim(l) FROM explain_text('INSERT INTO "Two Words"."Log Book" VALUES (1)',
                               'ANALYZE, VERBOSE, COSTS off') l WHERE l ~ 'Shard' $$,
-  $$ VALUES ('Shard: "Two Words"."Log Book_0" (rows=1)') $$, '... also the schema');
+  $$ VALUES ('Shard: "Two Words"."Log Book_0" (rows=1)') $$, 'names are quoted in text, also the schema');
 SELECT is((SELECT s FROM all_of(explain('INSERT INTO "Two Words"."Log Book" VALUES (1)',
                                         ', ANALYZE, VERBOSE'), 'Shards') s),
-  '[{"Rows": 1, "Shard": "Log Book_0", "Schema": "Two Words"}]', '... and not in JSON');
+  '[{"Rows": 1, "Shard": "Log Book_0", "Schema": "Two Words"}]', 'names are quoted in text, and not in JSON');
 
 -- other formats
 
@@ -167,7 +167,7 @@ SELECT is((xpath('//e:Shard/e:Rows/text()', :'plan'::xml,
   '{1,1,1}', 'XML');
 SELECT is((xpath('//e:Route/text()', :'plan'::xml,
                  '{{e,http://www.postgresql.org/2009/explain}}'))::text,
-  '{round_robin}', '... with the route');
+  '{round_robin}', 'XML, with the route');
 \endif
 SELECT explain_as('INSERT INTO rr VALUES (1), (2), (3)', 'yaml') AS plan \gset
 SELECT is((SELECT count(*) FROM regexp_matches(:'plan',
@@ -175,7 +175,7 @@ SELECT is((SELECT count(*) FROM regexp_matches(:'plan',
   3::bigint, 'YAML');
 SELECT is_empty(format($$ SELECT l FROM regexp_split_to_table(%L, '\n') l
                            WHERE l !~ '^ *(- )?([A-Z][A-Za-z /-]*: ?.*|"(\\.|[^\\"])*")$' $$, :'plan'),
-  '... has but names and values');
+  'YAML has but names and values');
 
 -- reads, updates and deletes
 
@@ -203,7 +203,7 @@ SELECT is_empty($$ SELECT * FROM all_of(explain('UPDATE rr SET msg = ''x''', ', 
                    SELECT * FROM all_of(explain('DELETE FROM rr WHERE id > 20', ', ANALYZE, VERBOSE'), 'Route') $$,
   'UPDATE and DELETE have no route');
 SELECT results_eq('SELECT count(*), count(msg), max(id) FROM rr',
-  'VALUES (20::bigint, 20::bigint, 20)', '... but do their work');
+  'VALUES (20::bigint, 20::bigint, 20)', 'UPDATE and DELETE have no route, but do their work');
 SELECT is_empty($$ SELECT * FROM scanned('SELECT * FROM ONLY rr') UNION ALL
                    SELECT * FROM scanned('SELECT * FROM bare') UNION ALL
                    SELECT * FROM scanned('UPDATE bare SET id = 1') UNION ALL
@@ -215,11 +215,11 @@ SELECT is_empty($$ SELECT * FROM scanned('SELECT * FROM ONLY rr') UNION ALL
 SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1000, 'several rows are a batch');
 SELECT is(batch_size('INSERT INTO log SELECT 1 FROM generate_series(1, 2)'), 1000,
   'INSERT ... SELECT');
-SELECT is(batch_size('INSERT INTO log SELECT * FROM rr'), 1000, '... from a logical table');
-SELECT is(batch_size('INSERT INTO rr SELECT * FROM rr'), 1000, '... from the table itself');
-SELECT is(batch_size('INSERT INTO log TABLE rr ORDER BY id LIMIT 5'), 1000, '... with a limit');
+SELECT is(batch_size('INSERT INTO log SELECT * FROM rr'), 1000, 'INSERT ... SELECT, from a logical table');
+SELECT is(batch_size('INSERT INTO rr SELECT * FROM rr'), 1000, 'INSERT ... SELECT, from the table itself');
+SELECT is(batch_size('INSERT INTO log TABLE rr ORDER BY id LIMIT 5'), 1000, 'INSERT ... SELECT, with a limit');
 SELECT is(batch_size('WITH d AS (DELETE FROM rr RETURNING *) INSERT INTO log TABLE d'), 1000,
-  '... from WITH');
+  'INSERT ... SELECT, from WITH');
 SELECT is(batch_size('INSERT INTO log SELECT (random() * 9)::int FROM generate_series(1, 9)'), 1000,
   'random() does not look at tables');
 SELECT is(batch_size('INSERT INTO log SELECT 1, clock_timestamp() FROM generate_series(1, 9)'), 1000,
@@ -252,10 +252,10 @@ BEGIN
   EXECUTE command;
   RETURN NEXT results_eq('SELECT id FROM ' || target || ' ORDER BY id',
                          format('SELECT generate_series(0, %s)', n - 1),
-                         '... it sees all rows before');
+                         'a volatile function sees all rows before its own');
 END $$;
 SELECT is(batch_size('INSERT INTO log VALUES (1)'), 1, 'a single row is no batch');
-SELECT is(batch_size('INSERT INTO log DEFAULT VALUES'), 1, '... nor DEFAULT VALUES');
+SELECT is(batch_size('INSERT INTO log DEFAULT VALUES'), 1, 'DEFAULT VALUES is no batch');
 SELECT is(batch_size('INSERT INTO log VALUES (1), (2) RETURNING id'), 1, 'RETURNING');
 SELECT sees_rows('log', 'INSERT INTO log SELECT rows_in(''log'') FROM generate_series(1, 5)', 5);
 SELECT sees_rows('log', 'INSERT INTO log VALUES (rows_in(''log'')), (rows_in(''log''))', 2);
@@ -292,7 +292,7 @@ RESET plan_cache_mode;
 CREATE VIEW checked AS SELECT * FROM log WHERE id > 0 WITH CHECK OPTION;
 CREATE VIEW unchecked AS SELECT * FROM log WHERE id > 0;
 SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, 'WITH CHECK OPTION');
-SELECT is(batch_size('INSERT INTO unchecked VALUES (1), (2)'), 1000, '... but not without');
+SELECT is(batch_size('INSERT INTO unchecked VALUES (1), (2)'), 1000, 'a view without CHECK OPTION does not stop batches');
 
 -- triggers
 
@@ -308,25 +308,25 @@ BEGIN
 END $$;
 SELECT is(batch_with('BEFORE INSERT ON %s FOR EACH ROW', 'log'), 1,
   'a BEFORE ROW trigger on the logical table');
-SELECT is(batch_with('AFTER INSERT ON %s FOR EACH ROW', 'log'), 1, '... AFTER ROW');
-SELECT is(batch_with('BEFORE UPDATE ON %s FOR EACH ROW', 'log'), 1000, '... not for UPDATE');
-SELECT is(batch_with('BEFORE INSERT ON %s FOR EACH STATEMENT', 'log'), 1000, '... not BEFORE STATEMENT');
-SELECT is(batch_with('AFTER INSERT ON %s FOR EACH STATEMENT', 'log'), 1000, '... nor AFTER STATEMENT');
+SELECT is(batch_with('AFTER INSERT ON %s FOR EACH ROW', 'log'), 1, 'a BEFORE ROW trigger on the logical table: AFTER ROW');
+SELECT is(batch_with('BEFORE UPDATE ON %s FOR EACH ROW', 'log'), 1000, 'a BEFORE ROW trigger on the logical table, not for UPDATE');
+SELECT is(batch_with('BEFORE INSERT ON %s FOR EACH STATEMENT', 'log'), 1000, 'a BEFORE ROW trigger on the logical table, not BEFORE STATEMENT');
+SELECT is(batch_with('AFTER INSERT ON %s FOR EACH STATEMENT', 'log'), 1000, 'a BEFORE ROW trigger on the logical table, nor AFTER STATEMENT');
 SELECT is(batch_with('BEFORE INSERT ON %s FOR EACH ROW', 'log_1'), 1,
   'a BEFORE ROW trigger on a shard');
-SELECT is(batch_with('BEFORE INSERT OR UPDATE ON %s FOR EACH ROW', 'log_2'), 1, '... also for UPDATE');
-SELECT is(batch_with('BEFORE UPDATE ON %s FOR EACH ROW', 'log_1'), 1000, '... not only for UPDATE');
-SELECT is(batch_with('AFTER INSERT ON %s FOR EACH ROW', 'log_1'), 1000, '... not AFTER ROW');
+SELECT is(batch_with('BEFORE INSERT OR UPDATE ON %s FOR EACH ROW', 'log_2'), 1, 'a BEFORE ROW trigger on a shard, also for UPDATE');
+SELECT is(batch_with('BEFORE UPDATE ON %s FOR EACH ROW', 'log_1'), 1000, 'a BEFORE ROW trigger on a shard, not only for UPDATE');
+SELECT is(batch_with('AFTER INSERT ON %s FOR EACH ROW', 'log_1'), 1000, 'a BEFORE ROW trigger on a shard, not AFTER ROW');
 SELECT is(batch_with('BEFORE INSERT ON %s FOR EACH STATEMENT', 'log_1'), 1000,
-  '... not the statement triggers of a shard, which do not fire');
+  'a BEFORE ROW trigger on a shard, not the statement triggers of a shard, which do not fire');
 CREATE TRIGGER t BEFORE INSERT ON log_1 FOR EACH ROW EXECUTE FUNCTION nothing();
 ALTER TABLE log_1 DISABLE TRIGGER t;
-SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1000, '... nor a disabled one');
+SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1000, 'a BEFORE ROW trigger on a shard, nor a disabled one');
 ALTER TABLE log_1 ENABLE ALWAYS TRIGGER t;
-SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1, '... but one that is enabled again');
+SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1, 'a BEFORE ROW trigger on a shard, but one that is enabled again');
 SELECT shard_fdw.seal('log_1');
 SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1000,
-  '... unless the shard is sealed and gets no rows');
+  'a BEFORE ROW trigger on a shard, unless the shard is sealed and gets no rows');
 DROP TRIGGER t ON log_1;
 SELECT shard_fdw.unseal('log_1');
 
@@ -337,18 +337,18 @@ SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 7, 'option batch_size')
 TRUNCATE log;
 INSERT INTO log SELECT generate_series(1, 100);
 SELECT results_eq('SELECT count(*), sum(id) FROM log', 'VALUES (100::bigint, 5050::bigint)',
-  '... gives the same rows');
+  'option batch_size gives the same rows');
 ALTER FOREIGN TABLE log OPTIONS (SET batch_size '1');
-SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1, '... 1 turns batches off');
+SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1, 'option batch_size: 1 turns batches off');
 TRUNCATE log;
 INSERT INTO log SELECT generate_series(1, 100);
 SELECT results_eq('SELECT count(*), sum(id) FROM log', 'VALUES (100::bigint, 5050::bigint)',
-  '... with the same rows');
+  'option batch_size, with the same rows');
 ALTER FOREIGN TABLE log OPTIONS (DROP batch_size);
 ALTER SERVER shards OPTIONS (ADD batch_size '50');
-SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 50, '... of the server');
+SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 50, 'option batch_size, of the server');
 ALTER FOREIGN TABLE log OPTIONS (ADD batch_size '60');
-SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 60, '... the table''s goes before');
+SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 60, 'option batch_size: the table''s goes before');
 ALTER FOREIGN TABLE log OPTIONS (SET batch_size '100000');
 SELECT is(batch_size('INSERT INTO log SELECT 1'), 1, 'INSERT ... SELECT of one row is a single row');
 CREATE FOREIGN TABLE broad (id int, c char(100000)) SERVER shards

@@ -76,10 +76,10 @@ CALL on_both('INSERT INTO %s VALUES (2, ''two'', 2), (3, ''three'', NULL), (4, N
 CALL on_both('INSERT INTO %s SELECT g, ''many '' || g, g % 100 FROM generate_series(5, 4000) g');
 CALL on_both('COPY %s (id, msg) FROM PROGRAM ''seq 4001 8000 | sed "s/$/,copy/"'' (FORMAT csv)');
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'single rows, several, many, and COPY');
-SELECT is(shares(), 'log_0 2000, log_1 2000, log_2 2000, log_3 2000', '... evenly spread');
+SELECT is(shares(), 'log_0 2000, log_1 2000, log_2 2000, log_3 2000', 'single rows, several, many, and COPY, evenly spread');
 SELECT bag_eq('SELECT id, msg, n FROM far_1 UNION ALL SELECT id, msg, n FROM far_3',
   'SELECT id, msg, n FROM log_1 UNION ALL SELECT id, msg, n FROM log_3',
-  '... and committed on the other server');
+  'single rows, several, many, and COPY, all committed on the other server');
 SELECT is((SELECT count(*) FROM far_3 WHERE note = 'far'), 2000::bigint,
   'a column that only the remote table has gets its default');
 SET shard_fdw.shard = 3;
@@ -101,7 +101,7 @@ INSERT INTO returned SELECT * FROM i;
 SELECT bag_eq('SELECT * FROM returned',
   $$ SELECT g, 'r' AS msg, 7 AS n, format('(%s,r,7)', g), true FROM generate_series(8001, 8020) g $$,
   'RETURNING');
-SELECT is(shares(), 'log_0 2005, log_1 2005, log_2 2005, log_3 2005', '... evenly spread');
+SELECT is(shares(), 'log_0 2005, log_1 2005, log_2 2005, log_3 2005', 'RETURNING, evenly spread');
 
 -- batches on the wire
 
@@ -112,7 +112,7 @@ CALL on_both('INSERT INTO %s SELECT g, ''batch'' FROM generate_series(8001, 1200
 CALL on_both('INSERT INTO %s VALUES (12001, ''a''), (12002, ''b''), (12003, ''c''), (12004, ''d'')');
 CALL on_both('COPY %s (id, msg) FROM PROGRAM ''seq 12005 16000 | sed "s/$/,copy/"'' (FORMAT csv)');
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'with batch_size on the server');
-SELECT is(shares(), 'log_0 4000, log_1 4000, log_2 4000, log_3 4000', '... evenly spread');
+SELECT is(shares(), 'log_0 4000, log_1 4000, log_2 4000, log_3 4000', 'with batch_size on the server, evenly spread');
 
 -- errors
 
@@ -130,12 +130,12 @@ SELECT fails('INSERT INTO log
 SELECT results_eq($$ SELECT state, context ~ '(?n)^COPY log($|, line 500($|[:,]))'
     FROM diagnostics(
       'COPY log (id, n) FROM PROGRAM ''seq 20001 20900 | sed "s/$/,1/; 500s/,1/,1000/"'' (FORMAT csv)') $$,
-  $$ VALUES ('23514', true) $$, '... in COPY, which names no wrong line');
+  $$ VALUES ('23514', true) $$, 'a check violation there, in a batch, in COPY, which names no wrong line');
 ALTER SERVER loopback OPTIONS (DROP batch_size);
 SELECT results_eq($$ SELECT state, context ~ '(?n)^COPY log($|, line 500($|[:,]))'
     FROM diagnostics(
       'COPY log (id, n) FROM PROGRAM ''seq 20001 20900 | sed "s/$/,1/; 500s/,1/,1000/"'' (FORMAT csv)') $$,
-  $$ VALUES ('23514', true) $$, '... nor without batches');
+  $$ VALUES ('23514', true) $$, 'a check violation there, in a batch, nor without batches');
 RESET shard_fdw.shard;
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'nothing is left behind, here or there');
 SELECT fails('INSERT INTO log VALUES (1) ON CONFLICT DO NOTHING', '0A000',
@@ -156,7 +156,7 @@ INSERT INTO log SELECT g, 'gone' FROM generate_series(30009, 30016) g;
 DELETE FROM log WHERE msg = 'tx';
 ROLLBACK;
 SELECT is((SELECT count(*) FROM log WHERE id > 30000), 8::bigint, 'ROLLBACK');
-SELECT is((SELECT count(*) FROM far_1 WHERE id > 30000), 2::bigint, '... on the other server');
+SELECT is((SELECT count(*) FROM far_1 WHERE id > 30000), 2::bigint, 'ROLLBACK, on the other server');
 DELETE FROM log WHERE id > 30000;
 
 -- triggers
@@ -185,11 +185,11 @@ SELECT results_eq('SELECT msg, count(*) FROM log WHERE id > 30000 GROUP BY 1 ORD
   $$ VALUES ('LOUD by log_1', 4::bigint), ('LOUD by log_3', 4), ('loud', 8), ('skip', 2) $$,
   'BEFORE ROW triggers on foreign shards change and skip rows');
 SELECT bag_eq('SELECT id, msg, n FROM returned WHERE id > 30000',
-  'SELECT * FROM log WHERE id > 30000', '... as RETURNING shows');
+  'SELECT * FROM log WHERE id > 30000', 'BEFORE ROW triggers on foreign shards change and skip rows, as RETURNING shows');
 SELECT bag_eq($$ SELECT j FROM images WHERE who = 'log_3' $$,
   'SELECT to_jsonb(r) FROM log_3 r WHERE id > 30000', 'AFTER ROW triggers on foreign shards');
 SELECT bag_eq($$ SELECT j FROM images WHERE who = 'log' $$,
-  'SELECT to_jsonb(r) FROM log r WHERE id > 30000', '... and on the logical table');
+  'SELECT to_jsonb(r) FROM log r WHERE id > 30000', 'AFTER ROW triggers on foreign shards, and on the logical table');
 ROLLBACK;
 
 -- What happens on the other server is seen here.
@@ -203,12 +203,12 @@ SELECT results_eq('SELECT msg, count(*) FROM log WHERE id > 30000 GROUP BY 1 ORD
   $$ VALUES ('LOUD by far_1', 2::bigint), ('LOUD by far_3', 2), ('loud', 4) $$,
   'triggers on the other server change rows');
 SELECT bag_eq('SELECT id, msg, n FROM returned', 'SELECT * FROM log WHERE id > 30000',
-  '... as RETURNING shows');
+  'triggers on the other server change rows, as RETURNING shows');
 TRUNCATE images;
 CREATE TRIGGER image AFTER INSERT ON log FOR EACH ROW EXECUTE FUNCTION image();
 INSERT INTO log SELECT g, 'loud' FROM generate_series(30011, 30018) g;
 SELECT bag_eq($$ SELECT j FROM images $$, 'SELECT to_jsonb(r) FROM log r WHERE id > 30010',
-  '... and AFTER triggers of the logical table see');
+  'triggers on the other server change rows, and AFTER triggers of the logical table see');
 DROP TRIGGER image ON log;
 SET shard_fdw.shard = 1;
 SELECT results_eq($$ WITH i AS (INSERT INTO log VALUES (30101, 'skip'), (30102, 'x') RETURNING id)
@@ -226,7 +226,7 @@ SELECT bag_eq('SELECT n, count(*), min(id), max(msg) FROM log GROUP BY n',
 BEGIN;
 SET LOCAL enable_partitionwise_aggregate = on;
 SELECT bag_eq('SELECT n, count(*), sum(id), max(msg) FROM log GROUP BY n',
-  'SELECT n, count(*), sum(id), max(msg) FROM plain GROUP BY n', '... shard by shard');
+  'SELECT n, count(*), sum(id), max(msg) FROM plain GROUP BY n', 'aggregates: shard by shard');
 ROLLBACK;
 SELECT results_eq('SELECT * FROM log WHERE id % 17 = 3 ORDER BY id LIMIT 20 OFFSET 5',
   'SELECT * FROM plain WHERE id % 17 = 3 ORDER BY id LIMIT 20 OFFSET 5', 'ORDER BY and LIMIT');
@@ -245,7 +245,7 @@ CALL on_both('DELETE FROM %s t USING other o WHERE o.id = t.id AND o.n = 50');
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'UPDATE and DELETE');
 SELECT bag_eq($$ WITH u AS (UPDATE log SET n = 0 WHERE id < 50 RETURNING id, msg, n) TABLE u $$,
   $$ WITH u AS (UPDATE plain SET n = 0 WHERE id < 50 RETURNING id, msg, n) TABLE u $$,
-  '... with RETURNING');
+  'UPDATE and DELETE, with RETURNING');
 CALL on_both('WITH d AS MATERIALIZED (SELECT * FROM %s OFFSET 0)
                INSERT INTO %s SELECT id + 100000, msg, n FROM d ORDER BY id');
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'inserts from the table itself');
@@ -275,21 +275,21 @@ SELECT is((SELECT count(*) FROM far_1) + (SELECT count(*) FROM far_3), 0::bigint
   'TRUNCATE reaches the other server');
 INSERT INTO log SELECT generate_series(1, 30);
 INSERT INTO log VALUES (31), (32), (33);
-SELECT is(shares(), 'log_0 11, log_1 0, log_2 11, log_3 11', '... it gets no rows');
+SELECT is(shares(), 'log_0 11, log_1 0, log_2 11, log_3 11', 'TRUNCATE reaches the other server: it gets no rows');
 SET shard_fdw.shard = 1;
 SELECT fails('INSERT INTO log VALUES (1)', '55000',
-  'shard "log_1" of foreign table "log" is sealed', title => '... also not by a pin');
+  'shard "log_1" of foreign table "log" is sealed', title => 'TRUNCATE reaches the other server, also not by a pin');
 SELECT shard_fdw.unseal('log_1');
 ALTER FOREIGN TABLE log_1 OPTIONS (ADD updatable 'false');
 SELECT fails('INSERT INTO log VALUES (1)', '55000', 'foreign table "log_1" does not allow inserts',
   title => 'a shard that is read only over there');
 SELECT fails('INSERT INTO log SELECT generate_series(1, 9)', '55000',
-  'foreign table "log_1" does not allow inserts', title => '... in a batch');
+  'foreign table "log_1" does not allow inserts', title => 'a shard that is read only over there, in a batch');
 ALTER FOREIGN TABLE log_1 OPTIONS (DROP updatable, SET table_name 'nowhere');
 SELECT fails('INSERT INTO log VALUES (1)', '42P01', title => 'a remote table that is missing');
 ALTER FOREIGN TABLE log_1 OPTIONS (SET table_name 'far_1');
 INSERT INTO log VALUES (34);
-SELECT is((SELECT count(*) FROM far_1), 1::bigint, '... and is back');
+SELECT is((SELECT count(*) FROM far_1), 1::bigint, 'a remote table that is missing, and is back');
 RESET shard_fdw.shard;
 
 -- privileges: those on the logical table are enough
@@ -320,7 +320,7 @@ INSERT INTO remote SELECT generate_series(2, 1500);
 SELECT results_eq('SELECT shard, level FROM shard_fdw.leases
                     WHERE pid = pg_backend_pid() AND logical = $$remote$$::regclass',
   $$ VALUES ('remote_0'::regclass, 0::bigint) $$, 'a foreign shard is leased');
-SELECT is((SELECT count(*) FROM far_0), 1500::bigint, '... and written');
+SELECT is((SELECT count(*) FROM far_0), 1500::bigint, 'a foreign shard is leased, and written');
 
 -- another server's logical table as a shard
 
@@ -340,7 +340,7 @@ SELECT results_eq('SELECT count(*), sum(id), count(*) FILTER (WHERE msg = $$even
   'SELECT count(*), sum(g), count(*) FILTER (WHERE g % 2 = 0) FROM generate_series(101, 902) g',
   'a logical table of another server as a shard');
 SELECT is((SELECT count(DISTINCT tableoid) FROM far_log), 3::bigint,
-  '... spreads its rows over shards of its own');
+  'a logical table of another server as a shard spreads its rows over shards of its own');
 
 -- logical tables in logical tables
 
@@ -370,51 +370,51 @@ SELECT bag_eq('SELECT * FROM world', 'SELECT * FROM globe',
   'a logical table as a shard of another, three deep');
 SELECT bag_eq('SELECT tableoid::regclass::text AS t, count(*) FROM world GROUP BY 1',
   $$ VALUES ('world_0', 2000::bigint), ('land_0', 1000), ('town_0', 500), ('town_1', 500) $$,
-  '... each takes its turns');
+  'a logical table as a shard of another, three deep: each takes its turns');
 TRUNCATE returned;
 WITH i AS (INSERT INTO world SELECT g, 'r' FROM generate_series(5001, 5008) g
            RETURNING id, msg, n, world::text)
 INSERT INTO returned SELECT * FROM i;
 SELECT bag_eq('SELECT id, msg, n, whole FROM returned',
   $$ SELECT g, 'r' AS msg, 1 AS n, format('(%s,r,1)', g) FROM generate_series(5001, 5008) g $$,
-  '... RETURNING');
+  'a logical table as a shard of another, three deep: RETURNING');
 SELECT bag_eq($$ SELECT DISTINCT n->>'Relation Name' AS t
                    FROM jsonb_path_query(explain('SELECT * FROM world'),
                           'strict $.** ? (@."Node Type" like_regex "Scan")') n $$,
   $$ VALUES ('world_0'), ('land_0'), ('town_0'), ('town_1') $$,
-  '... only the innermost shards are scanned');
+  'a logical table as a shard of another, three deep, only the innermost shards are scanned');
 UPDATE world SET n = n + 10 WHERE id % 4 = 0;
 UPDATE globe SET n = n + 10 WHERE id % 4 = 0;
 DELETE FROM world WHERE id % 10 = 0 OR id > 5000;
 DELETE FROM globe WHERE id % 10 = 0;
-SELECT bag_eq('SELECT * FROM world', 'SELECT * FROM globe', '... UPDATE and DELETE');
+SELECT bag_eq('SELECT * FROM world', 'SELECT * FROM globe', 'a logical table as a shard of another, three deep: UPDATE and DELETE');
 SELECT results_eq('SELECT n, count(*) FROM world GROUP BY n ORDER BY n',
-  'SELECT n, count(*) FROM globe GROUP BY n ORDER BY n', '... aggregates');
+  'SELECT n, count(*) FROM globe GROUP BY n ORDER BY n', 'a logical table as a shard of another, three deep: aggregates');
 
 -- Errors from the depths.
 ALTER TABLE world_0 ADD CONSTRAINT big CHECK (n < 1000);
 ALTER TABLE land_0 ADD CONSTRAINT big CHECK (n < 1000);
 ALTER TABLE town_0 ADD CONSTRAINT big CHECK (n < 1000);
 SELECT fails('INSERT INTO world VALUES (1, ''x'', 1000), (2, ''x'', 1000)', '23514',
-  title => '... constraints of shards');
+  title => 'a logical table as a shard of another, three deep: constraints of shards');
 SET shard_fdw.shard = 0;
 SELECT fails('INSERT INTO land_1 VALUES (''x'', 1000, ''x'', 1)', '23514',
-  'new row for relation "town_0" violates check constraint "big"', title => '... of one level');
+  'new row for relation "town_0" violates check constraint "big"', title => 'a logical table as a shard of another, three deep, of one level');
 SELECT fails('INSERT INTO world_1 VALUES (''x'', 1000, ''x'', 1)', '23514',
-  'new row for relation "land_0" violates check constraint "big"', title => '... of two');
+  'new row for relation "land_0" violates check constraint "big"', title => 'a logical table as a shard of another, three deep, of two');
 RESET shard_fdw.shard;
 SELECT shard_fdw.seal('world_0');
 SELECT shard_fdw.seal('land_0');
 SELECT shard_fdw.seal('town_1');
 SELECT fails('INSERT INTO world VALUES (1, ''x'', 1000)', '23514',
-  'new row for relation "town_0" violates check constraint "big"', title => '... of three');
+  'new row for relation "town_0" violates check constraint "big"', title => 'a logical table as a shard of another, three deep, of three');
 SELECT fails('INSERT INTO world
                        SELECT g, ''x'', g FROM generate_series(900, 1100) g', '23514',
-  'new row for relation "town_0" violates check constraint "big"', title => '... in a batch');
+  'new row for relation "town_0" violates check constraint "big"', title => 'a logical table as a shard of another, three deep, in a batch');
 SELECT results_eq($$ SELECT state, context ~ '(?n)^COPY world($|, line 21($|[:,]))'
     FROM diagnostics(
       'COPY world (id, n) FROM PROGRAM ''seq 980 1100 | sed "s/.*/&,&/"'' (FORMAT csv)') $$,
-  $$ VALUES ('23514', true) $$, '... in COPY, which names no wrong line');
+  $$ VALUES ('23514', true) $$, 'a logical table as a shard of another, three deep, in COPY, which names no wrong line');
 INSERT INTO world VALUES (-1, 'deep');
 SELECT is(shard_fdw.last_shard(), 'town_0'::regclass, 'last_shard() is the innermost');
 SELECT shard_fdw.seal('town_0');
@@ -422,7 +422,7 @@ SELECT fails('INSERT INTO world VALUES (1)', '55000',
   'all shards of foreign table "land_1" are sealed', title => 'all shards sealed at some level');
 SELECT shard_fdw.seal('land_1');
 SELECT fails('INSERT INTO world VALUES (1)', '55000',
-  'all shards of foreign table "world_1" are sealed', title => '... at the next');
+  'all shards of foreign table "world_1" are sealed', title => 'all shards sealed at some level, at the next');
 SELECT shard_fdw.unseal(s) FROM unnest('{world_0,land_0,land_1,town_0,town_1}'::regclass[]) s;
 
 -- Triggers and keys at every level.
@@ -436,13 +436,13 @@ INSERT INTO returned (id, msg, n) SELECT * FROM i;
 SELECT bag_eq('SELECT id, msg, n FROM returned', 'SELECT * FROM world',
   'RETURNING shows what triggers at all levels made');
 SELECT is((SELECT count(*) FROM town_0 WHERE msg = 'X by town_0'), 10::bigint,
-  '... of the innermost shard');
+  'RETURNING shows what triggers at all levels made, of the innermost shard');
 SELECT bag_eq($$ SELECT j FROM images WHERE who = 'world' $$, 'SELECT to_jsonb(r) FROM world r',
   'AFTER triggers of the outermost table see it');
 SELECT bag_eq($$ SELECT j FROM images WHERE who = 'land_1' $$, 'SELECT to_jsonb(r) FROM land_1 r',
-  '... those in between');
+  'AFTER triggers of the outermost table see it: those in between');
 SELECT bag_eq($$ SELECT j FROM images WHERE who = 'town_0' $$, 'SELECT to_jsonb(r) FROM town_0 r',
-  '... and those of the shard');
+  'AFTER triggers of the outermost table see it, and those of the shard');
 DROP TRIGGER image ON world;
 DROP TRIGGER image ON land_1;
 TRUNCATE images, world;
@@ -456,13 +456,13 @@ COPY world (id, msg) FROM PROGRAM 'seq 1 7776 | sed "s/$/,x/"' (FORMAT csv);
 SELECT results_eq('SELECT count(*), sum(id) FROM world', 'VALUES (7776::bigint, 30236976::bigint)',
   'a long COPY');
 SELECT bag_eq('SELECT j FROM images', 'SELECT to_jsonb(r) FROM town_0 r',
-  '... with AFTER triggers deep down');
+  'a long COPY, with AFTER triggers deep down');
 DROP TRIGGER image ON town_0;
 DROP TRIGGER shout ON town_0;
 TRUNCATE world;
 COPY world (id, msg) FROM PROGRAM 'seq 1 7776 | sed "s/$/,x/"' (FORMAT csv);
 SELECT results_eq('SELECT count(*), sum(id), count(*) FILTER (WHERE tableoid = ''town_0''::regclass) FROM world',
-  'VALUES (7776::bigint, 30236976::bigint, 972::bigint)', '... and without');
+  'VALUES (7776::bigint, 30236976::bigint, 972::bigint)', 'a long COPY, and without');
 
 CREATE TABLE noted (id int, seen bigint);
 CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -485,14 +485,14 @@ ALTER TABLE town_0 ADD FOREIGN KEY (n) REFERENCES kinds DEFERRABLE;
 ALTER TABLE town_0 ADD UNIQUE (id) DEFERRABLE;
 SELECT fails('INSERT INTO world SELECT g, ''x'', 2 FROM generate_series(1001, 1080) g', '23503',
   title => 'a foreign key deep down');
-SELECT is((SELECT count(*) FROM world WHERE id > 1000), 0::bigint, '... nothing is left behind');
+SELECT is((SELECT count(*) FROM world WHERE id > 1000), 0::bigint, 'a foreign key deep down: nothing is left behind');
 BEGIN;
 SET CONSTRAINTS ALL DEFERRED;
 INSERT INTO world SELECT g, 'x', 2 FROM generate_series(1001, 1080) g;
 INSERT INTO kinds VALUES (2);
 SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', 'a deferred one');
 COMMIT;
-SELECT is((SELECT count(*) FROM world WHERE n = 2), 80::bigint, '... with its rows');
+SELECT is((SELECT count(*) FROM world WHERE n = 2), 80::bigint, 'a deferred one, with its rows');
 
 -- Sessions lease at each level.
 CREATE FOREIGN TABLE outer_log (id int) SERVER shards;
@@ -507,7 +507,7 @@ SELECT results_eq('SELECT logical, shard = ''inner_log''::regclass FROM shard_fd
   $$ VALUES ('inner_log'::regclass, false), ('outer_log', true) $$,
   'a session leases at each level');
 SELECT is((SELECT max(c) FROM (SELECT count(*) AS c FROM outer_log GROUP BY tableoid) x),
-  1500::bigint, '... and all rows are in one shard');
+  1500::bigint, 'a session leases at each level, and all rows are in one shard');
 
 -- What a foreign shard may hold is checked here: the planner relies on it.
 CREATE FOREIGN TABLE placed (k int, v int NOT NULL) SERVER shards OPTIONS (route 'hash', key 'k');
@@ -527,7 +527,7 @@ SELECT fails(format('INSERT INTO placed VALUES (%s, 1)', :k1), '23514',
   'new row for relation "placed_0" violates check constraint "place"',
   title => 'a pin on a shard that must not hold the row');
 SELECT fails(format('INSERT INTO placed VALUES (%s, 1), (%s, 1)', :k0, :k1), '23514',
-  title => '... in a batch');
+  title => 'a pin on a shard that must not hold the row, in a batch');
 RESET shard_fdw.shard;
 SELECT fails(format('INSERT INTO placed VALUES (%s, 100)', :k0), '23514',
   'new row for relation "placed_0" violates check constraint "small"',
@@ -537,8 +537,8 @@ CREATE FUNCTION other_key() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.k := 
 CREATE TRIGGER other_key BEFORE INSERT ON placed_1 FOR EACH ROW EXECUTE FUNCTION other_key();
 SELECT fails(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k0), '23514',
   title => 'a trigger that changes the key');
-SELECT lives_ok(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k1), '... or does not');
-SELECT is((SELECT count(*) FROM placed), 51::bigint, '... and that is all');
+SELECT lives_ok(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k1), 'a trigger that changes the key, or does not');
+SELECT is((SELECT count(*) FROM placed), 51::bigint, 'a trigger that changes the key, and that is all');
 
 SET search_path = public;
 DROP SCHEMA foreign_test CASCADE;

@@ -184,7 +184,7 @@ SELECT format(c, r) FROM generate_series(0, 5) r, unnest(ARRAY[
 SELECT is((SELECT count(*) FROM taken_over), 3000::bigint, 'detached partitions become shards, and no row is moved');
 INSERT INTO taken_over SELECT g, g % 50, 'new ' || g FROM generate_series(3001, 4000) g;
 SELECT is(scanned('SELECT * FROM taken_over WHERE order_id = ' || id),
-  (SELECT tableoid::regclass::text FROM taken_over WHERE order_id = id), '... and queries find what is there')
+  (SELECT tableoid::regclass::text FROM taken_over WHERE order_id = id), 'detached partitions become shards, and no row is moved, and queries find what is there')
   FROM unnest(ARRAY[17, 3017]) id;
 
 --
@@ -251,7 +251,7 @@ ALTER TABLE other_layout INHERIT orders;
 INSERT INTO orders SELECT * FROM plain WHERE shard_fdw.in_hash(6, 2, order_id);
 SELECT is(rows_of('SELECT * FROM orders'), rows_of('SELECT * FROM plain'), 'a shard of another layout takes its rows');
 SELECT fails('INSERT INTO orders SELECT g, 1000 FROM generate_series(10001, 10030) g', '23514',
-  title => '... and its other constraints are checked');
+  title => 'a shard of another layout takes its rows, and its other constraints are checked');
 ROLLBACK TO s;
 
 -- Missing, doubled, sealed, not validated.
@@ -262,15 +262,15 @@ SELECT fails('INSERT INTO orders SELECT generate_series(10001, 10050)', '23514',
   'Its key (order_id) has the hash remainder 3 of 6.',
   title => 'a missing shard');
 SELECT is(rows_of('SELECT * FROM orders WHERE order_id < 100'),
-  rows_of('SELECT * FROM plain WHERE order_id < 100 AND NOT shard_fdw.in_hash(6, 3, order_id)'), '... queries are right');
-SELECT is(scanned(format('SELECT * FROM orders WHERE order_id = %s', id)), 'none', '... a key of the missing shard is nowhere')
+  rows_of('SELECT * FROM plain WHERE order_id < 100 AND NOT shard_fdw.in_hash(6, 3, order_id)'), 'a missing shard: queries are right');
+SELECT is(scanned(format('SELECT * FROM orders WHERE order_id = %s', id)), 'none', 'a missing shard: a key of the missing shard is nowhere')
   FROM (SELECT min(order_id) AS id FROM plain WHERE shard_fdw.in_hash(6, 3, order_id)) t;
 SELECT fails('SELECT shard_fdw.create_shards(''orders'', 2)', '55000',
   'cannot add 2 shards to foreign table "orders"',
   title => 'no more shards can be added than are missing');
 SELECT is((SELECT string_agg(s::text, ',') FROM shard_fdw.create_shards('orders', 1) s), 'orders_6', 'the missing shard is created');
 INSERT INTO orders SELECT * FROM plain WHERE shard_fdw.in_hash(6, 3, order_id);
-SELECT is(rows_of('SELECT * FROM orders'), rows_of('SELECT * FROM plain'), '... and takes its rows');
+SELECT is(rows_of('SELECT * FROM orders'), rows_of('SELECT * FROM plain'), 'the missing shard is created, and takes its rows');
 SELECT fails('SELECT shard_fdw.create_shards(''orders'', 1)', '55000',
   title => 'then none is missing');
 ROLLBACK TO s;
@@ -284,10 +284,10 @@ SELECT is(scanned('SELECT * FROM orders WHERE order_id = 1'), :'all' || ' twin',
 SET LOCAL enable_partitionwise_aggregate = on;
 SET LOCAL enable_partitionwise_join = on;
 SELECT is(rows_of('SELECT order_id, count(*) FROM orders GROUP BY order_id'),
-  rows_of('SELECT order_id, count(*) FROM with_twin GROUP BY order_id'), '... groups are right');
+  rows_of('SELECT order_id, count(*) FROM with_twin GROUP BY order_id'), 'a doubled remainder: nothing is pruned, groups are right');
 SELECT is(rows_of('SELECT count(*) FROM orders a JOIN orders b USING (order_id)'),
-  rows_of('SELECT count(*) FROM with_twin a JOIN with_twin b USING (order_id)'), '... joins are right');
-SELECT lives_ok('INSERT INTO orders SELECT generate_series(10001, 10050)', '... and inserts go on');
+  rows_of('SELECT count(*) FROM with_twin a JOIN with_twin b USING (order_id)'), 'a doubled remainder: nothing is pruned, joins are right');
+SELECT lives_ok('INSERT INTO orders SELECT generate_series(10001, 10050)', 'a doubled remainder: nothing is pruned, and inserts go on');
 ROLLBACK TO s;
 
 SAVEPOINT s;
@@ -296,7 +296,7 @@ SELECT fails('INSERT INTO orders SELECT generate_series(10001, 10050)', '55000',
   'shard "orders_4" of foreign table "orders" is sealed',
   'It holds the rows whose key (order_id) has the hash remainder 4 of 6.',
   title => 'a sealed shard');
-SELECT is(scanned(format('SELECT * FROM orders WHERE order_id = %s', id)), 'orders_4', '... is still where its rows are')
+SELECT is(scanned(format('SELECT * FROM orders WHERE order_id = %s', id)), 'orders_4', 'a sealed shard is still where its rows are')
   FROM (SELECT min(order_id) AS id FROM plain WHERE shard_fdw.in_hash(6, 4, order_id)) t;
 ROLLBACK TO s;
 
@@ -307,13 +307,13 @@ ALTER TABLE orders_4 ADD CONSTRAINT shard_hash CHECK (shard_fdw.in_hash(6, 4, or
 SELECT is((SELECT count(*) FROM orders o JOIN orders_4 s ON o.order_id = s.order_id WHERE s.item = 'stray' AND scanned('SELECT * FROM orders WHERE order_id = ' || s.order_id) <> :'all'),
   0::bigint, 'a constraint that is not valid is not trusted');
 SELECT lives_ok('INSERT INTO orders SELECT generate_series(10001, 10050)',
-  '... though inserts follow it');
+  'a constraint that is not valid is not trusted, though inserts follow it');
 SELECT fails('ALTER TABLE orders_4 VALIDATE CONSTRAINT shard_hash', '23514',
-  title => '... and it cannot be validated');
+  title => 'a constraint that is not valid is not trusted, and it cannot be validated');
 ALTER TABLE orders_4 DROP CONSTRAINT shard_hash;
 SELECT fails('INSERT INTO orders SELECT generate_series(10101, 10150)', '23514',
   title => 'without one the shard takes nothing');
-SELECT is((SELECT count(*) FROM orders WHERE item = 'stray'), 100::bigint, '... but is read');
+SELECT is((SELECT count(*) FROM orders WHERE item = 'stray'), 100::bigint, 'without one the shard takes nothing, but is read');
 ROLLBACK TO s;
 
 -- The template has a place of its own.
@@ -380,27 +380,27 @@ PREPARE lock_id (int) AS SELECT * FROM orders WHERE order_id = $1 FOR UPDATE;
 PREPARE update_id (int) AS UPDATE orders SET item = 'changed' WHERE order_id = $1;
 PREPARE delete_id (int) AS DELETE FROM orders WHERE order_id = $1;
 SELECT is(executed('EXECUTE by_id(42)'), home(42), 'generic plan: one shard is scanned');
-SELECT ok(executed('EXECUTE by_id(NULL)') !~ ' ', '... with a null at most one');
-SELECT is(executed('EXECUTE by_bigint(42)'), home(42), '... with a parameter of another type');
-SELECT is(executed('EXECUTE by_key(''c17'', 17, ''t17'')'), (SELECT tableoid::regclass::text FROM several WHERE k = 'c17'), '... with a key of several columns');
-SELECT is(executed('EXECUTE lock_id(42)'), home(42), '... FOR UPDATE');
+SELECT ok(executed('EXECUTE by_id(NULL)') !~ ' ', 'generic plan: one shard is scanned, with a null at most one');
+SELECT is(executed('EXECUTE by_bigint(42)'), home(42), 'generic plan: one shard is scanned, with a parameter of another type');
+SELECT is(executed('EXECUTE by_key(''c17'', 17, ''t17'')'), (SELECT tableoid::regclass::text FROM several WHERE k = 'c17'), 'generic plan: one shard is scanned, with a key of several columns');
+SELECT is(executed('EXECUTE lock_id(42)'), home(42), 'generic plan: one shard is scanned, FOR UPDATE');
 DECLARE one_order CURSOR FOR SELECT * FROM orders WHERE order_id = 42 FOR UPDATE;
 MOVE one_order;
 SELECT results_eq($$ UPDATE orders SET item = 'current' WHERE CURRENT OF one_order RETURNING order_id $$, 'VALUES (42)', 'WHERE CURRENT OF a cursor that reads one shard');
 CLOSE one_order;
 SELECT is(returned('DELETE FROM orders WHERE ctid = ANY (ARRAY(SELECT ctid FROM orders WHERE order_id = 43 FOR UPDATE)) AND order_id = 43 RETURNING order_id'), '{(43)}', 'row locks in a subquery');
-SELECT is(executed('EXECUTE update_id(42)'), home(42), '... UPDATE');
-SELECT is((SELECT item FROM orders WHERE order_id = 42), 'changed', '... which updates the row');
-SELECT is(executed('EXECUTE delete_id(43)'), home(43), '... DELETE');
-SELECT is((SELECT count(*) FROM orders WHERE order_id = 43), 0::bigint, '... which deletes the row');
+SELECT is(executed('EXECUTE update_id(42)'), home(42), 'row locks in a subquery: UPDATE');
+SELECT is((SELECT item FROM orders WHERE order_id = 42), 'changed', 'row locks in a subquery, which updates the row');
+SELECT is(executed('EXECUTE delete_id(43)'), home(43), 'row locks in a subquery: DELETE');
+SELECT is((SELECT count(*) FROM orders WHERE order_id = 43), 0::bigint, 'row locks in a subquery, which deletes the row');
 INSERT INTO orders VALUES (43, 43, 'item 43');
 UPDATE orders SET item = 'item 42' WHERE order_id = 42;
 SELECT is((SELECT count(*) FROM generate_series(-5, 300) g
             WHERE returned(format('EXECUTE by_id(%s)', g)) <> rows_of(format('SELECT * FROM plain WHERE order_id = %s', g))),
-  0::bigint, '... finds every row');
-SELECT is(returned('EXECUTE by_numeric(42)'), rows_of('SELECT * FROM plain WHERE order_id = 42'), '... numeric');
-SELECT is(returned('EXECUTE by_bigint(99999999999)'), '{}', '... bigint that no int is');
-SELECT is(returned('EXECUTE by_array(''{1,2,3,4,99999}'')'), rows_of('SELECT * FROM plain WHERE order_id IN (1, 2, 3, 4)'), '... array');
+  0::bigint, 'row locks in a subquery, finds every row');
+SELECT is(returned('EXECUTE by_numeric(42)'), rows_of('SELECT * FROM plain WHERE order_id = 42'), 'a comparison with numeric');
+SELECT is(returned('EXECUTE by_bigint(99999999999)'), '{}', 'a comparison with a bigint that no int is');
+SELECT is(returned('EXECUTE by_array(''{1,2,3,4,99999}'')'), rows_of('SELECT * FROM plain WHERE order_id IN (1, 2, 3, 4)'), 'a comparison with an array');
 SELECT set_config('hash_test.id', '42', true) \g /dev/null
 SELECT is(executed('SELECT * FROM orders WHERE order_id = current_setting(''hash_test.id'')::int'), home(42), 'a stable function');
 SELECT is(executed('SELECT * FROM orders WHERE order_id = (SELECT max(customer) FROM plain WHERE customer < 43)'), home(42) || ' plain', 'a subquery''s result');
@@ -481,13 +481,13 @@ CREATE FUNCTION joins(query text) RETURNS bigint LANGUAGE sql AS $$
   SELECT count(*) FROM plan_nodes(query, 'VERBOSE off') n WHERE n->>'Node Type' ~ 'Join|Nested Loop'
 $$;
 SELECT is(joins('SELECT * FROM orders JOIN lines USING (order_id)'), 6::bigint, 'two hash tables are joined shard by shard');
-SELECT is(joins('SELECT * FROM orders JOIN part USING (order_id)'), 6::bigint, '... a hash table and a natively partitioned one');
-SELECT is(joins('SELECT * FROM orders JOIN lines USING (order_id) JOIN part USING (order_id)'), 12::bigint, '... three tables');
-SELECT is(joins('SELECT * FROM orders FULL JOIN lines USING (order_id)'), 6::bigint, '... FULL JOIN');
-SELECT is(joins('SELECT * FROM orders JOIN eight USING (order_id)'), 1::bigint, '... not with another modulus');
-SELECT is(joins('SELECT * FROM orders JOIN lines ON orders.customer = lines.order_id'), 1::bigint, '... not by another column');
-SELECT is(joins('SELECT * FROM orders JOIN keyless USING (order_id)'), 1::bigint, '... not with a table without key');
-SELECT is(joins('SELECT o, l FROM orders o JOIN lines l USING (order_id)'), 1::bigint, '... not for whole rows');
+SELECT is(joins('SELECT * FROM orders JOIN part USING (order_id)'), 6::bigint, 'a hash table and a natively partitioned one are joined shard by shard');
+SELECT is(joins('SELECT * FROM orders JOIN lines USING (order_id) JOIN part USING (order_id)'), 12::bigint, 'two hash tables are joined shard by shard: three tables');
+SELECT is(joins('SELECT * FROM orders FULL JOIN lines USING (order_id)'), 6::bigint, 'two hash tables are joined shard by shard: FULL JOIN');
+SELECT is(joins('SELECT * FROM orders JOIN eight USING (order_id)'), 1::bigint, 'two hash tables are joined shard by shard, not with another modulus');
+SELECT is(joins('SELECT * FROM orders JOIN lines ON orders.customer = lines.order_id'), 1::bigint, 'two hash tables are joined shard by shard, not by another column');
+SELECT is(joins('SELECT * FROM orders JOIN keyless USING (order_id)'), 1::bigint, 'two hash tables are joined shard by shard, not with a table without key');
+SELECT is(joins('SELECT o, l FROM orders o JOIN lines l USING (order_id)'), 1::bigint, 'two hash tables are joined shard by shard, not for whole rows');
 SELECT is((SELECT count(*) FROM plan_nodes('SELECT order_id, count(*) FROM lines GROUP BY order_id', 'VERBOSE off') n WHERE n->>'Node Type' = 'Aggregate'),
   6::bigint, 'GROUP BY the key is one aggregation a shard');
 SELECT ok(plan_has('SELECT price, count(*) FROM lines GROUP BY price', 'Aggregate Partial'), 'GROUP BY something else is partial');
@@ -565,13 +565,13 @@ CREATE FUNCTION joined_by(query text, OUT one bigint, OUT several bigint) LANGUA
 $$;
 SELECT is(joined_by('SELECT count(*) FROM many JOIN more USING (order_id)')::text, '(12,0)', 'a shard is joined by one worker');
 SELECT ok(EXISTS (SELECT FROM plan_nodes('SELECT count(*) FROM many JOIN more USING (order_id)', 'VERBOSE off') n
-                   WHERE n->>'Node Type' = 'Append' AND (n->>'Parallel Aware')::boolean), '... in parallel');
+                   WHERE n->>'Node Type' = 'Append' AND (n->>'Parallel Aware')::boolean), 'a shard is joined by one worker, in parallel');
 -- 19 estimates that workers had better join the third together, also if these are partitions.
 SELECT current_setting('server_version_num')::int >= 190000 AS v19 \gset
 \if :v19
 SET LOCAL enable_parallel_hash = off;
 \endif
-SELECT is(joined_by('SELECT a.line, b.price FROM many a JOIN more b USING (order_id) JOIN many c USING (order_id)')::text, '(24,0)', '... three tables');
+SELECT is(joined_by('SELECT a.line, b.price FROM many a JOIN more b USING (order_id) JOIN many c USING (order_id)')::text, '(24,0)', 'a shard is joined by one worker: three tables');
 RESET enable_parallel_hash;
 SELECT is(rows_of(replace(q, '{}', '')), rows_of(replace(q, '{}', 'plain_')), 'one worker a shard: ' || q)
   FROM unnest(ARRAY[
@@ -590,15 +590,15 @@ SET LOCAL enable_parallel_append = off;
 SELECT ok((joined_by('SELECT count(*) FROM many JOIN more USING (order_id)')).several > 0, 'without parallel append, workers share shards');
 ROLLBACK TO s;
 SET LOCAL max_parallel_workers_per_gather = 5;
-SELECT ok((joined_by('SELECT count(*) FROM many JOIN more USING (order_id)')).several > 0, '... with too few shards for each worker, too');
+SELECT ok((joined_by('SELECT count(*) FROM many JOIN more USING (order_id)')).several > 0, 'without parallel append, workers share shards, with too few shards for each worker, too');
 SET LOCAL max_parallel_workers_per_gather = 2;
 INSERT INTO many SELECT 1, g, 0 FROM generate_series(1, 30000) g;
 INSERT INTO plain_many SELECT 1, g, 0 FROM generate_series(1, 30000) g;
 ANALYZE many, plain_many;
 SELECT format('ANALYZE %s', shard) FROM shard_fdw.shards WHERE logical = 'many'::regclass \gexec
-SELECT is(joined_by('SELECT count(*) FROM many JOIN more USING (order_id)')::text, '(11,1)', '... and of several shards the one that is much larger');
+SELECT is(joined_by('SELECT count(*) FROM many JOIN more USING (order_id)')::text, '(11,1)', 'without parallel append, workers share shards, and of several shards the one that is much larger');
 SELECT is(rows_of('SELECT count(*), sum(a.line), sum(b.price) FROM many a JOIN more b USING (order_id)'),
-  rows_of('SELECT count(*), sum(a.line), sum(b.price) FROM plain_many a JOIN plain_more b USING (order_id)'), '... with the right result');
+  rows_of('SELECT count(*), sum(a.line), sum(b.price) FROM plain_many a JOIN plain_more b USING (order_id)'), 'without parallel append, workers share shards, with the right result');
 ROLLBACK TO s;
 
 -- A set with a gap is joined as far as it goes.
@@ -624,11 +624,11 @@ INSERT INTO mixed SELECT g, g FROM generate_series(1, 1000) g;
 SELECT is((SELECT count(*) FROM mixed), 1000::bigint, 'shards of several moduli take all rows');
 SELECT is((SELECT count(*) FROM generate_series(1, 100) g
             WHERE scanned('SELECT * FROM mixed WHERE id = ' || g) <> (SELECT tableoid::regclass::text FROM mixed WHERE id = g)),
-  0::bigint, '... and every row is found in one shard');
+  0::bigint, 'shards of several moduli take all rows, and every row is found in one shard');
 CREATE TABLE mixed_d (id int, v text, CHECK (shard_fdw.in_hash(3, 0, id)));
 ALTER TABLE mixed_d INHERIT mixed;
 SELECT is(scanned('SELECT * FROM mixed WHERE id = 5'), 'mixed_a mixed_b mixed_c mixed_d', 'of moduli that do not fit, nothing is pruned');
-SELECT is((SELECT count(*) FROM mixed WHERE id <= 100), 100::bigint, '... and no row is lost');
+SELECT is((SELECT count(*) FROM mixed WHERE id <= 100), 100::bigint, 'of moduli that do not fit, nothing is pruned, and no row is lost');
 
 -- What is missing from any places: together with what create_shards() adds, every row has a shard.
 CREATE TABLE plain_rows AS SELECT g AS id, g::text AS v FROM generate_series(-300, 300) g;
@@ -734,9 +734,9 @@ SELECT is(returned(format('UPDATE %s SET n = -n WHERE %s RETURNING *', t, c)), r
   FROM row_conditions, unnest(ARRAY['by_pair', 'by_pair_and_int']) t WHERE t = 'by_pair_and_int' OR NOT i;
 SELECT is(returned('DELETE FROM by_pair WHERE k IS NULL RETURNING n'), returned('DELETE FROM by_pair_twin WHERE k IS NULL RETURNING n'), 'by_pair, deleted: k IS NULL');
 SELECT is(returned('DELETE FROM by_pair WHERE k IS NOT NULL OR n = 3 RETURNING n'), returned('DELETE FROM by_pair_twin WHERE k IS NOT NULL OR n = 3 RETURNING n'), 'by_pair, deleted: k IS NOT NULL');
-SELECT is(rows_of('SELECT * FROM by_pair'), rows_of('SELECT * FROM by_pair_twin'), '... and the rest is there');
+SELECT is(rows_of('SELECT * FROM by_pair'), rows_of('SELECT * FROM by_pair_twin'), 'by_pair, deleted: the rest is there');
 SELECT unalike(scanned('SELECT * FROM by_pair WHERE k = ROW(1, ''2'')::pair AND k IS NOT NULL'), '% %', 'other conditions still leave one shard');
-SELECT unalike(scanned('SELECT * FROM by_pair WHERE k IS NOT DISTINCT FROM NULL'), '% %', '... as a test for nothing but null does');
+SELECT unalike(scanned('SELECT * FROM by_pair WHERE k IS NOT DISTINCT FROM NULL'), '% %', 'a test for nothing but null leaves one shard');
 
 SELECT * FROM finish();
 ROLLBACK;

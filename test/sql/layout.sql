@@ -27,7 +27,7 @@ SELECT results_eq($$ INSERT INTO hashed.t VALUES (1, 5, 'new'), (3, 5, 'new') ON
                   'a dropped column that is wider in the shard');
 SELECT results_eq($$ INSERT INTO hashed.t VALUES (2, 5, 'new') ON CONFLICT (id) DO UPDATE
                        SET v = t::text || EXCLUDED::text RETURNING * $$,
-                  $$ VALUES (2, 2, '(2,2,"old 2")(2,5,new)') $$, '... in values of the row type');
+                  $$ VALUES (2, 2, '(2,2,"old 2")(2,5,new)') $$, 'a dropped column that is wider in the shard, in values of the row type');
 DROP FOREIGN TABLE hashed.t CASCADE;
 
 -- random columns

@@ -37,13 +37,13 @@ COPY log FROM stdin;
 2
 \.
 SELECT is((SELECT count(*) FROM log WHERE tableoid = :'first'::regclass), 1::bigint, 'no row goes there any more');
-SELECT is((SELECT count(*) FROM log), 16::bigint, '... and none is lost');
+SELECT is((SELECT count(*) FROM log), 16::bigint, 'no row goes there any more, and none is lost');
 SELECT is((SELECT count(*) FROM shard_fdw.leases WHERE shard = :'first'::regclass AND pid = pg_backend_pid()), 0::bigint, 'the lease is given up');
 
 SELECT lives_ok('UPDATE log SET a = a + 1', 'rows of a closed shard can be updated');
-SELECT lives_ok(format('INSERT INTO %s VALUES (7)', :'first'), '... and be inserted by its own name');
-SELECT lives_ok('DELETE FROM log WHERE a < 3', '... and be deleted');
-SELECT is((SELECT array_agg(a) FROM log WHERE tableoid = :'first'::regclass), '{7}', '... all of that has been done');
+SELECT lives_ok(format('INSERT INTO %s VALUES (7)', :'first'), 'rows of a closed shard can be updated, and be inserted by its own name');
+SELECT lives_ok('DELETE FROM log WHERE a < 3', 'rows of a closed shard can be updated, and be deleted');
+SELECT is((SELECT array_agg(a) FROM log WHERE tableoid = :'first'::regclass), '{7}', 'rows of a closed shard can be updated, all of that has been done');
 
 SELECT fails(format('SET LOCAL shard_fdw.shard = %s; INSERT INTO log VALUES (1)', ordinal), '55000',
   format('shard "%s" of foreign table "log" is closed', shard),
@@ -67,12 +67,12 @@ SELECT fails('INSERT INTO log VALUES (1)', '55000', 'all shards of foreign table
   'Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT '
   'shard_fdw.open_shard().', title => 'all shards are closed');
 SELECT is((SELECT count(*) FROM shard_fdw.create_shards('log', 1)), 1::bigint, 'a shard is created in the likeness of a closed one');
-SELECT is(shard_of_one_row('log'), 'log_3', '... and is open');
+SELECT is(shard_of_one_row('log'), 'log_3', 'a shard is created in the likeness of a closed one, and is open');
 
 SELECT shard_fdw.seal(:'first');
 SELECT is((SELECT state FROM shard_fdw.list_shards('log') WHERE shard = :'first'::regclass), 'sealed', 'a closed shard that is sealed shows as such');
 SELECT shard_fdw.unseal(:'first');
-SELECT is((SELECT state FROM shard_fdw.list_shards('log') WHERE shard = :'first'::regclass), 'closed', '... and is closed when the seal is lifted');
+SELECT is((SELECT state FROM shard_fdw.list_shards('log') WHERE shard = :'first'::regclass), 'closed', 'a closed shard that is sealed shows as such, and is closed when the seal is lifted');
 
 --
 -- Opening
@@ -89,7 +89,7 @@ SELECT shard_fdw.close_shard(:'first');
 SELECT shard_fdw.open_shard('log_3');
 SELECT is(shard_of_one_row('log'), 'log_3', 'closed and opened in a subtransaction');
 ROLLBACK TO s;
-SELECT is(shard_of_one_row('log'), :'first', '... which is rolled back');
+SELECT is(shard_of_one_row('log'), :'first', 'closed and opened in a subtransaction, which is rolled back');
 
 -- What it has to say beside errors, seen from outside.
 SELECT string_agg(command, '; ') AS commands FROM (VALUES ('BEGIN'), ('SET LOCAL client_min_messages = warning'),
@@ -132,18 +132,18 @@ SET LOCAL ROLE shard_reader;
 SELECT fails('SELECT shard_fdw.' || f || '(''log_0'')', '42501', 'must be owner of table log_0', '',
   '', title => f || '() is for the owner') FROM unnest('{close_shard,open_shard}'::text[]) f;
 SELECT fails('DELETE FROM shard_fdw.closed_shards', '42501',
-  title => '... who is not to write into the table');
-SELECT fails('SELECT FROM shard_fdw.closed_shards', '42501', title => '... nor to read it');
-SELECT is(states('log') ~ 'closed', true, '... but anybody may know the states');
+  title => 'nobody writes into the table of closed shards');
+SELECT fails('SELECT FROM shard_fdw.closed_shards', '42501', title => 'nobody reads the table of closed shards');
+SELECT is(states('log') ~ 'closed', true, 'anybody may know the states');
 INSERT INTO log VALUES (1);
 RESET ROLE;
 SET LOCAL ROLE shard_user;
 CREATE FOREIGN TABLE own (a int) SERVER shards OPTIONS (shards '2');
 SELECT lives_ok('SELECT shard_fdw.close_shard(''own_0'')', 'the owner need not be a superuser');
 INSERT INTO own VALUES (1);
-SELECT is(shard_fdw.last_shard()::text, 'own_1', '... it is closed');
-SELECT lives_ok('SELECT shard_fdw.open_shard(''own_0'')', '... and opened');
-SELECT is(current_user::text, 'shard_user', '... who stays who he was');
+SELECT is(shard_fdw.last_shard()::text, 'own_1', 'the owner need not be a superuser: it is closed');
+SELECT lives_ok('SELECT shard_fdw.open_shard(''own_0'')', 'the owner need not be a superuser, and opened');
+SELECT is(current_user::text, 'shard_user', 'the owner need not be a superuser, who stays who he was');
 RESET ROLE;
 
 -- Nothing in the search path can be in the way.
@@ -154,7 +154,7 @@ CREATE TABLE spoof.closed_shards (shard int);
 SET LOCAL search_path = spoof, pg_catalog, lifecycle_test, public;
 SELECT lives_ok('SELECT shard_fdw.close_shard(''own_0'')',
   'the search path is nobody''s to play with');
-SELECT lives_ok('SELECT shard_fdw.open_shard(''own_0'')', '... when opening, too');
+SELECT lives_ok('SELECT shard_fdw.open_shard(''own_0'')', 'the search path is nobody''s to play with, when opening, too');
 SET LOCAL search_path = lifecycle_test, public;
 DROP SCHEMA spoof CASCADE;
 
@@ -178,14 +178,14 @@ SELECT fails('SELECT shard_fdw.close_shard(''h_2'')', '55000',
 CREATE TABLE h_a (k int, CHECK (shard_fdw.in_hash(8, 2, k)));
 ALTER TABLE h_a INHERIT h;
 SELECT fails('SELECT shard_fdw.close_shard(''h_2'')', '55000',
-  title => '... half of them is not enough');
+  title => 'a hash shard is not closed if nobody takes its rows: half of them is not enough');
 CREATE TABLE h_b (k int, CHECK (shard_fdw.in_hash(8, 6, k)));
 ALTER TABLE h_b INHERIT h;
-SELECT lives_ok('SELECT shard_fdw.close_shard(''h_2'')', '... all of them is');
+SELECT lives_ok('SELECT shard_fdw.close_shard(''h_2'')', 'a hash shard is not closed if nobody takes its rows, all of them is');
 INSERT INTO h SELECT generate_series(101, 200);
-SELECT is((SELECT count(*) FROM h_2 WHERE k > 100), 0::bigint, '... nothing goes there');
-SELECT is((SELECT count(*) FROM h), 200::bigint, '... and all rows find a place');
-SELECT is((SELECT count(*) FROM h WHERE k = 5), 1::bigint, '... and are found');
+SELECT is((SELECT count(*) FROM h_2 WHERE k > 100), 0::bigint, 'a hash shard is not closed if nobody takes its rows: nothing goes there');
+SELECT is((SELECT count(*) FROM h), 200::bigint, 'a hash shard is not closed if nobody takes its rows, and all rows find a place');
+SELECT is((SELECT count(*) FROM h WHERE k = 5), 1::bigint, 'a hash shard is not closed if nobody takes its rows, and are found');
 SELECT fails('SELECT shard_fdw.close_shard(''h_a'')', '55000',
   title => 'those that took over stay open');
 SELECT fails('SELECT shard_fdw.reshard(''h'', 2)', NULL,
@@ -222,7 +222,7 @@ SELECT is(states('own'), 'closed open', 'one that comes back is still closed');
 DROP TABLE own_0;
 SELECT is((SELECT count(*) FROM shard_fdw.closed_shards s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.shard)), 1::bigint, 'DROP leaves a row behind');
 SELECT shard_fdw.close_shard('own_1');
-SELECT is((SELECT count(*) FROM shard_fdw.closed_shards s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.shard)), 0::bigint, '... which the next call tidies up');
+SELECT is((SELECT count(*) FROM shard_fdw.closed_shards s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.shard)), 0::bigint, 'DROP leaves a row behind, which the next call tidies up');
 
 --
 -- Options
@@ -285,10 +285,10 @@ SELECT fails(
 CREATE TABLE timed_template (at date NOT NULL);
 CREATE FOREIGN TABLE timed (at date) SERVER shards OPTIONS (shards '1', template 'timed_template', time_column 'at');
 SELECT fails('ALTER TABLE timed_0 ALTER COLUMN at DROP NOT NULL', '42P17',
-  title => '... if the template has it NOT NULL that is enough, and it stays so');
+  title => 'a time column that can be null, if the template has it NOT NULL that is enough, and it stays so');
 CREATE TABLE timed_more (at date);
 SELECT fails('ALTER TABLE timed_more INHERIT timed', '42P17',
-  title => '... a table is not attached where it can be null');
+  title => 'a time column that can be null: a table is not attached where it can be null');
 SELECT fails('ALTER FOREIGN TABLE timed DROP COLUMN at', '42P16',
   'cannot drop column "at" because it is the time column of foreign table "timed"',
   title => 'the time column cannot be dropped');
@@ -297,7 +297,7 @@ SELECT is((SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'timed'::regcl
 SELECT lives_ok('ALTER FOREIGN TABLE timed OPTIONS (DROP time_column)',
   'the option can be dropped');
 SELECT lives_ok('ALTER FOREIGN TABLE timed OPTIONS (ADD time_column ''"when, then"'')',
-  '... and be added');
+  'the option can be dropped, and be added');
 
 --
 -- Ranges
@@ -344,29 +344,29 @@ SELECT fails('CALL shard_fdw.add_range(''day_0'')', '55000', 'shard "day_0" is o
   title => 'an open shard has no range');
 SELECT shard_fdw.close_shard('day_0');
 SELECT lives_ok('CALL shard_fdw.add_range(''day_0'')', 'a closed one gets it');
-SELECT lives_ok('CALL shard_fdw.add_range(''day_0'')', '... once');
-SELECT is((SELECT count(*) FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), 1::bigint, '... indeed');
+SELECT lives_ok('CALL shard_fdw.add_range(''day_0'')', 'a closed shard gets a range once');
+SELECT is((SELECT count(*) FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), 1::bigint, 'a closed shard gets a range, indeed');
 SELECT fails('UPDATE day SET at = ''2026-01-02Z'' WHERE a = 1', '23514',
   'new row for relation "day_0" violates check constraint "shard_range"',
   title => 'no row leaves the range');
 SELECT fails('INSERT INTO day_0 VALUES (''2026-01-02Z'', 0)', '23514',
-  title => '... nor comes in from outside');
+  title => 'no row leaves the range, nor comes in from outside');
 SELECT lives_ok('UPDATE day SET at = at + interval ''1 minute'' WHERE a = 1',
-  '... but can be changed within');
+  'no row leaves the range, but can be changed within');
 SELECT is((SELECT count(*) FROM shard_fdw.create_shards('day', 1)), 1::bigint, 'a shard in the likeness of a closed one');
-SELECT lives_ok('INSERT INTO day VALUES (''2026-01-02Z'', 30)', '... does not have its range');
-SELECT is(shard_fdw.last_shard()::text, 'day_1', '... and takes rows of any time');
+SELECT lives_ok('INSERT INTO day VALUES (''2026-01-02Z'', 30)', 'a shard in the likeness of a closed one does not have its range');
+SELECT is(shard_fdw.last_shard()::text, 'day_1', 'a shard in the likeness of a closed one, and takes rows of any time');
 SELECT lives_ok('SELECT shard_fdw.open_shard(''day_0'')', 'a shard is opened');
-SELECT is((SELECT count(*) FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), 0::bigint, '... and has lost its range');
+SELECT is((SELECT count(*) FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), 0::bigint, 'a shard is opened, and has lost its range');
 SELECT shard_fdw.close_shard('day_1');
-SELECT lives_ok('INSERT INTO day VALUES (''2027-01-02Z'', 31)', '... and takes rows of any time');
+SELECT lives_ok('INSERT INTO day VALUES (''2027-01-02Z'', 31)', 'a shard is opened, and takes rows of any time');
 SELECT shard_fdw.close_shard('day_0');
 
 -- A row may have come between: the constraint is not valid then, and made anew.
 SAVEPOINT s;
 ALTER TABLE day_0 ADD CONSTRAINT shard_range CHECK (at IS NOT NULL AND at >= '2026-01-01Z'::timestamptz AND at <= '2026-01-02Z'::timestamptz) NOT VALID;
 SELECT lives_ok('CALL shard_fdw.add_range(''day_0'')', 'a range that is wrong');
-SELECT is((SELECT convalidated AND pg_get_constraintdef(oid) ~ '2027' FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), true, '... is replaced');
+SELECT is((SELECT convalidated AND pg_get_constraintdef(oid) ~ '2027' FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), true, 'a range that is wrong is replaced');
 ROLLBACK TO s;
 
 -- What the range is of changes with the option.
@@ -377,7 +377,7 @@ CALL shard_fdw.add_range('day_0');
 SELECT is((SELECT array_agg(pg_get_constraintdef(oid) ~ 'd >=') FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), '{t}', 'another time column, another range');
 ALTER FOREIGN TABLE day OPTIONS (SET time_column 'at');
 CALL shard_fdw.add_range('day_0');
-SELECT is((SELECT array_agg(pg_get_constraintdef(oid) ~ 'at >=') FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), '{t}', '... and back');
+SELECT is((SELECT array_agg(pg_get_constraintdef(oid) ~ 'at >=') FROM pg_constraint WHERE conrelid = 'day_0'::regclass AND contype = 'c'), '{t}', 'another time column, another range, and back');
 
 SELECT fails('CALL shard_fdw.add_range(''noone'')', '42P01', title => 'add_range() of nothing');
 SELECT fails('CALL shard_fdw.add_range(NULL)', '22004', 'shard must not be null', '', '',
@@ -406,15 +406,15 @@ SELECT fails('SELECT shard_fdw.rotate(NULL)', '22004', 'logical table must not b
 SELECT fails('SELECT shard_fdw.rotate(''plain'')', '42809',
   '"plain" is not a foreign table of shard_fdw', '', '', title => 'rotate() of a plain table');
 SELECT is((SELECT array_agg(r::text) FROM shard_fdw.rotate('rr') r), '{rr_3,rr_4}', 'as many new shards as were open');
-SELECT is(states('rr'), 'closed closed closed open open', '... and those are closed');
+SELECT is(states('rr'), 'closed closed closed open open', 'as many new shards as were open, and those are closed');
 SELECT is((SELECT array_agg(r::text) FROM shard_fdw.rotate('rr', 3) r), '{rr_5,rr_6,rr_7}', 'as many as given');
-SELECT is(states('rr'), 'closed closed closed closed closed open open open', '... and those before are closed');
+SELECT is(states('rr'), 'closed closed closed closed closed open open open', 'as many as given, and those before are closed');
 INSERT INTO rr SELECT generate_series(1, 9);
 SELECT is((SELECT array_agg(n) FROM (SELECT count(*) AS n FROM rr WHERE tableoid::regclass::text ~ 'rr_[567]' GROUP BY tableoid) t), '{3,3,3}', 'rows go to the new generation');
 SELECT shard_fdw.close_shard(shard) FROM shard_fdw.list_shards('rr') WHERE state = 'open';
 SELECT fails('SELECT shard_fdw.rotate(''rr'')', '55000', 'foreign table "rr" has no open shards',
   '', 'Say how many shards to create.', title => 'without open shards one has to say how many');
-SELECT is((SELECT count(*) FROM shard_fdw.rotate('rr', 1)), 1::bigint, '... which will do');
+SELECT is((SELECT count(*) FROM shard_fdw.rotate('rr', 1)), 1::bigint, 'without open shards one has to say how many, which will do');
 
 -- Ids go on, in the slots of the generation before.
 CREATE TABLE refs (n int PRIMARY KEY);
@@ -435,11 +435,11 @@ BEGIN
 END $$;
 SELECT is(array(SELECT fill('2026-01-01Z')), '{1,11,2,12}', 'ids of the first generation');
 SELECT is((SELECT array_agg(r::text) FROM shard_fdw.rotate('gen') r), '{gen_2,gen_3}', 'the second generation');
-SELECT is(array(SELECT fill('2026-01-02Z')), '{21,31,22,32}', '... its ids go on where those of the first have ended');
+SELECT is(array(SELECT fill('2026-01-02Z')), '{21,31,22,32}', 'the second generation: its ids go on where those of the first have ended');
 SELECT is((SELECT string_agg(pg_get_constraintdef(oid), ' ' ORDER BY conrelid::regclass::text) FROM pg_constraint WHERE conrelid::regclass::text ~ '^gen_[23]' AND contype = 'c'),
-  'CHECK (shard_fdw.in_slot(10, 1, id)) CHECK (shard_fdw.in_slot(10, 2, id))', '... as the slots say');
+  'CHECK (shard_fdw.in_slot(10, 1, id)) CHECK (shard_fdw.in_slot(10, 2, id))', 'the second generation, as the slots say');
 SELECT shard_fdw.rotate('gen') \g /dev/null
-SELECT is(array(SELECT fill('2026-01-03Z')), '{41,51,42,52}', '... nor does the third begin anew');
+SELECT is(array(SELECT fill('2026-01-03Z')), '{41,51,42,52}', 'the second generation, nor does the third begin anew');
 SELECT shard_fdw.rotate('gen', 3) \g /dev/null
 SELECT is(array(SELECT fill('2026-01-04Z')), '{61,71,62,72,63,73}', 'one more shard takes a slot that nobody has had, and begins where the others are');
 SELECT is((SELECT count(DISTINCT id) FROM gen), (SELECT count(*) FROM gen), 'no id is given twice');
@@ -462,36 +462,36 @@ SELECT is(array(SELECT shard_fdw.retain('gen', '-infinity')), '{}', 'nothing is 
 SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-01 01:00Z')), '{}', 'a row of just that time is not older');
 CALL shard_fdw.add_range('gen_0');
 CALL shard_fdw.add_range('gen_2');
-SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-01 01:00Z')), '{}', '... as the range says as well');
+SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-01 01:00Z')), '{}', 'a row of just that time is not older, as the range says as well');
 SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-01 01:00:00.000001Z')), '{lifecycle_test.gen_0,lifecycle_test.gen_1}', 'shards are dropped by range or by their rows');
-SELECT is(to_regclass('gen_0') IS NULL AND to_regclass('gen_1') IS NULL, true, '... indeed');
-SELECT is((SELECT count(*) FROM shard_fdw.closed_shards s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.shard)), 0::bigint, '... and nothing is left of them');
-SELECT is((SELECT array_agg(DISTINCT tableoid::regclass::text) FROM gen), '{gen_2,gen_3,gen_4,gen_5,gen_6,gen_7,gen_8}', '... and nothing else is gone');
+SELECT is(to_regclass('gen_0') IS NULL AND to_regclass('gen_1') IS NULL, true, 'shards are dropped by range or by their rows, indeed');
+SELECT is((SELECT count(*) FROM shard_fdw.closed_shards s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.shard)), 0::bigint, 'shards are dropped by range or by their rows, and nothing is left of them');
+SELECT is((SELECT array_agg(DISTINCT tableoid::regclass::text) FROM gen), '{gen_2,gen_3,gen_4,gen_5,gen_6,gen_7,gen_8}', 'shards are dropped by range or by their rows, and nothing else is gone');
 
 -- Consumers.
 SELECT shard_fdw.register_consumer('gen', 'slow', 'id');
 SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-03Z')), '{}', 'what has not been read stays');
 SELECT is((SELECT count(*) FROM shard_fdw.read_batch(NULL::gen, 'slow', 1)), 1::bigint, 'a shard is read, but not to its end');
-SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-03Z')), '{}', '... and stays');
+SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-03Z')), '{}', 'a shard is read, but not to its end, and stays');
 DO $$ BEGIN LOOP EXIT WHEN NOT EXISTS (SELECT FROM shard_fdw.read_batch(NULL::gen, 'slow', 100)); END LOOP; END $$;
 SELECT shard_fdw.register_consumer('gen', 'by time', 'at');
 SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-03Z')), '{}', 'what one of two has not read stays');
 DO $$ BEGIN FOR i IN 1 .. 20 LOOP PERFORM shard_fdw.read_window(NULL::gen, 'by time', '2026-01-03 00:30Z'); END LOOP; END $$;
 SELECT is(array(SELECT shard_fdw.retain('gen', '2026-01-04Z', keep_tables => true)), '{lifecycle_test.gen_2,lifecycle_test.gen_3}', 'what both have read is detached, what is in no window yet stays');
-SELECT is((SELECT count(*) FROM gen_2), 2::bigint, '... with its rows');
-SELECT is((SELECT count(*) FROM gen WHERE tableoid = 'gen_2'::regclass), 0::bigint, '... which are no longer in the table');
+SELECT is((SELECT count(*) FROM gen_2), 2::bigint, 'what both have read is detached, what is in no window yet stays, with its rows');
+SELECT is((SELECT count(*) FROM gen WHERE tableoid = 'gen_2'::regclass), 0::bigint, 'what both have read is detached, what is in no window yet stays, which are no longer in the table');
 DO $$ BEGIN FOR i IN 1 .. 20 LOOP PERFORM shard_fdw.read_window(NULL::gen, 'by time', '2026-01-05Z'); END LOOP; END $$;
 ALTER TABLE gen_2 INHERIT gen;
 SELECT is((SELECT state FROM shard_fdw.list_shards('gen') WHERE shard = 'gen_2'::regclass), 'closed', 'one that comes back is still closed');
 SELECT is(array(SELECT shard_fdw.retain('gen')), '{lifecycle_test.gen_2,lifecycle_test.gen_4,lifecycle_test.gen_5}', 'without a time, option "retain_for" says it');
-SELECT is(states('gen'), 'open open open', '... open shards stay, however old');
+SELECT is(states('gen'), 'open open open', 'without a time, option "retain_for" says it: open shards stay, however old');
 
 -- What cannot be dropped is in nobody's way.
 SELECT shard_fdw.rotate('gen', 1) \g /dev/null
 CREATE VIEW depends AS SELECT * FROM gen_6;
 SELECT is(array(SELECT shard_fdw.retain('gen')), '{lifecycle_test.gen_7,lifecycle_test.gen_8}', 'a shard that something depends on is kept, the others go');
 SELECT shard_fdw.seal('gen_6');
-SELECT is(array(SELECT shard_fdw.retain('gen', keep_tables => true)), '{lifecycle_test.gen_6}', '... it can be detached, and be sealed');
+SELECT is(array(SELECT shard_fdw.retain('gen', keep_tables => true)), '{lifecycle_test.gen_6}', 'a shard that something depends on is kept, the others go: it can be detached, and be sealed');
 SELECT shard_fdw.rotate('gen', 1) \g /dev/null
 SELECT is(array(SELECT shard_fdw.retain('gen')), '{lifecycle_test.gen_9}', 'an empty closed shard goes at once');
 
@@ -525,7 +525,7 @@ BEGIN
 END $$;
 SELECT is((SELECT count(*) FROM results), 240::bigint, 'all have been tried');
 SELECT is_empty($$ SELECT * FROM results WHERE split_part(result, ' ', 1) <> split_part(result, ' ', 2) $$, 'a shard goes if DELETE would take its row');
-SELECT is((SELECT count(DISTINCT result) FROM results), 2::bigint, '... which happens or not');
+SELECT is((SELECT count(DISTINCT result) FROM results), 2::bigint, 'a shard goes if DELETE would take its row, which happens or not');
 
 -- Rights.
 SET LOCAL ROLE shard_reader;
@@ -537,8 +537,8 @@ CREATE FOREIGN TABLE theirs (at timestamptz NOT NULL) SERVER shards OPTIONS (sha
 INSERT INTO theirs VALUES ('2026-01-01');
 SELECT lives_ok('SELECT shard_fdw.rotate(''theirs'')',
   'the owner need not be a superuser to rotate');
-SELECT lives_ok('CALL shard_fdw.add_range(''theirs_0'')', '... to add a range');
-SELECT is(array(SELECT shard_fdw.retain('theirs', 'infinity')), '{lifecycle_test.theirs_0}', '... and to drop');
+SELECT lives_ok('CALL shard_fdw.add_range(''theirs_0'')', 'the owner need not be a superuser to rotate, to add a range');
+SELECT is(array(SELECT shard_fdw.retain('theirs', 'infinity')), '{lifecycle_test.theirs_0}', 'the owner need not be a superuser to rotate, and to drop');
 RESET ROLE;
 
 SELECT * FROM finish();

@@ -27,14 +27,14 @@ SELECT ok(pg_relation_size('vac_0') < :size_0 AND pg_relation_size('vac_1') = :s
   'VACUUM of a shard truncates it, and only it');
 SELECT results_eq($$ SELECT reltuples, relallvisible = relpages FROM pg_class
                       WHERE oid = 'vac_0'::regclass $$,
-  'VALUES (100::real, true)', '... and notes what is left');
+  'VALUES (100::real, true)', 'VACUUM of a shard truncates it, and only it, and notes what is left');
 VACUUM FULL vac_1;
 SELECT cmp_ok(pg_relation_size('vac_1'), '<', :size_1::bigint, 'VACUUM FULL of a shard');
 SELECT results_eq('SELECT count(*), sum(a), min(b) = max(b) FROM vac',
-  'VALUES (200::bigint, 20100::bigint, true)', '... loses nothing');
+  'VALUES (200::bigint, 20100::bigint, true)', 'VACUUM FULL of a shard loses nothing');
 SET enable_seqscan = off;
 SELECT results_eq('SELECT a FROM vac WHERE a BETWEEN 99 AND 102 ORDER BY a',
-  'VALUES (99), (100), (101), (102)', '... and leaves good indexes');
+  'VALUES (99), (100), (101), (102)', 'VACUUM FULL of a shard, and leaves good indexes');
 RESET enable_seqscan;
 DELETE FROM vac WHERE a > 100;
 SELECT pg_relation_size('vac_0') AS size_0 \gset
@@ -58,18 +58,18 @@ SELECT is(dblink_connect('other', format('host=%s port=%s dbname=%s user=%s',
 SELECT dblink_exec('other', 'BEGIN') \gset
 SELECT is((SELECT count(*) FROM dblink('other',
     'SELECT a FROM modify_test.vac WHERE a <= 10 ORDER BY a FOR UPDATE') t(a int)),
-  10::bigint, '... locks rows of several shards');
+  10::bigint, 'a second session locks rows of several shards');
 SELECT results_eq('SELECT a FROM vac WHERE a <= 12 ORDER BY a FOR UPDATE SKIP LOCKED',
   'VALUES (11), (12)', 'SKIP LOCKED skips them');
 SELECT results_eq('SELECT a FROM vac ORDER BY a LIMIT 3 FOR UPDATE SKIP LOCKED',
-  'VALUES (11), (12), (13)', '... with ORDER BY and LIMIT');
+  'VALUES (11), (12), (13)', 'SKIP LOCKED skips them, with ORDER BY and LIMIT');
 SELECT results_eq('SELECT a FROM vac WHERE a > 8 ORDER BY a LIMIT 1 FOR KEY SHARE SKIP LOCKED',
-  'VALUES (11)', '... for the weakest lock');
+  'VALUES (11)', 'SKIP LOCKED skips them, for the weakest lock');
 SELECT fails('SELECT a FROM vac WHERE a = 10 FOR UPDATE NOWAIT', '55P03',
   title => 'NOWAIT does not wait');
 SELECT fails('SELECT a FROM vac WHERE a = 9 FOR SHARE NOWAIT', '55P03',
-  title => '... on another shard');
-SELECT lives_ok('SELECT a FROM vac WHERE a = 11 FOR UPDATE NOWAIT', '... for a free row it has not to');
+  title => 'NOWAIT does not wait, on another shard');
+SELECT lives_ok('SELECT a FROM vac WHERE a = 11 FOR UPDATE NOWAIT', 'NOWAIT does not wait, for a free row it has not to');
 SELECT dblink_exec('other', 'ROLLBACK') \gset
 SELECT dblink_exec('other', 'BEGIN') \gset
 SELECT is((SELECT count(*) FROM dblink('other',
@@ -78,7 +78,7 @@ SELECT is((SELECT count(*) FROM dblink('other',
 SELECT is((SELECT count(*) FROM (SELECT a FROM vac WHERE a <= 10 FOR SHARE NOWAIT) s), 10::bigint,
   'share locks go together');
 SELECT is((SELECT count(*) FROM (SELECT a FROM vac WHERE a <= 12 FOR NO KEY UPDATE SKIP LOCKED) s),
-  2::bigint, '... and not with NO KEY UPDATE');
+  2::bigint, 'share locks go together, and not with NO KEY UPDATE');
 SELECT dblink_exec('other', 'ROLLBACK') \gset
 SELECT dblink_exec('other', 'BEGIN') \gset
 SELECT dblink_exec('other', 'DELETE FROM modify_test.vac WHERE a = 5') \gset
@@ -86,7 +86,7 @@ SELECT results_eq('SELECT a FROM vac WHERE a < 7 ORDER BY a FOR UPDATE SKIP LOCK
   'VALUES (1), (2), (3), (4), (6)', 'a row being deleted elsewhere is locked');
 SELECT dblink_exec('other', 'COMMIT') \gset
 SELECT results_eq('SELECT a FROM vac WHERE a < 7 ORDER BY a FOR UPDATE SKIP LOCKED',
-  'VALUES (1), (2), (3), (4), (6)', '... and gone then');
+  'VALUES (1), (2), (3), (4), (6)', 'a row being deleted elsewhere is locked, and gone then');
 SELECT dblink_disconnect('other') \gset
 \endif
 DROP FOREIGN TABLE vac CASCADE;
@@ -241,7 +241,7 @@ SELECT alike('UPDATE acc{} SET grp = grp + 1, val = 3');
 SELECT is_empty('SELECT * FROM acc JOIN places USING (id) WHERE acc.tableoid <> place',
   'an updated row stays in its shard');
 SELECT is_empty('UPDATE ONLY acc SET val = 1 RETURNING *', 'UPDATE ONLY changes nothing');
-SELECT ok(contents('') = contents('_twin'), '... indeed');
+SELECT ok(contents('') = contents('_twin'), 'UPDATE ONLY changes nothing, indeed');
 SELECT is((SELECT array_agg(DISTINCT extra) FROM acc_1), '{3}', 'what only the shard has is left alone');
 
 -- errors undo all
@@ -277,7 +277,7 @@ WITH d AS (DELETE FROM acc WHERE (tableoid, ctid) IN
              (SELECT tableoid, ctid FROM acc ORDER BY id LIMIT 10) RETURNING id)
 DELETE FROM acc_twin WHERE id IN (SELECT id FROM d);
 SELECT ok(contents('') = contents('_twin'), 'DELETE by (tableoid, ctid)');
-SELECT is((SELECT count(*) FROM acc_twin), (SELECT count(*) FROM acc), '... of ten rows');
+SELECT is((SELECT count(*) FROM acc_twin), (SELECT count(*) FROM acc), 'DELETE by (tableoid, ctid), of ten rows');
 
 -- subtransactions, and several changes of one row
 
@@ -335,12 +335,12 @@ SELECT is(outcome('UPDATE acc SET txt = ''here'' WHERE CURRENT OF plain_cursor R
 MOVE 20 IN plain_cursor;
 SELECT current_row('plain_cursor') AS second_id \gset
 SELECT is(outcome('DELETE FROM acc WHERE CURRENT OF plain_cursor RETURNING id'),
-  ARRAY[format('(%s)', :second_id)], '... on another shard');
+  ARRAY[format('(%s)', :second_id)], 'WHERE CURRENT OF an unsorted cursor, on another shard');
 UPDATE acc_twin SET txt = 'here' WHERE id = :current_id;
 DELETE FROM acc_twin WHERE id = :second_id;
-SELECT ok(contents('') = contents('_twin'), '... and nothing else');
+SELECT ok(contents('') = contents('_twin'), 'WHERE CURRENT OF an unsorted cursor, and nothing else');
 SELECT is((SELECT array_agg(x::text ORDER BY x::text COLLATE "C") FROM ref x),
-          (SELECT array_agg(x::text ORDER BY x::text COLLATE "C") FROM ref_twin x), '... in no table');
+          (SELECT array_agg(x::text ORDER BY x::text COLLATE "C") FROM ref_twin x), 'WHERE CURRENT OF an unsorted cursor, in no table');
 CLOSE plain_cursor;
 
 -- row locks: the same rows, and locked
@@ -363,7 +363,7 @@ SAVEPOINT s;
 SELECT is((SELECT count(*) FROM (SELECT id FROM acc WHERE grp = 4 FOR UPDATE) s),
           (SELECT count(*) FROM acc_twin WHERE grp = 4), 'rows locked');
 SELECT bag_eq('SELECT id FROM acc WHERE xmax = pg_current_xact_id()::xid OR xmax::text::int > 0 AND grp = 4',
-  'SELECT id FROM acc_twin WHERE grp = 4', '... are marked as such in their shards');
+  'SELECT id FROM acc_twin WHERE grp = 4', 'rows locked are marked as such in their shards');
 ROLLBACK TO s;
 CREATE FUNCTION nodes(query text) RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
@@ -376,8 +376,8 @@ END $$;
 SELECT is(nodes('SELECT * FROM ref FOR UPDATE'), '{Append,LockRows,"ref_0 Seq Scan","ref_1 Seq Scan"}',
   'the locks are PostgreSQL''s own');
 SELECT is(nodes('DELETE FROM ref'), '{Append,"ref ModifyTable","ref_0 Seq Scan","ref_1 Seq Scan"}',
-  '... and the changes too');
-SELECT is(nodes('UPDATE ONLY ref SET id = 1'), '{Result,"ref ModifyTable"}', '... ONLY scans nothing');
+  'the locks are PostgreSQL''s own, and the changes too');
+SELECT is(nodes('UPDATE ONLY ref SET id = 1'), '{Result,"ref ModifyTable"}', 'the locks are PostgreSQL''s own: ONLY scans nothing');
 
 -- a table without shards
 
@@ -415,17 +415,17 @@ SELECT alike(command, 'view', error) FROM (VALUES
 SELECT shard_fdw.seal('acc_2');
 SELECT fails('UPDATE acc SET val = 77 WHERE tableoid = ''acc_2''::regclass', '23514',
   title => 'rows of a sealed shard cannot be updated');
-SELECT fails('UPDATE acc SET val = 77', '23514', title => '... nor those of the others with them');
-SELECT ok(contents('') = contents('_twin'), '... so nothing has changed');
+SELECT fails('UPDATE acc SET val = 77', '23514', title => 'rows of a sealed shard cannot be updated, nor those of the others with them');
+SELECT ok(contents('') = contents('_twin'), 'rows of a sealed shard cannot be updated, so nothing has changed');
 SELECT is((SELECT count(*) FROM (SELECT FROM acc WHERE tableoid = 'acc_2'::regclass FOR UPDATE) s),
-  (SELECT count(*) FROM acc_2), '... but they can be locked');
+  (SELECT count(*) FROM acc_2), 'rows of a sealed shard cannot be updated, but they can be locked');
 CREATE TABLE others AS SELECT id FROM acc WHERE tableoid <> 'acc_2'::regclass;
 SELECT lives_ok('UPDATE acc SET val = 76 WHERE tableoid <> ''acc_2''::regclass',
   'rows of the other shards can');
 UPDATE acc_twin SET val = 76 WHERE id IN (SELECT id FROM others);
-SELECT ok(contents('') = contents('_twin'), '... just those');
+SELECT ok(contents('') = contents('_twin'), 'rows of the other shards can be updated, just those');
 SELECT alike('DELETE FROM acc{} WHERE id % 3 = 0 RETURNING id, txt', 'sealed');
-SELECT is_empty('SELECT id FROM acc_2 WHERE id % 3 = 0', '... rows of the sealed shard are deleted');
+SELECT is_empty('SELECT id FROM acc_2 WHERE id % 3 = 0', 'sealed: rows of the sealed shard are deleted');
 SELECT shard_fdw.unseal('acc_2');
 SELECT alike('UPDATE acc{} SET val = val + 1, txt = ''unsealed''');
 
@@ -436,10 +436,10 @@ GRANT SELECT ON acc TO shard_user;
 GRANT UPDATE (txt) ON acc TO shard_user;
 SET LOCAL ROLE shard_user;
 SELECT lives_ok('UPDATE acc SET txt = ''by user'' WHERE id < 2100', 'UPDATE of a granted column');
-SELECT fails('UPDATE acc SET val = 1 WHERE id < 2100', '42501', title => '... not of another');
-SELECT fails('DELETE FROM acc', '42501', title => '... nor DELETE');
-SELECT fails('UPDATE acc_0 SET txt = ''x''', '42501', title => '... nor of a shard by itself');
-SELECT fails('TRUNCATE acc', '42501', title => '... nor TRUNCATE');
+SELECT fails('UPDATE acc SET val = 1 WHERE id < 2100', '42501', title => 'UPDATE of a granted column, not of another');
+SELECT fails('DELETE FROM acc', '42501', title => 'UPDATE of a granted column, nor DELETE');
+SELECT fails('UPDATE acc_0 SET txt = ''x''', '42501', title => 'UPDATE of a granted column, nor of a shard by itself');
+SELECT fails('TRUNCATE acc', '42501', title => 'UPDATE of a granted column, nor TRUNCATE');
 SELECT lives_ok('SELECT id FROM acc FOR UPDATE', 'a lock needs UPDATE of one column');
 RESET ROLE;
 UPDATE acc_twin SET txt = 'by user' WHERE id < 2100;
@@ -517,7 +517,7 @@ SELECT alike(command, 'triggers') || E'\n' ||
   ) c(command);
 SET CONSTRAINTS ALL IMMEDIATE;
 SELECT is(log_of(''), log_of('_twin'), 'deferred triggers');
-SELECT cmp_ok((SELECT count(*) FROM fired WHERE trg = 'row_late'), '>', 0::bigint, '... have fired');
+SELECT cmp_ok((SELECT count(*) FROM fired WHERE trg = 'row_late'), '>', 0::bigint, 'deferred triggers have fired');
 SELECT is((SELECT count(*) FROM fired WHERE tbl = 'trig' AND what ~ 'ROW'), 0::bigint,
   'row triggers of the logical table are for rows of its own');
 SELECT isnt_empty($$ SELECT FROM fired WHERE tbl = 'trig' AND what = 'AFTER STATEMENT UPDATE' $$,
@@ -562,7 +562,7 @@ SELECT alike(command, 'foreign keys', error) FROM (VALUES
 SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23503',
   title => 'a deferred foreign key is checked');
 SELECT alike('UPDATE own{} SET late = 1 WHERE late = 55');
-SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', '... and is well once mended');
+SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', 'a shard that fails is well once mended');
 SET CONSTRAINTS ALL DEFERRED;
 -- a key that refers to a shard
 ALTER TABLE own_1 ADD PRIMARY KEY (id);
@@ -578,10 +578,10 @@ SELECT bag_eq('SELECT id FROM part', 'SELECT id FROM own_1', 'ON DELETE CASCADE 
 SET CONSTRAINTS ALL IMMEDIATE;
 SAVEPOINT truncate;
 SELECT fails('TRUNCATE own', '0A000', title => 'TRUNCATE minds foreign keys to a shard');
-SELECT isnt_empty('SELECT * FROM own', '... and takes nothing');
+SELECT isnt_empty('SELECT * FROM own', 'TRUNCATE minds foreign keys to a shard, and takes nothing');
 TRUNCATE own CASCADE;
 SELECT is((SELECT count(*) FROM own) + (SELECT count(*) FROM part), 0::bigint, 'TRUNCATE ... CASCADE');
-SELECT isnt_empty('SELECT * FROM owner', '... takes what refers to it, not what it refers to');
+SELECT isnt_empty('SELECT * FROM owner', 'TRUNCATE ... CASCADE takes what refers to it, not what it refers to');
 TRUNCATE own_twin;
 INSERT INTO own VALUES (1, 1, 1, 1), (2, 1, 1, 1), (3, 1, 1, 1), (4, 1, 1, 1);
 INSERT INTO own_twin VALUES (1, 1, 1, 1), (2, 1, 1, 1), (3, 1, 1, 1), (4, 1, 1, 1);
@@ -610,7 +610,7 @@ SELECT is((SELECT count(*) FROM acc) + (SELECT count(*) FROM ref), 0::bigint, 's
 TRUNCATE ONLY ids;
 SELECT is((SELECT count(*) FROM ids), 1::bigint, 'TRUNCATE ONLY takes nothing from the shards');
 SELECT is(outcome('TRUNCATE ids_0'), '{0}', 'TRUNCATE of a shard');
-SELECT is((SELECT count(*) FROM ids_0), 0::bigint, '... takes its rows');
+SELECT is((SELECT count(*) FROM ids_0), 0::bigint, 'TRUNCATE of a shard takes its rows');
 CREATE FUNCTION note_truncate() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO fired (tbl, what) VALUES (TG_TABLE_NAME, concat_ws(' ', TG_WHEN, TG_LEVEL, TG_OP));
@@ -647,7 +647,7 @@ BEGIN
   END LOOP;
 END $$;
 SELECT ok(contents('') = contents('_twin'), 'a loop over the table that changes it sees each row once');
-SELECT is((SELECT count(*) FROM ref), 20::bigint, '... and ends');
+SELECT is((SELECT count(*) FROM ref), 20::bigint, 'a loop over the table that changes it sees each row once, and ends');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -47,11 +47,11 @@ SELECT is(options_of('every'),
   'every option of a table');
 SELECT is((SELECT count(*) FROM pg_index JOIN pg_inherits ON inhrelid = indrelid
             WHERE inhparent = 'every'::regclass), 3::bigint,
-  '... shards and template');
-SELECT is(spread('every', 3), 3::bigint, '... route');
+  'every option of a table: shards and template');
+SELECT is(spread('every', 3), 3::bigint, 'every option of a table: route');
 SELECT is(explained('INSERT INTO every VALUES (1), (2)', 'Batch Size'), '10',
-  '... batch_size');
-SELECT fails($$ SELECT shard_fdw.create_shards('every', 1) $$, '54000', title => '... max_shards');
+  'every option of a table: batch_size');
+SELECT fails($$ SELECT shard_fdw.create_shards('every', 1) $$, '54000', title => 'every option of a table: max_shards');
 CREATE SERVER every_server FOREIGN DATA WRAPPER shard_fdw
 OPTIONS (route 'round_robin', batch_size '10');
 SELECT is((SELECT srvoptions::text FROM pg_foreign_server
@@ -95,13 +95,13 @@ SELECT is_empty(
   $$ SELECT context, hint FROM contexts,
             error_of(format(command, 'no_such ''x'''))
       WHERE valid <> '{}' AND NOT coalesce(hinted(hint) @> valid, false) $$,
-  '... with a hint that lists the valid ones');
+  'an unknown name is an error everywhere, with a hint that lists the valid ones');
 SELECT results_eq(
   $$ SELECT DISTINCT hint
        FROM contexts, error_of(format(command, 'no_such ''x'''))
       WHERE context IN ('wrapper', 'user mapping') $$,
   $$ VALUES ('There are no valid options in this context.') $$,
-  '... or says that there are none');
+  'an unknown name is an error everywhere, or says that there are none');
 SELECT is_empty(
   $$ SELECT context, name, value.state
        FROM contexts, error_of(format(command, 'no_such ''x''')) unknown,
@@ -165,7 +165,7 @@ SELECT results_eq('SELECT DISTINCT name, hint FROM errors ORDER BY name',
             ('shards', 'Valid values are the integers from 1 to 65536.'),
             ('template', 'The value is the name of a table, with its schema '
                          || 'unless it is in the search path.') $$,
-  '... have a hint that says what is valid');
+  'bad values of table options have a hint that says what is valid');
 SELECT results_eq($$ SELECT name, value, state, message FROM bad_values,
     error_of(format('CREATE SERVER bad FOREIGN DATA WRAPPER shard_fdw
                      OPTIONS (%I %L)', name, value))
@@ -185,10 +185,10 @@ SELECT results_eq($$ SELECT name, value, state FROM bad_values,
   'bad values in ALTER FOREIGN TABLE');
 SELECT is(options_of('every'),
   '{route=round_robin,batch_size=10,max_shards=3,shard_schema=public}',
-  '... change nothing');
+  'bad values in ALTER FOREIGN TABLE change nothing');
 
 SELECT is((SELECT count(*) FROM shard_fdw.list_shards('every')), 3::bigint,
-  '... nor create shards');
+  'bad values in ALTER FOREIGN TABLE, nor create shards');
 SELECT results_eq($$ SELECT name, state
     FROM unnest(ARRAY['shards', 'batch_size', 'max_shards']) name,
          error_of(format('CREATE FOREIGN TABLE bad (id int) SERVER shards
@@ -252,7 +252,7 @@ PREPARE insert_own AS INSERT INTO own SELECT generate_series(1, 3);
 SET LOCAL plan_cache_mode = force_generic_plan;
 SELECT is(spread('plain', 3), 1::bigint, 'the built-in route is session');
 SELECT is(explained('INSERT INTO plain VALUES (1), (2)', 'Route'), 'session',
-  '... EXPLAIN agrees');
+  'the built-in route is session: EXPLAIN agrees');
 SELECT is(explained('INSERT INTO plain VALUES (1), (2)', 'Batch Size'), '1000',
   'the built-in batch_size is 1000');
 EXECUTE insert_plain;
@@ -262,12 +262,12 @@ ALTER SERVER defaults OPTIONS (ADD route 'round_robin', ADD batch_size '5');
 SELECT is(spread('plain', 3), 3::bigint,
   'ALTER SERVER ... ADD route works at the next insert');
 SELECT is(explained('INSERT INTO plain VALUES (1), (2)', 'Route'),
-  'round_robin', '... EXPLAIN agrees');
+  'round_robin', 'ALTER SERVER ... ADD route works at the next insert: EXPLAIN agrees');
 SELECT is(explained('INSERT INTO plain VALUES (1), (2)', 'Batch Size'), '5',
-  '... as does batch_size');
+  'ALTER SERVER ... ADD route works at the next insert, as does batch_size');
 SELECT is(spread('own', 3), 1::bigint, 'options of the table go first');
 SELECT is(explained('INSERT INTO own VALUES (1), (2)', 'Batch Size'), '7',
-  '... all of them');
+  'options of the table go first, all of them');
 TRUNCATE plain, own;
 EXECUTE insert_plain;
 EXECUTE insert_own;
@@ -277,23 +277,23 @@ SELECT results_eq('SELECT (SELECT count(DISTINCT tableoid) FROM plain),
   'a statement prepared before follows the new route');
 CREATE FOREIGN TABLE later (id int) SERVER defaults OPTIONS (shards '3');
 SELECT is(spread('later', 3), 3::bigint, 'a new table has the server''s route');
-SELECT is(options_of('later'), NULL, '... without a copy of it');
+SELECT is(options_of('later'), NULL, 'a new table has the server''s route, without a copy of it');
 ALTER SERVER defaults OPTIONS (SET route 'session');
 SELECT is(spread('later', 3), 1::bigint, 'ALTER SERVER ... SET route');
 SELECT fails('ALTER SERVER defaults OPTIONS (SET route ''hashed'')', 'HV024',
   title => 'ALTER SERVER ... SET route to a route that does not exist');
-SELECT is(spread('later', 3), 1::bigint, '... changes nothing');
+SELECT is(spread('later', 3), 1::bigint, 'ALTER SERVER ... SET route to a route that does not exist changes nothing');
 ALTER SERVER defaults OPTIONS (SET route 'round_robin');
 SAVEPOINT altered;
 ALTER SERVER defaults OPTIONS (DROP route, DROP batch_size);
 SELECT is(spread('later', 3), 1::bigint,
   'ALTER SERVER ... DROP route: the built-in one is back');
 SELECT is(explained('INSERT INTO later VALUES (1), (2)', 'Batch Size'), '1000',
-  '... and the built-in batch_size');
+  'ALTER SERVER ... DROP batch_size: the built-in one is back');
 ROLLBACK TO altered;
 SELECT is(spread('later', 3), 3::bigint, 'ALTER SERVER is rolled back');
 SELECT is(explained('INSERT INTO later VALUES (1), (2)', 'Batch Size'), '5',
-  '... all of it');
+  'ALTER SERVER is rolled back, all of it');
 
 --
 -- ALTER FOREIGN TABLE
@@ -305,14 +305,14 @@ ALTER FOREIGN TABLE alt OPTIONS (ADD route 'round_robin', ADD batch_size '2');
 SELECT is(spread('alt', 3), 3::bigint,
   'ALTER FOREIGN TABLE ... ADD route works at the next insert');
 SELECT is(explained('INSERT INTO alt VALUES (1), (2)', 'Batch Size'), '2',
-  '... as does batch_size');
+  'ALTER FOREIGN TABLE ... ADD route works at the next insert, as does batch_size');
 SELECT is(spread('alt', 9), 3::bigint, 'several batches');
 SELECT results_eq('SELECT id FROM alt ORDER BY 1',
-  'SELECT generate_series(1, 9)', '... with all the rows');
+  'SELECT generate_series(1, 9)', 'several batches, with all the rows');
 ALTER TABLE alt OPTIONS (SET route 'session', SET batch_size '1');
 SELECT is(spread('alt', 9), 1::bigint, 'ALTER TABLE ... SET route');
 SELECT is(explained('INSERT INTO alt VALUES (1), (2)', 'Batch Size'), '1',
-  '... and batch_size');
+  'ALTER TABLE ... SET route, and batch_size');
 ALTER FOREIGN TABLE alt
   OPTIONS (SET route 'round_robin', SET batch_size '100000');
 DO $$
@@ -337,14 +337,14 @@ SAVEPOINT altered;
 ALTER FOREIGN TABLE alt OPTIONS (DROP route, ADD max_shards '3');
 SELECT is(spread('alt', 3), 1::bigint, 'ALTER FOREIGN TABLE ... DROP route');
 SELECT fails($$ SELECT shard_fdw.create_shards('alt', 1) $$, '54000',
-  title => '... ADD max_shards');
+  title => 'ALTER FOREIGN TABLE ... ADD max_shards');
 ALTER FOREIGN TABLE alt OPTIONS (ADD route 'round_robin');
 ROLLBACK TO altered;
 SELECT is(spread('alt', 3), 1::bigint, 'ALTER FOREIGN TABLE is rolled back');
 SELECT is(options_of('alt'), '{route=session,batch_size=100000}',
-  '... all of it');
+  'ALTER FOREIGN TABLE is rolled back, all of it');
 SELECT is((SELECT count(*) FROM shard_fdw.create_shards('alt', 1)), 1::bigint,
-  '... max_shards, too');
+  'ALTER FOREIGN TABLE is rolled back: max_shards, too');
 
 -- the same rows whatever the batch size
 
@@ -373,7 +373,7 @@ CREATE SERVER ours FOREIGN DATA WRAPPER ours OPTIONS (route 'round_robin');
 CREATE FOREIGN TABLE elsewhere (id int) SERVER ours OPTIONS (shards '2');
 SELECT is(spread('elsewhere', 2), 2::bigint, 'a second wrapper works the same');
 SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER ours OPTIONS (no_such ''x'')', 'HV00D',
-  title => '... and knows the same options');
+  title => 'a second wrapper works the same, and knows the same options');
 
 --
 -- A wrapper without the validator, which takes any options

@@ -51,9 +51,9 @@ SELECT is(insert_singly('made', 'SELECT format(''(%s, %s)'', g, g) FROM generate
           CASE WHEN :'may_generate' THEN (SELECT count(*) FROM generate_series(1, 100) g
                                            WHERE shard_fdw.in_hash(2, 0, g) <> shard_fdw.in_hash(2, 0, g * 7 + 1)) ELSE 0 END,
           'a key that the shard computes anew may belong elsewhere');
-SELECT is_empty('SELECT misplaced(''made'')', '... and then the row is refused');
-SELECT is_empty('SELECT m.k FROM made m WHERE NOT EXISTS (SELECT FROM made WHERE k = m.k + 0)', '... so that no query misses it');
-SELECT is(count(*), sum((SELECT count(*) FROM made WHERE k = ks.k))::bigint, '... by its key') FROM (SELECT k FROM made) ks;
+SELECT is_empty('SELECT misplaced(''made'')', 'a key that the shard computes anew may belong elsewhere, and then the row is refused');
+SELECT is_empty('SELECT m.k FROM made m WHERE NOT EXISTS (SELECT FROM made WHERE k = m.k + 0)', 'a key that the shard computes anew may belong elsewhere, so that no query misses it');
+SELECT is(count(*), sum((SELECT count(*) FROM made WHERE k = ks.k))::bigint, 'a key that the shard computes anew may belong elsewhere, by its key') FROM (SELECT k FROM made) ks;
 
 -- more than one constraint of the kind
 
@@ -85,7 +85,7 @@ ALTER TABLE turned_1 ADD CHECK (shard_fdw.in_hash(2, 1, id));
 ALTER SERVER turning OPTIONS (SET route 'hash');
 SELECT insert_singly('turned (v)', 'SELECT ''(1)'' FROM generate_series(1, 40)') > 0 AS refused \gset
 SELECT ok(:'refused', 'ids that the route cannot know');
-SELECT is_empty('SELECT misplaced(''turned'')', '... are checked');
+SELECT is_empty('SELECT misplaced(''turned'')', 'ids that the route cannot know are checked');
 
 -- shards at random
 

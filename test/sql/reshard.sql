@@ -51,18 +51,18 @@ SELECT is_empty('EXECUTE all_rows', 'before');
 CREATE FUNCTION check_reshard(count int) RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
   RETURN NEXT is(shard_fdw.reshard('items', count), (SELECT count(*) FROM plain), 'to ' || count || ' shards: all rows move');
-  RETURN NEXT results_eq('SELECT * FROM items ORDER BY id', 'SELECT * FROM plain ORDER BY id', '... and are there');
+  RETURN NEXT results_eq('SELECT * FROM items ORDER BY id', 'SELECT * FROM plain ORDER BY id', 'before and after reshard() the rows are the same, and are there');
   RETURN NEXT is((SELECT shards FROM layout),
     (SELECT string_agg(format('items_%s CHECK (shard_fdw.in_hash(%s, %s, id, kind))', i, count, i), ', ' ORDER BY format('items_%s', i) COLLATE "C")
-       FROM generate_series(0, count - 1) i), '... the shards have the usual names and places');
+       FROM generate_series(0, count - 1) i), 'before: the shards have the usual names and places');
   RETURN NEXT is((SELECT t::text FROM triggers t),
-    format('("always A, gone O, off D, origin O, replica R",%s,%s)', 5 * (count + 1), count + 1), '... the triggers are as they were');
+    format('("always A, gone O, off D, origin O, replica R",%s,%s)', 5 * (count + 1), count + 1), 'before: the triggers are as they were');
   RETURN NEXT is((SELECT count(*) FROM pg_index JOIN pg_inherits ON inhrelid = indrelid WHERE inhparent = 'items'::regclass), 2::bigint * count,
-    '... the indexes, too');
+    'before: the indexes, too');
   RETURN NEXT is((SELECT count(*) FROM pg_constraint JOIN pg_inherits ON inhrelid = conrelid WHERE inhparent = 'items'::regclass AND contype = 'f'),
-    count::bigint, '... the foreign keys, too');
+    count::bigint, 'before: the foreign keys, too');
   RETURN NEXT is((SELECT count(*) FROM pg_class WHERE relname LIKE 'reshard\_%'), 0::bigint,
-    '... and nothing is left over');
+    'before, and nothing is left over');
 END $$;
 SET LOCAL shard_fdw.shard = 1;
 SELECT check_reshard(5);
@@ -72,7 +72,7 @@ SELECT check_reshard(1);
 SELECT check_reshard(3);
 RESET shard_fdw.shard;
 SELECT is_empty('EXECUTE all_rows', 'prepared statements go on');
-SELECT results_eq('EXECUTE one_row(3)', 'SELECT 1::bigint', '... with the right shard');
+SELECT results_eq('EXECUTE one_row(3)', 'SELECT 1::bigint', 'prepared statements go on, with the right shard');
 SELECT is((SELECT count(*) FROM pg_class WHERE relname ~ '^items_0_pkey'), 1::bigint, 'indexes have their usual names');
 ALTER TABLE items DISABLE TRIGGER USER;
 SELECT ok(bool_and(success), 'triggers off') FROM shard_fdw.run_command_on_shards('items', 'ALTER TABLE %s DISABLE TRIGGER USER');
@@ -92,9 +92,9 @@ CREATE TABLE more (twice int GENERATED ALWAYS AS (n * 2) STORED, n int, body tex
 INSERT INTO more (id, kind, body, n) SELECT id, kind, body, n FROM lost;
 ALTER TABLE more INHERIT items;
 SELECT is(shard_fdw.reshard('items', 4), (SELECT count(*) FROM plain), 'a shard with no place');
-SELECT is_empty('EXECUTE all_rows', '... and its rows move');
-SELECT is((SELECT count(*) FROM items WHERE id = 3 AND kind = 'a'), 1::bigint, '... and can be found');
-SELECT hasnt_table('reshard_test', 'more', '... it is gone');
+SELECT is_empty('EXECUTE all_rows', 'a shard with no place, and its rows move');
+SELECT is((SELECT count(*) FROM items WHERE id = 3 AND kind = 'a'), 1::bigint, 'a shard with no place: its rows can be found');
+SELECT hasnt_table('reshard_test', 'more', 'a shard with no place: it is gone');
 ROLLBACK TO s;
 
 -- A table of the owner's, called by another who may not, and by one who may.
@@ -164,8 +164,8 @@ CREATE VIEW uses AS SELECT * FROM hash_1;
 INSERT INTO hash SELECT generate_series(1, 100);
 SELECT fails('SELECT shard_fdw.reshard(''hash'', 4)', '2BP01',
   title => 'a shard that something depends on');
-SELECT is((SELECT count(*) FROM hash), 100::bigint, '... and nothing has changed');
-SELECT is((SELECT count(*) FROM uses), (SELECT count(*) FROM hash_1), '... nothing at all');
+SELECT is((SELECT count(*) FROM hash), 100::bigint, 'a shard that something depends on, and nothing has changed');
+SELECT is((SELECT count(*) FROM uses), (SELECT count(*) FROM hash_1), 'a shard that something depends on: nothing at all has changed');
 ROLLBACK TO s;
 CREATE TABLE hash_5 ();
 SELECT fails('SELECT shard_fdw.reshard(''hash'', 6)', NULL, 'relation "hash_5" already exists',
@@ -196,31 +196,31 @@ SET CONSTRAINTS ALL IMMEDIATE;
 SET CONSTRAINTS ALL DEFERRED;
 ALTER TABLE serial_0 INHERIT serial;
 SELECT is(shard_fdw.reshard('serial', 4), 20::bigint, 'a table with a sequence of its own, and a deferred foreign key');
-SELECT is(shard_fdw.reshard('serial', 3), 20::bigint, '... twice in a transaction');
+SELECT is(shard_fdw.reshard('serial', 3), 20::bigint, 'a table with a sequence of its own, and a deferred foreign key, twice in a transaction');
 SELECT is((SELECT array_agg(DISTINCT pg_get_expr(adbin, adrelid)) FROM pg_attrdef WHERE adrelid IN ('serial_0'::regclass, 'serial_1'::regclass, 'serial_2'::regclass)),
-  '{nextval(''serial_0_id_seq''::regclass)}', '... the new shards draw from its sequence');
-SELECT is(pg_get_serial_sequence('serial_0', 'id'), 'reshard_test.serial_0_id_seq', '... which belongs to one of them');
-SELECT is((SELECT array_agg(conname::text) FROM pg_constraint WHERE conrelid = 'serial_2'::regclass AND contype = 'f'), '{serial_2_n_fkey}', '... the foreign keys have the usual names');
+  '{nextval(''serial_0_id_seq''::regclass)}', 'a table with a sequence of its own: its new shards draw from it');
+SELECT is(pg_get_serial_sequence('serial_0', 'id'), 'reshard_test.serial_0_id_seq', 'a table with a sequence of its own, and a deferred foreign key, which belongs to one of them');
+SELECT is((SELECT array_agg(conname::text) FROM pg_constraint WHERE conrelid = 'serial_2'::regclass AND contype = 'f'), '{serial_2_n_fkey}', 'a table with a deferred foreign key: the foreign keys have the usual names');
 CREATE SCHEMA reshard_parts;
 ALTER FOREIGN TABLE serial OPTIONS (ADD shard_schema 'reshard_parts');
 SELECT is(shard_fdw.reshard('serial', 2), 20::bigint, 'new shards in another schema');
-SELECT is(pg_get_serial_sequence('reshard_parts.serial_0', 'id'), 'reshard_parts.serial_0_id_seq', '... take the sequence with them');
+SELECT is(pg_get_serial_sequence('reshard_parts.serial_0', 'id'), 'reshard_parts.serial_0_id_seq', 'new shards in another schema take the sequence with them');
 
 -- Ids of the shards' own sequences.
 CREATE FOREIGN TABLE ids (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k');
 INSERT INTO ids (k) SELECT generate_series(1, 50);
 CREATE TEMP TABLE ids_before AS SELECT * FROM ids;
 SELECT is(shard_fdw.reshard('ids', 3), 50::bigint, 'shards with sequences');
-SELECT set_eq('SELECT * FROM ids', 'SELECT * FROM ids_before', '... the rows keep their ids');
+SELECT set_eq('SELECT * FROM ids', 'SELECT * FROM ids_before', 'shards with sequences: the rows keep their ids');
 INSERT INTO ids (k) SELECT generate_series(51, 100);
-SELECT is((SELECT count(DISTINCT id) FROM ids), 100::bigint, '... and new ones are different');
+SELECT is((SELECT count(DISTINCT id) FROM ids), 100::bigint, 'shards with sequences, and new ones are different');
 SELECT is((SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relname ~ '^ids_id_._seq'),
-  '{ids_id_1_seq,ids_id_2_seq,ids_id_3_seq,ids_id_4_seq,ids_id_5_seq}', '... the sequences have the usual names, those of the old shards are kept');
+  '{ids_id_1_seq,ids_id_2_seq,ids_id_3_seq,ids_id_4_seq,ids_id_5_seq}', 'shards with sequences: the sequences have the usual names, those of the old shards are kept');
 DELETE FROM ids;
 CREATE TEMP TABLE ids_given AS SELECT id FROM ids_before;
 SELECT is(shard_fdw.reshard('ids', n), 0::bigint, format('no rows, to %s shards', n)) FROM unnest('{2,4,1,3}'::int[]) n;
 WITH i AS (INSERT INTO ids (k) SELECT generate_series(1, 200) RETURNING id) INSERT INTO ids_given SELECT id FROM i;
-SELECT is((SELECT count(*) - count(DISTINCT id) FROM ids_given), 0::bigint, '... no id is given twice after rows have been deleted');
+SELECT is((SELECT count(*) - count(DISTINCT id) FROM ids_given), 0::bigint, 'shards with sequences: no id is given twice after rows have been deleted');
 CREATE FOREIGN TABLE ids_few (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2', max_shards '3', route 'hash', key 'k');
 CREATE TEMP TABLE few_given (id bigint);
 DO $$ BEGIN
@@ -230,7 +230,7 @@ DO $$ BEGIN
     PERFORM shard_fdw.reshard('ids_few', 1 + i % 3);
   END LOOP;
 END $$;
-SELECT is((SELECT count(DISTINCT id) FROM few_given), 120::bigint, '... when slots have to be used again, too');
+SELECT is((SELECT count(DISTINCT id) FROM few_given), 120::bigint, 'shards with sequences, when slots have to be used again, too');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -57,7 +57,7 @@ CREATE TABLE places_1 (CHECK (shard_fdw.in_hash(2147483647, 5, k))) INHERITS (pl
 SELECT fails('INSERT INTO places SELECT generate_series(1, 10)', '23514',
   title => 'a modulus that no int can add to');
 SET LOCAL statement_timeout = '60s';
-SELECT results_eq($$ SELECT shard_fdw.create_shards('places', 1)::text $$, $$ VALUES ('places_2') $$, '... does not keep create_shards() busy');
+SELECT results_eq($$ SELECT shard_fdw.create_shards('places', 1)::text $$, $$ VALUES ('places_2') $$, 'a modulus that no int can add to does not keep create_shards() busy');
 DROP TABLE places_2;
 RESET statement_timeout;
 CREATE TABLE places_2 (CHECK (shard_fdw.in_hash(4, -100000000, k))) INHERITS (places);
@@ -68,10 +68,10 @@ CREATE TABLE places_6 (CHECK (shard_fdw.in_hash(NULL, 1, k))) INHERITS (places);
 SELECT fails('INSERT INTO places SELECT generate_series(1, 10)', '23514',
   title => 'impossible places are none');
 DROP TABLE places_1;
-SELECT is_empty('SELECT * FROM places WHERE k = 1', '... nor to queries');
+SELECT is_empty('SELECT * FROM places WHERE k = 1', 'impossible places are none, nor to queries');
 CREATE TABLE places_1 (CHECK (shard_fdw.in_hash(2, 1, k))) INHERITS (places);
 INSERT INTO places SELECT generate_series(1, 10);
-SELECT is((SELECT array_agg(DISTINCT tableoid::regclass::text ORDER BY tableoid::regclass::text) FROM places), '{places_0,places_1}', '... which have what is left');
+SELECT is((SELECT array_agg(DISTINCT tableoid::regclass::text ORDER BY tableoid::regclass::text) FROM places), '{places_0,places_1}', 'impossible places are none, which have what is left');
 
 CREATE FOREIGN TABLE slots (id bigint OPTIONS (sequence 'always'), v int) SERVER shards OPTIONS (max_shards '10');
 CREATE TABLE slots_0 (CHECK (shard_fdw.in_slot(10, 2000000000, id))) INHERITS (slots);
@@ -91,16 +91,16 @@ CREATE FOREIGN TABLE turned (k int) SERVER shards OPTIONS (shards '4', route 'ha
 INSERT INTO turned SELECT generate_series(1, 100);
 SELECT is((SELECT count(*) FROM turned WHERE k = 5), 1::bigint, 'a hash table');
 ALTER FOREIGN TABLE turned OPTIONS (SET route 'session', DROP key);
-SELECT is((SELECT count(*) FROM turned WHERE k = 5), 1::bigint, '... becomes one without a key');
+SELECT is((SELECT count(*) FROM turned WHERE k = 5), 1::bigint, 'a hash table becomes one without a key');
 DO $$ BEGIN PERFORM * FROM shard_fdw.run_command_on_shards('turned', 'ALTER TABLE %s DROP CONSTRAINT shard_hash'); END $$;
 INSERT INTO turned VALUES (101);
 SET LOCAL enable_partitionwise_join = on;
-SELECT is((SELECT count(*) FROM turned a JOIN turned b USING (k) WHERE a.k > 0 OR b.k = 5), 101::bigint, '... also in joins');
+SELECT is((SELECT count(*) FROM turned a JOIN turned b USING (k) WHERE a.k > 0 OR b.k = 5), 101::bigint, 'a hash table, also in joins');
 RESET enable_partitionwise_join;
-SELECT is((SELECT count(*) FROM turned WHERE k = 101), 1::bigint, '... whose queries forget where rows were');
+SELECT is((SELECT count(*) FROM turned WHERE k = 101), 1::bigint, 'a hash table, whose queries forget where rows were');
 ALTER FOREIGN TABLE turned OPTIONS (SET route 'hash', ADD key 'k');
 ALTER FOREIGN TABLE turned RENAME k TO other;
-SELECT is((SELECT count(*) FROM turned WHERE other = 101), 1::bigint, '... and so when the key has got another name');
+SELECT is((SELECT count(*) FROM turned WHERE other = 101), 1::bigint, 'a hash table, and so when the key has got another name');
 
 -- Ids that the column does not take.
 CREATE FOREIGN TABLE narrow (id int OPTIONS (sequence 'by_default'), v int) SERVER shards OPTIONS (max_shards '100');
@@ -146,8 +146,8 @@ SELECT fails('SELECT shard_fdw.reset_sequences(''drawing'')', '42501',
   title => 'reset_sequences() of the same');
 SELECT fails('SELECT shard_fdw.own_sequences(''drawing'')', '42501', title => 'own_sequences()');
 RESET ROLE;
-SELECT is((SELECT (relname, relowner::regrole)::text FROM pg_class WHERE oid = 'their_seq'::regclass), '(their_seq,shard_reader)', '... leave it alone');
-SELECT is((SELECT (is_called, last_value)::text FROM their_seq), '(f,1)', '... and where it is');
+SELECT is((SELECT (relname, relowner::regrole)::text FROM pg_class WHERE oid = 'their_seq'::regclass), '(their_seq,shard_reader)', 'own_sequences() leaves it alone');
+SELECT is((SELECT (is_called, last_value)::text FROM their_seq), '(f,1)', 'own_sequences() leaves it where it is');
 
 --
 -- A superuser who looks after a table of shard_user's, or at all tables, runs
@@ -229,7 +229,7 @@ RESET ROLE;
 SAVEPOINT setting;
 SET LOCAL search_path = security_test, public;
 SELECT lives_ok('SELECT * FROM shard_fdw.sequences', 'a table whose index changes a setting');
-SELECT is(current_setting('search_path'), 'security_test, public', '... does not change it for others');
+SELECT is(current_setting('search_path'), 'security_test, public', 'a table whose index changes a setting does not change it for others');
 ROLLBACK TO setting;
 SET LOCAL ROLE shard_user;
 DO $$ BEGIN CREATE INDEX ON bait_error (id) WHERE setter(1, 'error'); EXCEPTION WHEN query_canceled THEN
@@ -248,9 +248,9 @@ SELECT is((SELECT (maximum, last_value)::text FROM shard_fdw.sequences WHERE tbl
   'who is above policies sees the maximum without them');
 GRANT SELECT ON bait_policed TO shard_reader;
 SET LOCAL ROLE shard_reader;
-SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), NULL, '... and who is not sees none');
+SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), NULL, 'a role that is bound by policies sees no maximum');
 SET LOCAL ROLE shard_user;
-SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), NULL, '... nor does the owner if they are forced');
+SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), NULL, 'the owner sees no maximum if policies are forced');
 RESET ROLE;
 SET LOCAL ROLE shard_user;
 CREATE FUNCTION spoil() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
@@ -288,8 +288,8 @@ SELECT is(has_schema_privilege('shard_user', 'shard_fdw', 'CREATE'), false, 'nob
 SELECT fails('SELECT shard_fdw.on_ddl_end()', '0A000',
   title => 'the function of the event trigger cannot be called');
 SELECT fails('SELECT shard_fdw.ddl_end(''x'')', '0A000',
-  title => '... and nobody has an argument for the one that it calls');
-SELECT is((SELECT shard_fdw.ddl_end(NULL) IS NULL), true, '... which does nothing without one');
+  title => 'nobody has an argument for the function that the event trigger''s calls');
+SELECT is((SELECT shard_fdw.ddl_end(NULL) IS NULL), true, 'the function of the event trigger cannot be called, which does nothing without one');
 
 -- What shard_user may do with a table of shard_reader's: nothing.
 SET LOCAL ROLE shard_reader;
@@ -364,7 +364,7 @@ SET LOCAL ROLE shard_user;
 SELECT results_eq($$ SELECT watermark IS NULL, rows_behind FROM shard_fdw.consumers WHERE logical = 'private'::regclass ORDER BY 1 $$,
   $$ VALUES (false, 1::bigint), (true, 0) $$, 'who may read the table sees ids, and how many there are to read');
 SELECT results_eq($$ SELECT last_value, maximum, collides FROM shard_fdw.sequences WHERE sequence = 'serial_table_id_seq'::regclass $$,
-  $$ VALUES (NULL::bigint, 1::bigint, NULL::bool) $$, '... and says nothing of a collision that it does not know of');
+  $$ VALUES (NULL::bigint, 1::bigint, NULL::bool) $$, 'a reader of the table sees ids, and is told nothing of a collision it does not know of');
 SELECT is(result_as('shard_user', command), '42501', 'may read: ' || command) FROM (VALUES
   ('SELECT shard_fdw.read_batch(NULL::private, ''reader'')'), ('SELECT shard_fdw.drop_consumer(''private'', ''reader'')'), ('SELECT shard_fdw.dequeue(NULL::private)'),
   ('SELECT * FROM private_0'), ('SELECT shard_fdw.create_shards(''private'', 1)')) t(command);
@@ -387,9 +387,9 @@ REVOKE SELECT ON private FROM shard_user;
 SET LOCAL ROLE shard_user;
 SELECT is_empty('SELECT * FROM shard_fdw.windows WHERE leak_row(rows, ''windows'')', 'windows of another role');
 SELECT is_empty('SELECT * FROM shard_fdw.consumers WHERE leak_row(watermark, ''watermark'')', 'consumers of a table that one may not read');
-SELECT is_empty('SELECT * FROM shard_fdw.consumers WHERE leak_row(window_end, ''window_end'')', '... by their windows');
+SELECT is_empty('SELECT * FROM shard_fdw.consumers WHERE leak_row(window_end, ''window_end'')', 'consumers of a table that one may not read are not shown by their windows');
 RESET ROLE;
-SELECT is_empty('SELECT * FROM traces', '... are not shown to functions either');
+SELECT is_empty('SELECT * FROM traces', 'consumers of a table that one may not read are not shown to functions either');
 
 --
 -- A schema first in the search path that shadows what PostgreSQL has
@@ -500,30 +500,30 @@ INSERT INTO docs SELECT g, CASE WHEN g % 4 = 0 THEN 'shard_user' ELSE 'shard_rea
 SELECT fails('ALTER FOREIGN TABLE docs ENABLE ROW LEVEL SECURITY', '42809',
   title => 'no row-level security on a foreign table');
 SELECT fails('ALTER TABLE docs ENABLE ROW LEVEL SECURITY', '42809',
-  title => '... by another name neither');
+  title => 'no row-level security on a foreign table, by another name neither');
 SELECT fails('CREATE POLICY p ON docs USING (owner = current_user)', '42809',
-  title => '... nor policies');
+  title => 'no row-level security on a foreign table, nor policies');
 GRANT SELECT, INSERT, UPDATE, DELETE ON docs, docs_0, docs_1 TO shard_user;
 DO $$ BEGIN PERFORM shard_fdw.run_command_on_shards('docs', command) FROM unnest(ARRAY['ALTER TABLE %s OWNER TO shard_reader',
   'ALTER TABLE %s ENABLE ROW LEVEL SECURITY', 'CREATE POLICY p ON %s USING (owner = current_user)']) command; END $$;
 ALTER FOREIGN TABLE docs OWNER TO shard_reader;
 SET LOCAL ROLE shard_user;
 SELECT is((SELECT count(*) FROM docs), 20::bigint, 'policies of shards do not apply through the logical table');
-SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 5::bigint, '... but where they are named');
+SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 5::bigint, 'policies of shards do not apply through the logical table, but where they are named');
 INSERT INTO docs VALUES (21, 'shard_reader', 'x'), (22, 'shard_reader', 'x');
 UPDATE docs SET body = 'y' WHERE id = 21;
 DELETE FROM docs WHERE id = 22;
-SELECT results_eq('SELECT body FROM docs WHERE id > 20', $$ VALUES ('y') $$, '... also to writing');
+SELECT results_eq('SELECT body FROM docs WHERE id > 20', $$ VALUES ('y') $$, 'policies of shards do not apply through the logical table, also to writing');
 RESET ROLE;
-SELECT is(result_as('shard_user', 'INSERT INTO docs_0 VALUES (23, ''shard_reader'', ''x'')'), '42501', '... which they keep away from the shard itself');
+SELECT is(result_as('shard_user', 'INSERT INTO docs_0 VALUES (23, ''shard_reader'', ''x'')'), '42501', 'policies of shards keep writers away from the shard itself');
 SET LOCAL ROLE shard_reader;
 INSERT INTO docs SELECT g, 'shard_user', 'x' FROM generate_series(24, 27) g;
 SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 25::bigint, 'the owner is not bound by them');
 ALTER TABLE docs_0 FORCE ROW LEVEL SECURITY;
 ALTER TABLE docs_1 FORCE ROW LEVEL SECURITY;
 INSERT INTO docs SELECT g, 'shard_user', 'x' FROM generate_series(28, 29) g;
-SELECT is((SELECT count(*) FROM docs), 27::bigint, '... nor if they are forced, through the logical table');
-SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 16::bigint, '... but so if the shard is named');
+SELECT is((SELECT count(*) FROM docs), 27::bigint, 'the owner is not bound by policies through the logical table, even if they are forced');
+SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 16::bigint, 'the owner is bound by forced policies if the shard is named');
 
 -- What the reference recommends.
 CREATE VIEW barrier WITH (security_barrier) AS SELECT * FROM docs WHERE owner = current_user;
@@ -539,14 +539,14 @@ RESET ROLE;
 SET LOCAL ROLE shard_user;
 DELETE FROM traces;
 SELECT is((SELECT count(*) FROM barrier WHERE leak(body)), 11::bigint, 'a security_barrier view shows one''s own');
-SELECT is((SELECT count(*) FROM barrier WHERE leak(body) AND id = 8), 1::bigint, '... by a condition that goes to the shards');
+SELECT is((SELECT count(*) FROM barrier WHERE leak(body) AND id = 8), 1::bigint, 'a security_barrier view shows one''s own, by a condition that goes to the shards');
 RESET ROLE;
-SELECT is_empty($$ SELECT what FROM traces JOIN docs ON body = what WHERE owner <> 'shard_user' $$, '... before functions of the reader''s see a row');
+SELECT is_empty($$ SELECT what FROM traces JOIN docs ON body = what WHERE owner <> 'shard_user' $$, 'a security_barrier view shows one''s own, before functions of the reader''s see a row');
 SELECT is(result_as('shard_user', 'SELECT * FROM invoker'), '42501', 'a security_invoker view gives no right');
-SELECT is(result_as('shard_user', 'INSERT INTO invoker VALUES (30)'), '42501', '... to insert neither');
+SELECT is(result_as('shard_user', 'INSERT INTO invoker VALUES (30)'), '42501', 'a security_invoker view gives no right, to insert neither');
 GRANT SELECT, INSERT ON docs TO shard_user;
 SET LOCAL ROLE shard_user;
-SELECT is((SELECT count(*) FROM invoker), 4::bigint, '... and takes that on the logical table, not on shards');
+SELECT is((SELECT count(*) FROM invoker), 4::bigint, 'a security_invoker view gives no right, and takes that on the logical table, not on shards');
 INSERT INTO invoker VALUES (30);
 RESET ROLE;
 REVOKE ALL ON docs FROM shard_user;
@@ -577,11 +577,11 @@ CREATE TABLE upsert_commands AS SELECT * FROM (VALUES
   (5, 'INSERT INTO upserts VALUES (1) ON CONFLICT (k) DO UPDATE SET v = 1 WHERE upserts.w = 1')) t(n, command);
 SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok 42501 42501 42501 42501', 'ON CONFLICT with INSERT alone');
 GRANT SELECT (k) ON upserts TO shard_user;
-SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok 42501 42501 42501', '... with SELECT on the target');
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok 42501 42501 42501', 'ON CONFLICT with INSERT alone, with SELECT on the target');
 GRANT UPDATE (v) ON upserts TO shard_user;
-SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok ok 42501 42501', '... with UPDATE on the column');
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok ok 42501 42501', 'ON CONFLICT with INSERT alone, with UPDATE on the column');
 GRANT SELECT (w) ON upserts TO shard_user;
-SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok ok ok ok', '... with SELECT on what it reads');
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok ok ok ok', 'ON CONFLICT with INSERT alone, with SELECT on what it reads');
 
 --
 -- Names that try to be SQL
@@ -694,7 +694,7 @@ SELECT fails(format('CREATE FOREIGN TABLE injected (a int) SERVER shards OPTIONS
   ($$ shards '1', template '"odd_names INCLUDING ALL)"' $$, '42P01'),
   ($$ shards '1', template 'a.b.c.d' $$, '42601'),
   ($$ shards '1', template 'pg_catalog.pg_class_oid_index' $$, '42809')) t(options, state);
-SELECT hasnt_table('injected'::name, '... and nothing has been created');
+SELECT hasnt_table('injected'::name, 'nothing has been created');
 SELECT fails(command, state) FROM (VALUES
   ('SET shard_fdw.shard = ''1; x''', '22023'),
   ('SELECT shard_fdw.shard_fdw_validator(ARRAY[''shards=1'', NULL], ''pg_foreign_table''::regclass)', '22004'),

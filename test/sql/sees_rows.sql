@@ -64,7 +64,7 @@ DECLARE
   expected bigint[] := seen_by(command, plain);
 BEGIN
   RETURN NEXT ok((SELECT max(n) > 0 FROM unnest(expected) n), 'rows are seen: ' || command);
-  RETURN NEXT is(seen_by(command, log), expected, '... and as many');
+  RETURN NEXT is(seen_by(command, log), expected, 'as many rows are seen: ' || command);
 END $$;
 
 -- the query
@@ -157,7 +157,8 @@ BEGIN
   RETURN QUERY SELECT same('INSERT INTO @ (id) SELECT generate_series(1, 5)', 'p', 'l');
   RETURN QUERY SELECT same('INSERT INTO @ (id) VALUES (1), (2), (3), (4)', 'p', 'l');
   -- A plain table is filled in batches, and look() sees fewer of them.
-  RETURN NEXT is(seen_by('COPY @ (id) FROM PROGRAM ''seq 6''', 'l'), seen_by('INSERT INTO @ (id) SELECT generate_series(1, 6)', 'p'), '... COPY');
+  RETURN NEXT is(seen_by('COPY @ (id) FROM PROGRAM ''seq 6''', 'l'), seen_by('INSERT INTO @ (id) SELECT generate_series(1, 6)', 'p'),
+    'as many rows are seen: COPY');
   DROP TABLE p;
   DROP FOREIGN TABLE l CASCADE;
 END $$;
@@ -196,9 +197,9 @@ CREATE TYPE size AS ENUM ('s', 'm');
 SELECT is(batch_size(format('INSERT INTO log SELECT %s FROM generate_series(1, 5) g', expr)), 1000, 'a batch with ' || expr)
   FROM unnest(ARRAY['g::positive', '(g::text)::positive', '(ARRAY[g]::positive[])[1]', '(ROW(g, NULL)::positives).p', '1, to_json(ROW(g, NULL)::positives)::text',
                     '1, to_json(size ''s'')::text', '1, (size ''s'')::text', '(json_populate_record(NULL::positives, json_build_object(''p'', g))).p', 'sum(g) OVER ()']) expr;
-SELECT is(batch_size('INSERT INTO log SELECT (l).* FROM log l'), 1000, '... with values of a table''s row type');
+SELECT is(batch_size('INSERT INTO log SELECT (l).* FROM log l'), 1000, 'COPY ... WHERE, with values of a table''s row type');
 CREATE FOREIGN TABLE calm (id positive, p positives, s size DEFAULT 's', g positive GENERATED ALWAYS AS (1) STORED) SERVER shards OPTIONS (shards '2');
-SELECT is(batch_size('INSERT INTO calm SELECT generate_series(1, 5)'), 1000, '... in columns of such types');
+SELECT is(batch_size('INSERT INTO calm SELECT generate_series(1, 5)'), 1000, 'COPY ... WHERE, in columns of such types');
 
 -- changes
 
@@ -207,40 +208,40 @@ CREATE DOMAIN later AS int;
 PREPARE later AS INSERT INTO log SELECT g::later FROM generate_series(1, 5) g;
 SELECT is(batch_size('EXECUTE later'), 1000, 'a domain without constraints');
 ALTER DOMAIN later ADD CHECK (VALUE > 0);
-SELECT is(batch_size('EXECUTE later'), 1000, '... with a harmless one');
+SELECT is(batch_size('EXECUTE later'), 1000, 'a domain with a harmless constraint');
 ALTER DOMAIN later ADD CONSTRAINT looks CHECK (look(VALUE) > 0);
-SELECT is(batch_size('EXECUTE later'), 1, '... with one that looks');
-SELECT is(seen_by('EXECUTE later', 'log'), '{0,1,2,3,4}', '... and sees');
+SELECT is(batch_size('EXECUTE later'), 1, 'a domain with a constraint that looks');
+SELECT is(seen_by('EXECUTE later', 'log'), '{0,1,2,3,4}', 'a domain with a constraint that looks sees all rows');
 ALTER DOMAIN later DROP CONSTRAINT looks;
 -- The transaction itself learns of that with its next change.
 COMMENT ON DOMAIN later IS 'calm';
-SELECT is(batch_size('EXECUTE later'), 1000, '... and without it again');
+SELECT is(batch_size('EXECUTE later'), 1000, 'a domain without constraints, and without it again');
 
 CREATE FUNCTION fickle(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN look($1) > 0; END';
 CREATE DOMAIN indirect AS int CHECK (fickle(VALUE));
 PREPARE indirect AS INSERT INTO log SELECT ((g || '')::indirect) FROM generate_series(1, 5) g;
 SELECT is(batch_size('EXECUTE indirect'), 1000, 'a function that a domain calls');
 ALTER FUNCTION fickle(int) VOLATILE;
-SELECT is(batch_size('EXECUTE indirect'), 1, '... is made volatile');
+SELECT is(batch_size('EXECUTE indirect'), 1, 'a function that a domain calls is made volatile');
 ALTER FUNCTION fickle(int) STABLE;
-SELECT is(batch_size('EXECUTE indirect'), 1000, '... and stable again');
+SELECT is(batch_size('EXECUTE indirect'), 1000, 'a function that a domain calls, and stable again');
 
 CREATE FOREIGN TABLE checked (id int) SERVER shards OPTIONS (shards '2', route 'round_robin');
 ALTER FUNCTION fickle(int) IMMUTABLE;
 ALTER TABLE checked_1 ADD CHECK (fickle(id));
 SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1000, 'a function that a constraint of a shard calls');
 ALTER FUNCTION fickle(int) VOLATILE;
-SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, '... is made volatile');
+SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, 'a function that a constraint of a shard calls is made volatile');
 SAVEPOINT s;
 ALTER FUNCTION fickle(int) STABLE;
-SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1000, '... and stable again');
+SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1000, 'a function that a constraint of a shard calls, and stable again');
 ROLLBACK TO s;
-SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, '... which is rolled back');
+SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, 'a function that a constraint of a shard calls, which is rolled back');
 CREATE DOMAIN of_shard AS int;
 ALTER TABLE checked_1 DROP CONSTRAINT checked_1_id_check, ADD CHECK (id::of_shard > 0);
 SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1000, 'a domain in a constraint of a shard');
 ALTER DOMAIN of_shard ADD CHECK (look(VALUE) > 0);
-SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, '... gets a constraint that looks');
+SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, 'a domain in a constraint of a shard gets a constraint that looks');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -249,12 +249,12 @@ SELECT ok(EXISTS (
       'SELECT d.name, e.txt FROM dim d JOIN ev e ON e.id = d.grp * 100')) n
      WHERE n->>'Index Cond' LIKE '%d.grp * 100%'
        AND n->>'Relation Name' LIKE 'ev\__'),
-  '... whose condition is the join''s');
+  'nested loop with inner index scans, whose condition is the join''s');
 SELECT put(:'was_put') \gset was_
 SELECT results_eq($$ SELECT count(*) FROM ev WHERE ctid = '(0,1)' $$,
   $$ SELECT count(*) FROM ev_twin WHERE id <= 6 $$, 'TID scan of every shard');
 SELECT is(nodes($$ SELECT * FROM ev WHERE ctid = '(0,1)' $$), '{Append,Tid Scan}',
-  '... is one');
+  'a TID scan of every shard is one');
 
 -- parallel plans, now in a transaction block that has changed things
 
@@ -295,14 +295,14 @@ SELECT shape('enable_partitionwise_aggregate=on',
   'SELECT grp, count(*), sum(val), avg(price) FROM ev{} GROUP BY grp',
   'partial aggregates');
 SELECT is((SELECT count(*) FROM unnest(plan_nodes('SELECT grp, count(*) FROM ev GROUP BY grp')) n
-            WHERE n->>'Partial Mode' = 'Partial'), 0::bigint, '... not without the setting');
+            WHERE n->>'Partial Mode' = 'Partial'), 0::bigint, 'partial aggregates, not without the setting');
 SELECT put('enable_partitionwise_aggregate=on') \gset was_
 SELECT is((SELECT count(*) FROM unnest(plan_nodes('SELECT grp, count(*) FROM ev GROUP BY grp')) n
             WHERE n->>'Partial Mode' = 'Partial' AND n->>'Parent Relationship' = 'Member'),
-  6::bigint, '... one for each shard');
+  6::bigint, 'partial aggregates: one for each shard');
 SELECT is((SELECT count(*) FROM unnest(plan_nodes('SELECT id, count(*) FROM ev GROUP BY id')) n
             WHERE n->>'Partial Mode' = 'Simple' AND n->>'Parent Relationship' = 'Member'),
-  0::bigint, '... never a full one, even if the column is unique in each shard');
+  0::bigint, 'partial aggregates: never a full one, even if the column is unique in each shard');
 SELECT put(:'was_put') \gset was_
 SELECT shape('enable_partitionwise_aggregate=on', '{Append,Partial Aggregate}',
   'SELECT count(*), min(txt) FROM ev{}', 'partial aggregates without GROUP BY');
@@ -519,9 +519,9 @@ SELECT results_eq('SELECT id, xmin = pg_current_xact_id()::xid, tableoid <> ''ev
                      FROM ev WHERE id IN (5, 20) ORDER BY id',
   $$ VALUES (5, true, true), (20, false, true) $$, 'xmin');
 SELECT is_empty('SELECT * FROM ONLY ev', 'ONLY finds nothing');
-SELECT is(nodes('SELECT * FROM ONLY ev'), '{Result}', '... and scans nothing');
+SELECT is(nodes('SELECT * FROM ONLY ev'), '{Result}', 'ONLY finds nothing, and scans nothing');
 SELECT results_eq('SELECT count(*) FROM ONLY ev a RIGHT JOIN dim b ON true',
-  'VALUES (23::bigint)', '... also in an outer join');
+  'VALUES (23::bigint)', 'ONLY finds nothing, also in an outer join');
 SELECT fails('SELECT * FROM ev TABLESAMPLE system (10)', NULL,
   'TABLESAMPLE clause can only be applied to tables and materialized views',
   title => 'TABLESAMPLE is refused as for any foreign table');
@@ -586,12 +586,12 @@ SELECT is(scanned(query), relations::text[], 'exclusion: ' || query)
   ) q(query, relations);
 ALTER TABLE rng_3 ADD CHECK (k >= 300);
 SELECT is(scanned('SELECT * FROM rng WHERE k = 150'), '{rng_1}', 'exclusion to one shard');
-SELECT is(nodes('SELECT * FROM rng WHERE k = 150'), '{Seq Scan}', '... without an Append');
-SELECT is(scanned('DELETE FROM rng WHERE k = 150'), '{rng_1}', '... for DELETE');
+SELECT is(nodes('SELECT * FROM rng WHERE k = 150'), '{Seq Scan}', 'exclusion to one shard, without an Append');
+SELECT is(scanned('DELETE FROM rng WHERE k = 150'), '{rng_1}', 'exclusion to one shard, for DELETE');
 SELECT shape('enable_partitionwise_aggregate=on', '{Finalize Aggregate,Partial Aggregate}',
   'SELECT v, count(*) FROM rng{} WHERE k < 150 GROUP BY v', 'exclusion and partial aggregates');
 SELECT shape('enable_partitionwise_aggregate=on', '{Aggregate}',
-  'SELECT v, count(*) FROM rng{} WHERE k < 50 GROUP BY v', '... with one shard left');
+  'SELECT v, count(*) FROM rng{} WHERE k < 50 GROUP BY v', 'exclusion and partial aggregates, with one shard left');
 SELECT put('constraint_exclusion=off') \gset was_
 SELECT is(scanned('SELECT * FROM rng WHERE k = 150'), '{rng_0,rng_1,rng_2,rng_3}',
   'constraint_exclusion = off');
@@ -639,7 +639,7 @@ SELECT set_eq($$ SELECT attname FROM pg_stats WHERE schemaname = 'select_test'
   'ANALYZE has collected inherited statistics');
 SELECT is_empty($$ SELECT attname FROM pg_stats WHERE schemaname = 'select_test'
                      AND tablename = 'ev' AND NOT inherited $$,
-  '... and none of the empty table itself');
+  'ANALYZE has collected inherited statistics, and none of the empty table itself');
 CREATE FUNCTION estimate(query text) RETURNS float LANGUAGE sql
 AS 'SELECT ((plan_nodes(query))[1]->>''Plan Rows'')::float';
 SELECT ok(estimate('SELECT * FROM ev') BETWEEN 4100 AND 4500, 'estimate of all rows');
@@ -655,7 +655,7 @@ ANALYZE ev;
 SELECT is((SELECT count(*) FROM pg_statistic_ext_data d JOIN pg_statistic_ext e ON e.oid = stxoid
             WHERE stxname = 'ev_statistics' AND stxdinherit AND stxdndistinct IS NOT NULL),
   1::bigint, 'extended statistics are inherited ones');
-SELECT is(estimate('SELECT grp, txt FROM ev GROUP BY grp, txt'), 17::float, '... and used');
+SELECT is(estimate('SELECT grp, txt FROM ev GROUP BY grp, txt'), 17::float, 'extended statistics are inherited ones, and used');
 UPDATE ev SET txt = t.txt FROM ev_twin t WHERE t.id = ev.id;
 
 -- prepared statements: plans die when the shards change
@@ -880,10 +880,10 @@ SELECT is(scanned('SELECT * FROM deep'),
   '{deep_0,deep_0_child,deep_0_grandchild,deep_1,deep_2,deep_both,deep_direct}',
   'each is scanned');
 SELECT is((SELECT count(*) FROM unnest(plan_nodes('SELECT * FROM deep')) n
-            WHERE n->>'Relation Name' IN ('deep_both', 'deep_direct')), 2::bigint, '... and once');
+            WHERE n->>'Relation Name' IN ('deep_both', 'deep_direct')), 2::bigint, 'each is scanned, and once');
 SELECT is(returned('UPDATE deep SET a = -a WHERE b IN (''both'', ''grandchild'') RETURNING a, b'),
   returned('UPDATE deep_twin SET a = -a WHERE b IN (''both'', ''grandchild'') RETURNING a, b'),
-  '... and updated once');
+  'each is scanned, and updated once');
 
 -- a logical table as a child of plain tables
 
@@ -920,7 +920,7 @@ INSERT INTO outer_log_0 SELECT g, 'outer', g, g FROM generate_series(1, 5) g;
 SELECT results_eq('SELECT b, count(*), sum(a) FROM outer_log GROUP BY b ORDER BY b',
   $$ VALUES ('inner', 20::bigint, 210::bigint), ('outer', 5, 15) $$,
   'a logical table below a logical table');
-SELECT is(scanned('SELECT * FROM outer_log'), '{inner_log_0,inner_log_1,outer_log_0}', '... is not scanned');
+SELECT is(scanned('SELECT * FROM outer_log'), '{inner_log_0,inner_log_1,outer_log_0}', 'a logical table below a logical table is not scanned');
 
 -- temporary and unlogged shards
 
@@ -930,7 +930,7 @@ INSERT INTO temp_shard (id, grp, val, txt) VALUES (9001, 3, 5, 'temp'), (9002, 4
 INSERT INTO ev_twin (id, grp, val, txt) VALUES (9001, 3, 5, 'temp'), (9002, 4, 6, 'temp');
 SELECT same('SELECT grp, count(*), max(id) FROM ev{} GROUP BY grp', 'a temporary shard is read');
 SELECT put(settings) FROM profiles WHERE name = 'parallel' \gset was_
-SELECT ok(NOT nodes('SELECT count(*) FROM ev') && '{Gather,Gather Merge}', '... and not by workers');
+SELECT ok(NOT nodes('SELECT count(*) FROM ev') && '{Gather,Gather Merge}', 'a logical table below a logical table, and not by workers');
 SELECT put(:'was_put') \gset was_
 DROP TABLE temp_shard;
 DELETE FROM ev_twin WHERE id > 9000;
@@ -947,7 +947,7 @@ INSERT INTO dim SELECT id, 'from ' || grp, (SELECT count(*) FROM ev WHERE id > 1
 WITH gone AS (DELETE FROM ev_twin WHERE id > 10200 RETURNING id, grp)
 INSERT INTO dim_twin SELECT id, 'from ' || grp, (SELECT count(*) FROM ev_twin WHERE id > 10200) FROM gone;
 SELECT bag_eq('SELECT * FROM dim', 'SELECT * FROM dim_twin', 'DELETE, INSERT and SELECT in one command');
-SELECT bag_eq('SELECT * FROM ev', 'SELECT * FROM ev_twin', '... on both tables');
+SELECT bag_eq('SELECT * FROM ev', 'SELECT * FROM ev_twin', 'DELETE, INSERT and SELECT in one command, on both tables');
 CREATE TABLE plain AS SELECT g AS grp, 'plain ' || g AS name FROM generate_series(1, 30) g;
 CREATE TABLE plain_twin AS SELECT * FROM plain;
 SELECT bag_eq('SELECT p.name, e.id FROM plain p JOIN ev e USING (grp) WHERE e.id < 200 FOR UPDATE OF p',
@@ -991,8 +991,8 @@ GRANT SELECT (id, grp) ON ev TO shard_reader;
 SET LOCAL ROLE shard_reader;
 SELECT results_eq('SELECT count(id), max(grp) FROM ev WHERE id < 100',
   'VALUES (93::bigint, 16)', 'SELECT on the logical table is enough');
-SELECT fails('SELECT txt FROM ev', '42501', title => '... for the columns granted');
-SELECT fails('SELECT id FROM ev_0', '42501', title => '... and not for a shard by itself');
+SELECT fails('SELECT txt FROM ev', '42501', title => 'SELECT on the logical table is enough, for the columns granted');
+SELECT fails('SELECT id FROM ev_0', '42501', title => 'SELECT on the logical table is enough, and not for a shard by itself');
 RESET ROLE;
 
 SELECT * FROM finish();

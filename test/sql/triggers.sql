@@ -152,12 +152,12 @@ SELECT is_empty('SELECT * FROM noted n JOIN log l USING (id)
                   WHERE n.target = $$log$$ AND n.who <> l.tableoid::regclass::text',
   'TG_TABLE_NAME is the shard that the row goes to');
 SELECT is((SELECT count(DISTINCT who) FROM noted WHERE target = 'log'), 3::bigint,
-  '... each of them');
+  'TG_TABLE_NAME is the shard that the row goes to: each of them');
 SELECT fails($$ INSERT INTO log SELECT 1000 + g, CASE g WHEN 17 THEN 'raise' ELSE 'x' END
                       FROM generate_series(1, 20) g $$, 'P0001', 'trigger says no',
   title => 'a trigger may raise');
 SELECT is((SELECT count(*) FROM log WHERE id > 1000), 0::bigint,
-  '... and nothing is left behind');
+  'a trigger may raise, and nothing is left behind');
 
 CALL add_trigger('a', 'BEFORE INSERT');
 CALL insert_each();
@@ -233,7 +233,7 @@ SET CONSTRAINTS ALL IMMEDIATE;
 SELECT bag_eq('SELECT id, msg, who, seen FROM noted',
   $$ SELECT id, msg, tableoid::regclass::text AS who, 38::bigint FROM log
       WHERE msg <> 'quiet' $$,
-  '... then fire for every row that is left');
+  'deferred triggers wait, then fire for every row that is left');
 CALL on_shards('log', 'DROP TRIGGER late ON %s');
 SELECT fails('CREATE CONSTRAINT TRIGGER late AFTER INSERT ON log
                   FOR EACH ROW EXECUTE FUNCTION note(''log'')', '42809',
@@ -302,7 +302,7 @@ SELECT results_eq('SELECT who, name, what, seen FROM noted ORDER BY seq',
 TRUNCATE noted;
 INSERT INTO log_0 VALUES (1, 'direct');
 SELECT is((SELECT count(*) FROM noted WHERE who = 'log_0'), 2::bigint,
-  '... but for direct inserts');
+  'statement triggers of shards do not fire, those of the logical table do, but for direct inserts');
 CALL on_shards('log', 'DROP TRIGGER s ON %s');
 CALL on_shards('log', 'DROP TRIGGER t ON %s');
 DROP TRIGGER u ON log;
@@ -347,17 +347,17 @@ SELECT * FROM (VALUES
 SELECT results_eq(
   $$ SELECT who, what, id, msg, seen FROM order_of(
        'INSERT INTO log VALUES (1, ''x''), (2, ''skip''), (3, ''y'')') $$,
-  'SELECT * FROM expected', '... for several rows');
+  'SELECT * FROM expected', 'the order of firing, for several rows');
 SELECT results_eq(
   $$ SELECT who, what, id, msg, seen FROM order_of(
        'INSERT INTO log SELECT g, (ARRAY[''x'', ''skip'', ''y''])[g]
           FROM generate_series(1, 3) g') $$,
-  'SELECT * FROM expected', '... for INSERT ... SELECT');
+  'SELECT * FROM expected', 'the order of firing, for INSERT ... SELECT');
 COPY (VALUES (1, 'x'), (2, 'skip'), (3, 'y')) TO PROGRAM 'cat > shard_fdw_triggers_test2';
 SELECT results_eq(
   $$ SELECT who, what, id, msg, seen FROM order_of(
        'COPY log (id, msg) FROM PROGRAM ''cat shard_fdw_triggers_test2''') $$,
-  'SELECT * FROM expected', '... for COPY');
+  'SELECT * FROM expected', 'the order of firing, for COPY');
 RESET shard_fdw.shard;
 CALL on_shards('log', 'DROP TRIGGER b ON %s');
 CALL on_shards('log', 'DROP TRIGGER z ON %s');
@@ -427,7 +427,7 @@ SELECT results_eq('SELECT msg, count(*) FROM other GROUP BY 1 ORDER BY 1',
   'triggers that insert into another logical table');
 SELECT is((SELECT max(c) - min(c) <= 1 FROM (
              SELECT count(*) AS c FROM other GROUP BY tableoid) x), true,
-  '... evenly');
+  'triggers that insert into another logical table, evenly');
 CALL on_shards('log', 'DROP TRIGGER spawn ON %s');
 DROP TRIGGER spawn ON leased;
 
@@ -468,9 +468,9 @@ TRUNCATE log;
 INSERT INTO log SELECT 5, 'x' FROM generate_series(1, 21) g;
 DROP TRIGGER grow ON log_2;
 SELECT is((SELECT count(*) FROM log), 21::bigint,
-  '... also by a trigger of a shard');
+  'shards that a trigger of a shard adds in the middle of a statement get no rows');
 SELECT cmp_ok((SELECT count(DISTINCT tableoid) FROM log), '>', 3::bigint,
-  '... which is found at once');
+  'shards that are added in the middle of a statement get no rows that would not be found at once');
 
 -- Triggers of another table that the same command changes see the rows that
 -- have gone into ours so far.
@@ -506,8 +506,8 @@ SELECT results_eq($$ SELECT what, id, seen FROM noted WHERE target = 'log' ORDER
   'triggers of a table that rows come from, round robin');
 SELECT results_eq($$ SELECT what, id, seen FROM noted WHERE target = 'leased' ORDER BY seq $$,
   $$ SELECT what, id, seen FROM noted WHERE target = 'plain' ORDER BY seq $$,
-  '... session');
-SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', '... with the same rows');
+  'triggers of a table that rows come from, round robin: session');
+SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'triggers of a table that rows come from, round robin, with the same rows');
 
 -- What a trigger made of a row is what a view checks, and what other columns
 -- are computed from.
@@ -522,9 +522,9 @@ CALL on_shards('made', 'CREATE TRIGGER minus BEFORE INSERT ON %s
 SELECT fails('INSERT INTO positive VALUES (15), (5)', '44000',
   title => 'WITH CHECK OPTION looks at what a trigger of a shard made');
 SELECT results_eq('INSERT INTO positive VALUES (11), (12), (13) RETURNING id, twice',
-  'VALUES (1, 2), (2, 4), (3, 6)', '... and lets it in if it is right');
+  'VALUES (1, 2), (2, 4), (3, 6)', 'WITH CHECK OPTION looks at what a trigger of a shard made, and lets it in if it is right');
 SELECT results_eq('SELECT * FROM made ORDER BY id', 'VALUES (1, 2), (2, 4), (3, 6)',
-  '... with generated columns');
+  'WITH CHECK OPTION looks at what a trigger of a shard made, with generated columns');
 
 -- trigger states
 
@@ -549,12 +549,12 @@ ALTER TABLE states_0 ENABLE REPLICA TRIGGER b;
 ALTER FOREIGN TABLE states ENABLE ALWAYS TRIGGER z;
 SELECT is(fired(), 'z 1, z 2', 'ENABLE REPLICA and ENABLE ALWAYS');
 SET LOCAL session_replication_role = replica;
-SELECT is(fired(), 'b 1, b 2, z 1, z 2', '... in a session that replays changes');
+SELECT is(fired(), 'b 1, b 2, z 1, z 2', 'ENABLE REPLICA and ENABLE ALWAYS, in a session that replays changes');
 ALTER TABLE states_0 ENABLE TRIGGER b;
 ALTER FOREIGN TABLE states ENABLE TRIGGER z;
-SELECT is(fired(), NULL, '... which leaves out ordinary triggers');
+SELECT is(fired(), NULL, 'ENABLE REPLICA and ENABLE ALWAYS, which leaves out ordinary triggers');
 RESET session_replication_role;
-SELECT is(fired(), 'b 1, b 2, z 1, z 2', '... and they are back');
+SELECT is(fired(), 'b 1, b 2, z 1, z 2', 'ENABLE REPLICA and ENABLE ALWAYS, and they are back');
 
 -- transition tables
 
@@ -564,7 +564,7 @@ SELECT fails('CREATE TRIGGER t AFTER INSERT ON log REFERENCING NEW TABLE AS n
 SELECT fails('CREATE TRIGGER t AFTER INSERT ON log_0 REFERENCING NEW TABLE AS n
                   FOR EACH ROW EXECUTE FUNCTION note(''log'')', '0A000',
   'ROW triggers with transition tables are not supported on inheritance children',
-  title => '... nor for row triggers of shards');
+  title => 'PostgreSQL has no transition tables on foreign tables, nor for row triggers of shards');
 CREATE FUNCTION collect() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO noted (target, id) SELECT TG_TABLE_NAME, id FROM fresh;
@@ -616,7 +616,7 @@ SELECT bag_eq('SELECT * FROM returned',
   'RETURNING shows what triggers made of the rows');
 SELECT results_eq('SELECT count(*), sum(a), count(DISTINCT tableoid) FROM odd',
   'VALUES (18::bigint, 210 - 9 - 19::bigint, 4::bigint)',
-  '... and the table has them');
+  'RETURNING shows what triggers made of the rows, and the table has them');
 SELECT is_empty($$ SELECT * FROM odd_2
                     WHERE extra IS DISTINCT FROM 'default and ' || a
                        OR plus <> a + 6 $$,
@@ -631,7 +631,7 @@ SELECT bag_eq('SELECT a, b, c FROM odd WHERE a > 20',
        FROM odd WHERE a > 20 $$,
   'other kinds of inserts');
 SELECT is((SELECT count(*) FROM odd WHERE a > 20), 18 + 1 + 27::bigint,
-  '... skip the same rows');
+  'other kinds of inserts skip the same rows');
 
 -- AFTER triggers see the row in the shard's layout and in the logical table's.
 CALL on_shards('odd', 'DROP TRIGGER change ON %s');
@@ -655,12 +655,12 @@ SELECT bag_eq($$ SELECT who, j FROM images WHERE who <> 'odd' $$,
   'AFTER triggers of shards see the row in its shard''s layout');
 SELECT bag_eq($$ SELECT j FROM images WHERE who = 'odd' $$,
   'SELECT to_jsonb(r) FROM odd r',
-  '... those of the logical table see it in the logical table''s');
+  'AFTER triggers of the logical table see the row in the logical table''s layout');
 DROP TRIGGER image ON odd;
 TRUNCATE odd, images;
 INSERT INTO odd SELECT g, 'b' || g FROM generate_series(1, 8) g;
 SELECT bag_eq($$ SELECT j->'a' AS a FROM images $$,
-  'SELECT to_jsonb(a) FROM odd', '... in batches, too');
+  'SELECT to_jsonb(a) FROM odd', 'AFTER triggers of shards see the row in its shard''s layout, in batches, too');
 
 -- The system columns of a new row, however it comes.
 CREATE FOREIGN TABLE sysless (id int, v text) SERVER shards OPTIONS (shards '1');

@@ -85,8 +85,10 @@ BEGIN
     RETURN;
   END IF;
   RETURN NEXT is(error, NULL, 'CHECK: ' || title);
-  RETURN NEXT is((SELECT state FROM shard_fdw.list_shards('nasty_table') WHERE shard = 'nasty_table_1'::regclass), wanted, '... the shard is ' || wanted);
-  RETURN NEXT is((SELECT string_agg(v, E'\n') FROM failing_views('shard_reader') v), NULL, '... and the views work');
+  RETURN NEXT is((SELECT state FROM shard_fdw.list_shards('nasty_table') WHERE shard = 'nasty_table_1'::regclass), wanted,
+    title || ': the shard is ' || wanted);
+  RETURN NEXT is((SELECT string_agg(v, E'\n') FROM failing_views('shard_reader') v), NULL,
+    title || ': the views work');
   ALTER TABLE nasty_table_1 DROP CONSTRAINT IF EXISTS nasty;
 END $$;
 SELECT with_check(expression, state, coalesce(title, expression)) FROM nasty_checks;
@@ -106,7 +108,7 @@ BEGIN
     RETURN;
   END IF;
   RETURN NEXT is(error, NULL, 'DEFAULT: ' || title);
-  RETURN NEXT is(failing_views(), NULL, '... and the views work');
+  RETURN NEXT is(failing_views(), NULL, title || ': the views work');
 END $$;
 SELECT with_default(expression, left(expression, 40)) FROM (VALUES ('nextval(''nasty_table''::regclass)'), ('nextval(NULL)'), ('nextval(0)'), ('nextval(4294967295::oid)'),
   ('1 / 0'), ('failing(1)::int'), ('nextval(''pg_class''::regclass)'), (repeat('(1 + ', 1500) || '1' || repeat(')', 1500)), (repeat('- ', 3000) || '1'),
@@ -118,8 +120,8 @@ ALTER FOREIGN DATA WRAPPER shard_fdw NO VALIDATOR;
 ALTER SERVER shards OPTIONS (ADD route 'nonsense', ADD batch_size '-1');
 SELECT fails('INSERT INTO nasty_table (k) VALUES (1)', 'HV024',
   title => 'options that make no sense');
-SELECT is(failing_views(), NULL, '... are no matter for the views');
-SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'nasty_table'::regclass), 2::bigint, '... which show the shards');
+SELECT is(failing_views(), NULL, 'options that make no sense are no matter for the views');
+SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'nasty_table'::regclass), 2::bigint, 'options that make no sense, which show the shards');
 ROLLBACK TO validator;
 CREATE FUNCTION gone_handler() RETURNS fdw_handler LANGUAGE c AS '$libdir/shard_fdw', 'shard_fdw_handler';
 UPDATE pg_proc SET probin = '$libdir/gone', prosrc = 'gone_handler' WHERE proname = 'gone_handler';
@@ -134,7 +136,7 @@ CREATE FOREIGN TABLE none (id int) SERVER none;
 CREATE TABLE shard_of_none () INHERITS (none);
 SELECT is(failing_views(), NULL, 'foreign tables whose wrapper cannot be loaded');
 SELECT results_eq($$ SELECT last_value, maximum, collides FROM shard_fdw.sequences WHERE sequence = 'with_gone_id_seq'::regclass AND tbl = 'with_gone'::regclass $$,
-  'VALUES (1::bigint, NULL::bigint, NULL::bool)', '... have rows that nobody looks at');
+  'VALUES (1::bigint, NULL::bigint, NULL::bool)', 'foreign tables whose wrapper cannot be loaded have rows that nobody looks at');
 DROP TABLE with_gone CASCADE;
 
 --
@@ -256,16 +258,16 @@ CREATE SEQUENCE s;
 CREATE FUNCTION pos() RETURNS text LANGUAGE sql AS $$ SELECT p::text FROM shard_fdw.sequence_position('s') p $$;
 SELECT is(pos(), '(,1)', 'a new sequence');
 SELECT nextval('s'), nextval('s');
-SELECT is(pos(), '(2,3)', '... that has been used');
+SELECT is(pos(), '(2,3)', 'a new sequence that has been used');
 SELECT setval('s', 40, false);
-SELECT is(pos(), '(,40)', '... that has been set');
+SELECT is(pos(), '(,40)', 'a new sequence that has been set');
 SELECT setval('s', 40);
-SELECT is(pos(), '(40,41)', '... or has given that');
+SELECT is(pos(), '(40,41)', 'a new sequence, or has given that');
 ALTER SEQUENCE s INCREMENT -7 MINVALUE -100;
-SELECT is(pos(), '(40,33)', '... and goes down');
+SELECT is(pos(), '(40,33)', 'a new sequence, and goes down');
 ALTER SEQUENCE s INCREMENT 1 MAXVALUE 9223372036854775807 RESTART 9223372036854775807;
 SELECT nextval('s');
-SELECT is(pos(), '(9223372036854775807,)', '... to its end');
+SELECT is(pos(), '(9223372036854775807,)', 'a new sequence, to its end');
 SELECT is((SELECT p::text FROM shard_fdw.sequence_position(relid) p), '(,)', 'no sequence') FROM unnest('{pg_class,looked_at}'::regclass[] || 0::regclass) relid;
 SET LOCAL ROLE shard_reader;
 SELECT is(pos(), '(,)', 'who has no right on it sees nothing');
@@ -275,7 +277,7 @@ INSERT INTO set_back SELECT generate_series(1, 5);
 SELECT setval('set_back_id_seq', 6, false);
 SELECT is((SELECT collides FROM shard_fdw.sequences WHERE tbl = 'set_back'::regclass), false, 'a sequence whose next value is free');
 SELECT setval('set_back_id_seq', 5, false);
-SELECT is((SELECT collides FROM shard_fdw.sequences WHERE tbl = 'set_back'::regclass), true, '... and one whose next value is not');
+SELECT is((SELECT collides FROM shard_fdw.sequences WHERE tbl = 'set_back'::regclass), true, 'a sequence whose next value is free, and one whose next value is not');
 
 -- Rows behind.
 CREATE TABLE behind_model (id bigint PRIMARY KEY, fill text);
@@ -295,7 +297,7 @@ SELECT is(rows_behind(), '1001 0', 'some are gone');
 ALTER TABLE behind_0 DROP CONSTRAINT behind_0_pkey;
 SELECT is(rows_behind(), '2000 0', 'without an index the sequence tells');
 SELECT count(*) FROM shard_fdw.read_batch(NULL::behind, 'c', 1000);
-SELECT is(rows_behind(), '1000 0', '... also then');
+SELECT is(rows_behind(), '1000 0', 'without an index the sequence tells, also then');
 SELECT is(shard_fdw.rows_behind(logical, shard, 5), NULL, 'no shard of that table')
   FROM (VALUES ('behind'::regclass, 'set_back'::regclass), ('set_back', 'behind_0'), ('behind', NULL), (NULL, 'behind_0'), ('0', '0')) t(logical, shard);
 RESET shard_fdw.shard;
