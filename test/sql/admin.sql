@@ -235,7 +235,8 @@ SELECT shard_fdw.seal(:'shard');
 INSERT INTO leased VALUES (5);
 SELECT results_eq('SELECT shard FROM my_leases',
   'SELECT shard_fdw.last_shard()', 'after sealing, another shard is leased');
-SELECT isnt(shard_fdw.last_shard(), :'shard'::regclass, 'after sealing, another shard is leased, really another');
+SELECT isnt(shard_fdw.last_shard(), :'shard'::regclass,
+  'after sealing, another shard is leased, really another');
 DROP FOREIGN TABLE leased CASCADE;
 SELECT is_empty('SELECT * FROM my_leases',
   'no lease of a dropped table is shown');
@@ -312,7 +313,8 @@ SELECT results_eq('SELECT t, count(*) FROM sess WHERE id > 5
   $$ VALUES ('after', 11::bigint), ('before', 5), ('third', 1) $$,
   'rows of sealed shards are read with constraint_exclusion = on, and aggregated');
 SELECT results_eq('SELECT id FROM sess WHERE id < 4 ORDER BY id FOR UPDATE',
-  'VALUES (1), (2), (3)', 'rows of sealed shards are read with constraint_exclusion = on, and locked');
+  'VALUES (1), (2), (3)',
+  'rows of sealed shards are read with constraint_exclusion = on, and locked');
 SET LOCAL constraint_exclusion = partition;
 SELECT results_eq('SELECT id FROM sess ORDER BY id',
   'SELECT generate_series(1, 22)',
@@ -320,20 +322,24 @@ SELECT results_eq('SELECT id FROM sess ORDER BY id',
 RESET constraint_exclusion;
 SELECT fails('UPDATE sess SET t = ''x'' WHERE id = 1', '23514',
   title => 'a row of a sealed shard cannot be updated');
-SELECT fails('UPDATE sess SET t = t', '23514', title => 'a row of a sealed shard cannot be updated, not even to the same');
+SELECT fails('UPDATE sess SET t = t', '23514',
+  title => 'a row of a sealed shard cannot be updated, not even to the same');
 UPDATE sess SET t = 'x' WHERE id > 1000;
 DELETE FROM sess WHERE id IN (1, 11);
-SELECT is((SELECT count(*) FROM sess), 20::bigint, 'a row of a sealed shard cannot be updated, but deleted');
+SELECT is((SELECT count(*) FROM sess), 20::bigint,
+  'a row of a sealed shard cannot be updated, but deleted');
 ALTER FOREIGN TABLE sess ADD COLUMN n int DEFAULT 1;
 ALTER TABLE sess ALTER COLUMN id TYPE bigint;
 SELECT results_eq('SELECT sum(id), sum(n) FROM sess',
-  'VALUES (241::numeric, 20::bigint)', 'a row of a sealed shard cannot be updated, and rewritten by ALTER TABLE');
+  'VALUES (241::numeric, 20::bigint)',
+  'a row of a sealed shard cannot be updated, and rewritten by ALTER TABLE');
 SELECT shard_fdw.unseal(:'first');
 UPDATE sess SET t = 'x' WHERE tableoid = :'first'::regclass;
 SELECT is((SELECT count(*) FROM sess WHERE t = 'x'), 9::bigint,
   'rows of a shard that was opened again can be updated');
 INSERT INTO sess VALUES (30);
-SELECT is(shard_fdw.last_shard(), :'first'::regclass, 'rows of a shard that was opened again can be updated, and it takes rows');
+SELECT is(shard_fdw.last_shard(), :'first'::regclass,
+  'rows of a shard that was opened again can be updated, and it takes rows');
 SELECT shard_fdw.seal(:'first');
 TRUNCATE sess;
 SELECT is_empty('SELECT * FROM sess', 'sealed shards can be truncated');
@@ -422,23 +428,31 @@ VALUES ('BEGIN'),
        ('CREATE FOREIGN TABLE warned (at date, n int) SERVER shards'),
        ('SELECT shard_fdw.create_shards(''warned'', 2)'),
        ('ALTER TABLE warned_0 ADD CONSTRAINT year CHECK (at < ''2027-01-01'')'),
-       ('ALTER TABLE warned_1 ADD CONSTRAINT year CHECK (at < ''2027-01-01''), ADD CONSTRAINT own CHECK (n > 5)'),
+       ('ALTER TABLE warned_1 ADD CONSTRAINT year CHECK (at < ''2027-01-01''), ADD CONSTRAINT own '
+        'CHECK (n > 5)'),
        ('SELECT shard_fdw.seal(shard) FROM shard_fdw.list_shards(''warned'')'),
        ('SELECT shard_fdw.create_shards(''warned'', 2)'),
        ('ROLLBACK');
 SELECT string_agg(command, '; ') AS commands FROM warning_commands \gset
 \set warnings `psql -XqAt -d :'DBNAME' -c :'commands' 2>&1`
-SELECT results_eq($$ SELECT line FROM regexp_split_to_table($$ || quote_literal(:'warnings') || $$, E'\n')
+SELECT results_eq($$ SELECT line FROM regexp_split_to_table($$ || quote_literal(:'warnings')
+    || $$, E'\n')
                        WITH ORDINALITY l(line, n) WHERE line ~ '^[A-Z]' ORDER BY n $$,
   $$ VALUES ('WARNING:  foreign table "warned" has no shard to be copied'),
-            ('DETAIL:  The new shards have its columns and constraints, but no primary key and no index.'),
-            ('HINT:  Call create_shards() with a table to be copied, or create indexes with SELECT shard_fdw.run_command_on_shards().'),
+            ('DETAIL:  The new shards have its columns and constraints, but no primary key and no '
+             'index.'),
+            ('HINT:  Call create_shards() with a table to be copied, or create indexes with '
+             'SELECT shard_fdw.run_command_on_shards().'),
             ('WARNING:  CHECK constraint "own" of sealed shard "warned_1" is not copied'),
-            ('DETAIL:  It ends at some time, or other shards do not have it: it seems to be about the rows of that shard.'),
-            ('HINT:  If new shards are to have it, add it to them, or call create_shards() with a table to be copied.'),
+            ('DETAIL:  It ends at some time, or other shards do not have it: it seems to be about '
+             'the rows of that shard.'),
+            ('HINT:  If new shards are to have it, add it to them, or call create_shards() with a '
+             'table to be copied.'),
             ('WARNING:  CHECK constraint "year" of sealed shard "warned_1" is not copied'),
-            ('DETAIL:  It ends at some time, or other shards do not have it: it seems to be about the rows of that shard.'),
-            ('HINT:  If new shards are to have it, add it to them, or call create_shards() with a table to be copied.') $$,
+            ('DETAIL:  It ends at some time, or other shards do not have it: it seems to be about '
+             'the rows of that shard.'),
+            ('HINT:  If new shards are to have it, add it to them, or call create_shards() with a '
+             'table to be copied.') $$,
   'warnings when shards are created');
 
 -- what counts as sealed
@@ -544,11 +558,15 @@ ALTER TABLE hand_1 ADD CONSTRAINT never CHECK (1 > 2) NOT VALID;
 SELECT fails('INSERT INTO hand_1 VALUES (1)', '23514',
   'new row for relation "hand_1" violates check constraint "never"',
   title => 'a sealed shard that is detached is still sealed');
-SELECT fails($$ SELECT shard_fdw.seal('hand_1') $$, '42809', title => 'a sealed shard that is detached is still sealed, and cannot be sealed');
-SELECT fails($$ SELECT shard_fdw.unseal('hand_1') $$, '42501', title => 'a sealed shard that is detached is not opened by just anybody',
+SELECT fails($$ SELECT shard_fdw.seal('hand_1') $$, '42809',
+  title => 'a sealed shard that is detached is still sealed, and cannot be sealed');
+SELECT fails($$ SELECT shard_fdw.unseal('hand_1') $$, '42501',
+  title => 'a sealed shard that is detached is not opened by just anybody',
   role => 'shard_user');
-SELECT is((SELECT shard_fdw.unseal('hand_1')::text), '', 'a sealed shard that is detached is opened by its owner');
-SELECT lives_ok('INSERT INTO hand_1 VALUES (1)', 'a sealed shard that is detached is still sealed, and takes rows');
+SELECT is((SELECT shard_fdw.unseal('hand_1')::text), '',
+  'a sealed shard that is detached is opened by its owner');
+SELECT lives_ok('INSERT INTO hand_1 VALUES (1)',
+  'a sealed shard that is detached is still sealed, and takes rows');
 SELECT fails($$ SELECT shard_fdw.unseal('hand_1') $$, '42809', title => 'there is no more to open');
 DELETE FROM hand_1;
 ALTER TABLE hand_1 INHERIT hand;
@@ -561,7 +579,8 @@ SELECT is((SELECT count(*) FROM kinds_foreign), 3::bigint,
   'a shard that is a foreign table is sealed');
 SELECT shard_fdw.unseal('kinds_foreign');
 INSERT INTO kinds SELECT generate_series(21, 23);
-SELECT is((SELECT count(*) FROM kinds_foreign), 4::bigint, 'a shard that is a foreign table is sealed, and opened');
+SELECT is((SELECT count(*) FROM kinds_foreign), 4::bigint,
+  'a shard that is a foreign table is sealed, and opened');
 CREATE TABLE "Shard %s.x""y" (id int);
 ALTER TABLE "Shard %s.x""y" INHERIT hand;
 SELECT shard_fdw.seal('"Shard %s.x""y"');
@@ -729,7 +748,8 @@ SELECT results_eq($$ SELECT * FROM run('CREATE UNIQUE INDEX ON %s (id, id)') $$,
   'a command that fails on one shard');
 SELECT bag_eq($$ SELECT indrelid::regclass::text FROM pg_index
                   WHERE indisunique AND indrelid::regclass::text LIKE 'rr_%' $$,
-  $$ VALUES ('rr_0'), ('rr_2'), ('rr_3') $$, 'a command that fails on one shard is done on the others');
+  $$ VALUES ('rr_0'), ('rr_2'), ('rr_3') $$,
+  'a command that fails on one shard is done on the others');
 SELECT results_eq($$ SELECT * FROM run('INSERT INTO %s VALUES (100);
                                         SELECT 1 / (count(*) - 2) FROM %s') $$,
   $$ VALUES ('rr_0', false, 'division by zero'), ('rr_1', true, '1'),
@@ -737,7 +757,8 @@ SELECT results_eq($$ SELECT * FROM run('INSERT INTO %s VALUES (100);
   'several statements, of which the last fails on two shards');
 SELECT results_eq('SELECT tableoid::regclass::text FROM rr WHERE id = 100
                     ORDER BY 1',
-  $$ VALUES ('rr_1'), ('rr_2') $$, 'several statements, of which the last fails on two shards, are all undone there');
+  $$ VALUES ('rr_1'), ('rr_2') $$,
+  'several statements, of which the last fails on two shards, are all undone there');
 SELECT results_eq($$ SELECT * FROM run('no such command') $$,
   $$ SELECT 'rr_' || g, false, 'syntax error at or near "no"'
        FROM generate_series(0, 3) g $$, 'no command at all');
@@ -878,12 +899,14 @@ SELECT is((SELECT array_agg(result) FROM shard_fdw.run_command_on_shards('growin
 SELECT is((SELECT array_agg(result) FROM shard_fdw.run_command_on_shards('growing',
              'ALTER TABLE %s NO INHERIT growing; DROP TABLE %s')),
   '{DROP TABLE,DROP TABLE,DROP TABLE,DROP TABLE}', 'a command that detaches them all');
-SELECT is_empty($$ SELECT * FROM shard_fdw.list_shards('growing') $$, 'a command that detaches them all does so');
+SELECT is_empty($$ SELECT * FROM shard_fdw.list_shards('growing') $$,
+  'a command that detaches them all does so');
 
 -- A constraint that cannot be evaluated spoils no view.
 CREATE FOREIGN TABLE spoilt (a int) SERVER shards OPTIONS (shards '1');
 ALTER TABLE spoilt_0 ADD CHECK (1 / 0 = 1) NOT VALID;
-SELECT results_eq($$ SELECT state FROM shard_fdw.shards WHERE logical = 'spoilt'::regclass $$, $$ VALUES ('open') $$, 'a constraint that fails when it is evaluated');
+SELECT results_eq($$ SELECT state FROM shard_fdw.shards WHERE logical = 'spoilt'::regclass $$,
+  $$ VALUES ('open') $$, 'a constraint that fails when it is evaluated');
 
 SELECT * FROM finish();
 ROLLBACK;

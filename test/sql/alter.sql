@@ -50,7 +50,8 @@ INSERT INTO prop SELECT g, g, 'first' FROM generate_series(1, 4) g;
 ALTER FOREIGN TABLE prop ADD COLUMN c int DEFAULT 7;
 SELECT is(columns_of('prop', 'c'), 'integer, integer, integer, integer',
   'ADD COLUMN adds it to the shards');
-SELECT is((SELECT sum(c) FROM prop), 28::bigint, 'ADD COLUMN adds it to the shards, with the default');
+SELECT is((SELECT sum(c) FROM prop), 28::bigint,
+  'ADD COLUMN adds it to the shards, with the default');
 INSERT INTO prop (id, b, c) SELECT g, 'second', g FROM generate_series(5, 8) g;
 SELECT results_eq('SELECT c FROM prop WHERE id > 4 ORDER BY id',
   'VALUES (5), (6), (7), (8)', 'ADD COLUMN adds it to the shards, and it takes values');
@@ -89,10 +90,12 @@ ALTER TABLE prop ADD CONSTRAINT d_small CHECK (d < 100) NOT VALID;
 SELECT is((SELECT count(*) FROM generate_series(1, 4),
                   error_of($$ INSERT INTO prop (id, b, d)
                               VALUES (99, 'x', 100) $$)
-            WHERE state = '23514'), 4::bigint, 'ADD CONSTRAINT checks the rows in the shards, and guards all shards');
+            WHERE state = '23514'), 4::bigint,
+  'ADD CONSTRAINT checks the rows in the shards, and guards all shards');
 ALTER TABLE prop DROP CONSTRAINT d_small;
 SELECT is_empty($$ SELECT conrelid::regclass FROM pg_constraint
-                    WHERE conname = 'd_small' $$, 'ADD CONSTRAINT checks the rows in the shards, until it is dropped');
+                    WHERE conname = 'd_small' $$,
+  'ADD CONSTRAINT checks the rows in the shards, until it is dropped');
 
 SELECT fails('ALTER TABLE prop ALTER a SET NOT NULL', '23502',
   title => 'SET NOT NULL checks the rows in the shards');
@@ -103,7 +106,8 @@ SELECT is(columns_of('prop', 'a'),
   'SET NOT NULL sets it in the shards');
 SELECT is((SELECT count(*) FROM generate_series(1, 4),
                   error_of($$ INSERT INTO prop (id, b) VALUES (99, 'x') $$)
-            WHERE state = '23502'), 4::bigint, 'SET NOT NULL sets it in the shards, and is enforced');
+            WHERE state = '23502'), 4::bigint,
+  'SET NOT NULL sets it in the shards, and is enforced');
 ALTER TABLE prop ALTER a DROP NOT NULL;
 SELECT is(columns_of('prop', 'a'), 'integer, integer, integer, integer',
   'DROP NOT NULL drops it');
@@ -120,7 +124,8 @@ SELECT results_eq($$ SELECT shard::text FROM shard_fdw.list_shards('prop')
 INSERT INTO prop (id, a) SELECT g, g FROM generate_series(25, 28) g;
 SELECT results_eq('SELECT id, a, d FROM prop WHERE id > 24 ORDER BY id',
   'SELECT g, g, 5000000000 FROM generate_series(25, 28) g',
-  'DROP COLUMN drops it from the shards, unless they had it before, which does not mix up the others');
+  'DROP COLUMN drops it from the shards, unless they had it before, which does not mix up the '
+  'others');
 INSERT INTO prop_1 (id, extra) VALUES (29, 290);
 ALTER TABLE prop ADD COLUMN extra int DEFAULT -1;
 INSERT INTO prop (id, extra) SELECT g, g FROM generate_series(31, 34) g;
@@ -258,7 +263,8 @@ CREATE TABLE foreign_shard (id int, t text, secret text, n int,
                             CONSTRAINT id_min CHECK (id > 0));
 RESET ROLE;
 SELECT fails('ALTER TABLE foreign_shard INHERIT owned', '42501',
-  title => 'others cannot create shards, change or drop the table, nor attach a table to it', role => 'shard_reader');
+  title => 'others cannot create shards, change or drop the table, nor attach a table to it',
+  role => 'shard_reader');
 SELECT fails('ALTER TABLE foreign_shard INHERIT owned', '42501',
   title => 'the owner cannot attach the table of another', role => 'shard_user');
 GRANT shard_user TO shard_reader;
@@ -275,7 +281,8 @@ SELECT fails($$ SELECT shard_fdw.create_shards('owned', 1, 'model') $$, '42501',
   title => 'the owner must be allowed to read the template, whoever calls');
 SELECT fails($$ CREATE FOREIGN TABLE bad (id int, n int) SERVER shards
      OPTIONS (shards '1', template 'model') $$, '42501',
-  title => 'the owner must be allowed to read the template, whoever calls, also in CREATE FOREIGN TABLE', role => 'shard_user');
+  title => 'the owner must be allowed to read the template, whoever calls, also in CREATE FOREIGN '
+           'TABLE', role => 'shard_user');
 CREATE SERVER private FOREIGN DATA WRAPPER shard_fdw;
 SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER private OPTIONS (shards ''1'')', '42501',
   'permission denied for foreign server private', title => 'USAGE on the server is needed',
@@ -304,7 +311,8 @@ SELECT shard_fdw.create_shards('trap', 1);
 SELECT results_eq('SELECT o.is_called, c.is_called
                      FROM runs_as_owner o, runs_as_other c',
   'VALUES (true, false)', 'create_shards() works as the owner of the table');
-SELECT is(current_user, session_user, 'create_shards() works as the owner of the table, and the caller is who it was');
+SELECT is(current_user, session_user,
+  'create_shards() works as the owner of the table, and the caller is who it was');
 
 -- privileges on the logical table are all it takes
 
@@ -329,14 +337,17 @@ RESET ROLE;
 SELECT results_eq('SELECT id, t, secret FROM owned WHERE id >= 7 ORDER BY id',
   $$ SELECT g, 'none'::text, 'secret'::text FROM generate_series(7, 21) g $$,
   'INSERT on the logical table is enough to insert');
-SELECT fails('SELECT * FROM owned', '42501', title => 'INSERT on the logical table is enough to insert, not to read', role => 'shard_reader');
+SELECT fails('SELECT * FROM owned', '42501',
+  title => 'INSERT on the logical table is enough to insert, not to read', role => 'shard_reader');
 SELECT fails('INSERT INTO owned (id) VALUES (8) RETURNING id', '42501',
-  title => 'INSERT on the logical table is enough to insert, not for RETURNING', role => 'shard_reader');
+  title => 'INSERT on the logical table is enough to insert, not for RETURNING',
+  role => 'shard_reader');
 SELECT fails('INSERT INTO owned_0 VALUES (8)', '42501',
   title => 'INSERT on the logical table is enough to insert, not to insert into a shard by its name', role => 'shard_reader');
 SELECT fails('INSERT INTO owned (id)
                     SELECT 20 FROM generate_series(1, 6)', '23505',
-  title => 'INSERT on the logical table is enough to insert: constraints of the shards hold', role => 'shard_reader');
+  title => 'INSERT on the logical table is enough to insert: constraints of the shards hold',
+  role => 'shard_reader');
 REVOKE INSERT ON owned FROM shard_reader;
 GRANT SELECT ON owned TO shard_reader;
 SELECT results_eq($$ SELECT run_as('shard_reader',
@@ -345,19 +356,24 @@ SELECT results_eq($$ SELECT run_as('shard_reader',
 SET LOCAL constraint_exclusion = on;
 SELECT results_eq($$ SELECT run_as('shard_reader',
     'SELECT count(*), sum(id), count(DISTINCT tableoid) FROM owned') $$,
-  $$ VALUES ('(21,231,5)') $$, 'SELECT on the logical table is enough to read, with constraint_exclusion = on, too');
+  $$ VALUES ('(21,231,5)') $$,
+  'SELECT on the logical table is enough to read, with constraint_exclusion = on, too');
 RESET constraint_exclusion;
 SET LOCAL enable_seqscan = off;
 SELECT results_eq($$ SELECT run_as('shard_reader',
     'SELECT a.id, b.secret FROM owned a JOIN owned b USING (id)
       WHERE a.id IN (3, 15) ORDER BY 1') $$,
-  $$ VALUES ('(3,secret)'), ('(15,secret)') $$, 'SELECT on the logical table is enough to read, by an index, in a join');
+  $$ VALUES ('(3,secret)'), ('(15,secret)') $$,
+  'SELECT on the logical table is enough to read, by an index, in a join');
 RESET enable_seqscan;
-SELECT fails('SELECT * FROM owned_0', '42501', title => 'SELECT on the logical table is enough to read, not to read a shard by its name',
+SELECT fails('SELECT * FROM owned_0', '42501',
+  title => 'SELECT on the logical table is enough to read, not to read a shard by its name',
   role => 'shard_reader');
-SELECT fails('INSERT INTO owned (id) VALUES (22)', '42501', title => 'SELECT on the logical table is enough to read, not to insert',
+SELECT fails('INSERT INTO owned (id) VALUES (22)', '42501',
+  title => 'SELECT on the logical table is enough to read, not to insert',
   role => 'shard_reader');
-SELECT fails('UPDATE owned SET id = id', '42501', title => 'SELECT on the logical table is enough to read, not to update',
+SELECT fails('UPDATE owned SET id = id', '42501',
+  title => 'SELECT on the logical table is enough to read, not to update',
   role => 'shard_reader');
 GRANT UPDATE, DELETE ON owned TO shard_reader;
 SET LOCAL ROLE shard_reader;
@@ -464,11 +480,15 @@ SELECT results_eq('EXECUTE undone_within', 'SELECT 0::bigint', 'both are');
 RELEASE t;
 INSERT INTO undone SELECT generate_series(11, 20) WHERE false;
 ROLLBACK TO s;
-SELECT results_eq('SELECT count(*) FROM undone', 'SELECT 10::bigint', 'after a rollback all rows are back');
-SELECT results_eq('EXECUTE undone_before', 'SELECT 10::bigint', 'after a rollback all rows are back, in a statement prepared before');
-SELECT results_eq('EXECUTE undone_within', 'SELECT 10::bigint', 'after a rollback all rows are back, in a statement prepared meanwhile');
+SELECT results_eq('SELECT count(*) FROM undone', 'SELECT 10::bigint',
+  'after a rollback all rows are back');
+SELECT results_eq('EXECUTE undone_before', 'SELECT 10::bigint',
+  'after a rollback all rows are back, in a statement prepared before');
+SELECT results_eq('EXECUTE undone_within', 'SELECT 10::bigint',
+  'after a rollback all rows are back, in a statement prepared meanwhile');
 INSERT INTO undone SELECT generate_series(11, 20);
-SELECT is((SELECT array_agg(n) FROM (SELECT count(*) AS n FROM undone GROUP BY tableoid) t), '{10,10}', 'after a rollback all rows are back, and both shards take rows');
+SELECT is((SELECT array_agg(n) FROM (SELECT count(*) AS n FROM undone GROUP BY tableoid) t),
+  '{10,10}', 'after a rollback all rows are back, and both shards take rows');
 
 SELECT * FROM finish();
 ROLLBACK;

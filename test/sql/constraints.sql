@@ -51,7 +51,8 @@ BEGIN
     EXECUTE format('ALTER TABLE %s ADD CONSTRAINT of_all CHECK (a < 1000)', t);
     EXECUTE format('ALTER TABLE %s_0 ADD CONSTRAINT of_one CHECK (c <> a)', t);
     EXECUTE format('ALTER TABLE %s_0 ADD CONSTRAINT not_valid CHECK (b <> ''no'') NOT VALID', t);
-    EXECUTE format('ALTER TABLE %s_0 ADD CONSTRAINT own_oid CHECK (tableoid = ''%s_0''::regclass)', t, t);
+    EXECUTE format('ALTER TABLE %s_0 ADD CONSTRAINT own_oid CHECK (tableoid = ''%s_0''::regclass)',
+      t, t);
     EXECUTE format('ALTER TABLE %s_0 ADD CONSTRAINT %s_uniq UNIQUE (a)', t, t);
     EXECUTE format('CREATE UNIQUE INDEX %s_expr ON %s_0 (lower(b), c) WHERE c > 5', t, t);
     EXECUTE format('INSERT INTO %s VALUES (500, ''there'', 6)', t);
@@ -141,9 +142,11 @@ CREATE DOMAIN preset AS int DEFAULT 42 NOT NULL;
 ALTER TABLE extra DROP COLUMN own, ADD COLUMN own given, ADD COLUMN p preset;
 SELECT fails('INSERT INTO log VALUES (7, ''x'')', '23502',
   'domain given does not allow null values',
-  title => 'a column that only the shard has, not null, of a domain that is not null, as in a direct insert');
+  title => 'a column that only the shard has, not null, of a domain that is not null, as in a '
+           'direct insert');
 SELECT fails('INSERT INTO log SELECT g FROM generate_series(1, 3) g', '23502',
-  'domain given does not allow null values', title => 'a column that only the shard has, not null, in a batch');
+  'domain given does not allow null values',
+  title => 'a column that only the shard has, not null, in a batch');
 ALTER TABLE extra DROP COLUMN own;
 INSERT INTO log VALUES (7, 'x'), (8, 'x');
 SELECT results_eq('SELECT DISTINCT p::int FROM extra', 'VALUES (42)',
@@ -184,7 +187,8 @@ SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain',
   'a constraint that looks at the table is met');
 TRUNCATE log, plain;
 SELECT fails('INSERT INTO plain SELECT g FROM generate_series(1, 20) g', '23514',
-  title => 'a constraint that looks at the table is met: it can be broken in the middle of a statement');
+  title => 'a constraint that looks at the table is met: it can be broken in the middle of a '
+           'statement');
 SELECT fails('INSERT INTO log SELECT g FROM generate_series(1, 20) g', '23514',
   title => 'a constraint that looks at the table is met, also through a logical table');
 TRUNCATE log;
@@ -194,7 +198,8 @@ ALTER FOREIGN TABLE log DROP CONSTRAINT few;
 
 CREATE FUNCTION wide(of_column text, separator text) RETURNS text LANGUAGE sql AS $$
   SELECT string_agg(format(of_column, g), separator) FROM generate_series(1, 70) g $$;
-SELECT format('CREATE FOREIGN TABLE wide (%s) SERVER shards OPTIONS (shards ''2'', route ''round_robin'')',
+SELECT format('CREATE FOREIGN TABLE wide (%s) SERVER shards OPTIONS (shards ''2'', route '
+              '''round_robin'')',
               wide('c%s int', ', ')) \gexec
 ALTER TABLE wide ALTER c1 SET NOT NULL, ALTER c3 SET NOT NULL, ALTER c64 SET NOT NULL,
   ALTER c65 SET NOT NULL, ALTER c70 SET NOT NULL;
@@ -205,9 +210,12 @@ SELECT is((SELECT state || ' ' || col
   FROM unnest('{1,3,64,65,70}'::int[]) c,
        (VALUES ('one row', 'INSERT INTO wide VALUES (%s)'),
                ('several rows', 'INSERT INTO wide VALUES (%1$s), (%1$s)'),
-               ('COPY', 'COPY wide FROM PROGRAM ''echo %s'' (FORMAT csv, NULL ''NULL'')')) v (what, command);
-SELECT format('INSERT INTO wide VALUES (%1$s), (%1$s)', regexp_replace(wide('%s', ','), '\m(2|63|66)\M', 'NULL', 'g')) \gexec
-SELECT is((SELECT count(*) FROM wide WHERE num_nulls(c2, c63, c66) = 3), 2::bigint, 'columns that are not constrained can be null');
+               ('COPY', 'COPY wide FROM PROGRAM ''echo %s'' (FORMAT csv, NULL ''NULL'')')) v (what,
+               command);
+SELECT format('INSERT INTO wide VALUES (%1$s), (%1$s)', regexp_replace(wide('%s', ','),
+    '\m(2|63|66)\M', 'NULL', 'g')) \gexec
+SELECT is((SELECT count(*) FROM wide WHERE num_nulls(c2, c63, c66) = 3), 2::bigint,
+  'columns that are not constrained can be null');
 
 -- generated columns are computed before constraints are checked
 
@@ -238,7 +246,8 @@ SELECT bag_eq('SELECT * FROM returned', 'VALUES (100, 99), (100, 1000)',
   'shards that compute a column in a way of their own');
 INSERT INTO ways SELECT generate_series(1, 50);
 SELECT is_empty('SELECT * FROM ways_0 WHERE b <> a - 1 UNION ALL
-                 SELECT a, b FROM ways_1 WHERE b <> a * 10', 'shards that compute a column in a way of their own, in batches, too');
+                 SELECT a, b FROM ways_1 WHERE b <> a * 10',
+                 'shards that compute a column in a way of their own, in batches, too');
 \endif
 \if :v18
 CREATE FOREIGN TABLE virtual (
@@ -258,7 +267,8 @@ ALTER TABLE virtual_0 ADD CONSTRAINT lax CHECK (false) NOT ENFORCED;
 INSERT INTO virtual VALUES (1), (2), (3), (4);
 SELECT is((SELECT state FROM shard_fdw.shards WHERE shard = 'virtual_0'::regclass), 'open',
   'a constraint that is not enforced seals nothing');
-SELECT is((SELECT count(*) FROM virtual), 15::bigint, 'a constraint that is not enforced seals nothing, and stops no row');
+SELECT is((SELECT count(*) FROM virtual), 15::bigint,
+  'a constraint that is not enforced seals nothing, and stops no row');
 \endif
 
 -- unique constraints and primary keys
@@ -300,7 +310,8 @@ SELECT fails('INSERT INTO later SELECT id, 99 FROM later_0 LIMIT 1', '23505',
   title => 'a deferrable unique constraint, several rows: a single row');
 SELECT fails('INSERT INTO later SELECT 99, v FROM later_0 LIMIT 1', '23P01',
   title => 'a deferrable exclusion constraint');
-SELECT fails('INSERT INTO later VALUES (98, 98), (99, 98)', '23P01', title => 'a deferrable exclusion constraint: several rows');
+SELECT fails('INSERT INTO later VALUES (98, 98), (99, 98)', '23P01',
+  title => 'a deferrable exclusion constraint: several rows');
 UPDATE later SET id = id + 1;
 SELECT is((SELECT sum(id) FROM later), 65::bigint,
   'UPDATE may swap keys within a statement');
@@ -310,13 +321,16 @@ INSERT INTO later SELECT id, v FROM later_0 ORDER BY v LIMIT 3;
 INSERT INTO later SELECT max(id), max(v) FROM later_0;
 SELECT is((SELECT count(*) FROM later), 14::bigint,
   'duplicates wait while constraints are deferred');
-SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23505', title => 'duplicates wait while constraints are deferred, but not for ever');
+SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23505',
+  title => 'duplicates wait while constraints are deferred, but not for ever');
 SET CONSTRAINTS ALL DEFERRED;
 DELETE FROM later l USING (SELECT max(ctid) AS c, v, tableoid AS t FROM later
                             GROUP BY v, tableoid HAVING count(*) > 1) d
  WHERE l.ctid = d.c AND l.tableoid = d.t;
-SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', 'duplicates wait while constraints are deferred, and can be put right');
-SELECT is((SELECT count(*) FROM later), 10::bigint, 'duplicates wait while constraints are deferred, by removing them');
+SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE',
+  'duplicates wait while constraints are deferred, and can be put right');
+SELECT is((SELECT count(*) FROM later), 10::bigint,
+  'duplicates wait while constraints are deferred, by removing them');
 SET CONSTRAINTS ALL DEFERRED;
 SAVEPOINT s;
 INSERT INTO later SELECT * FROM later_0;
@@ -334,10 +348,12 @@ SELECT fails('INSERT INTO booked VALUES (''[12,20)'')', '23P01',
   detail => 'Key (during)=([12,20)) conflicts with existing key (during)=([10,15)).',
   title => 'an exclusion constraint');
 SELECT fails($$ INSERT INTO booked SELECT int4range(1000 + g * 9, 1010 + g * 9)
-                      FROM generate_series(1, 30) g $$, '23P01', title => 'an exclusion constraint, within a batch');
+                      FROM generate_series(1, 30) g $$, '23P01',
+  title => 'an exclusion constraint, within a batch');
 SELECT fails('COPY booked (during) FROM PROGRAM ''printf "[2000,2010)\\n[2009,2011)\\n"''', '23P01',
   title => 'an exclusion constraint, within a COPY');
-SELECT is((SELECT count(*) FROM booked), 50::bigint, 'an exclusion constraint: nothing is left behind');
+SELECT is((SELECT count(*) FROM booked), 50::bigint,
+  'an exclusion constraint: nothing is left behind');
 INSERT INTO booked VALUES ('[15,20)');
 SELECT is((SELECT count(*) FROM booked), 51::bigint, 'an exclusion constraint: what fits gets in');
 
@@ -368,7 +384,8 @@ INSERT INTO refers VALUES (5, 8);
 SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23503',
   title => 'a deferred foreign key is checked later');
 INSERT INTO kinds VALUES (8);
-SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', 'a deferred foreign key is checked later, and holds by then');
+SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE',
+  'a deferred foreign key is checked later, and holds by then');
 SELECT is((SELECT count(*) FROM refers WHERE kind = 8), 5::bigint,
   'a deferred foreign key is checked later, with all rows in');
 
@@ -513,8 +530,10 @@ SELECT count(*) AS through FROM log \gset
 SELECT count(*) AS direct FROM log_0 \gset
 SET LOCAL ROLE none;
 SELECT is(:through, 10, 'policies of shards do not apply through the logical table');
-SELECT is(:direct, 0, 'policies of shards do not apply through the logical table, but do on the shard itself');
-SELECT fails('INSERT INTO log_0 VALUES (1)', '42501', title => 'policies of shards do not apply through the logical table, also for inserts',
+SELECT is(:direct, 0,
+  'policies of shards do not apply through the logical table, but do on the shard itself');
+SELECT fails('INSERT INTO log_0 VALUES (1)', '42501',
+  title => 'policies of shards do not apply through the logical table, also for inserts',
   role => 'shard_user');
 
 -- storage: access methods, unlogged tables
@@ -544,7 +563,8 @@ SELECT results_eq('SELECT id, msg FROM stored WHERE id IN (1, 2, 3, 4, 201, 202,
             (201, 'new'), (202, 'new'), (203, 'new'), (204, 'new') $$,
   'shards with other access methods, unlogged, or with storage parameters hold the rows');
 SELECT is((SELECT count(DISTINCT md5(msg)) FROM stored WHERE length(msg) = 9600),
-  8::bigint, 'shards with other access methods, unlogged, or with storage parameters, and the toasted ones');
+  8::bigint,
+  'shards with other access methods, unlogged, or with storage parameters, and the toasted ones');
 SELECT results_eq($$ SELECT shard::text, kind FROM shard_fdw.shards
                       WHERE logical = 'stored'::regclass AND kind <> 'table' $$,
   $$ VALUES ('stored_2', 'unlogged table') $$, 'shard_fdw.shards tells which are unlogged');

@@ -256,7 +256,8 @@ SELECT is(copy_in('log', lines(40, 'g::text || E''\t0\tx'''),
 SELECT is(copy_in('leased', lines(40, 'g::text || E''\t0\tx'''),
                   'WHERE rows_in(''leased'') < 25'),
   25::bigint, 'a volatile function in WHERE, session');
-SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'a volatile function in WHERE, the same rows everywhere');
+SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain',
+  'a volatile function in WHERE, the same rows everywhere');
 TRUNCATE log, leased, plain;
 
 CREATE FOREIGN TABLE counted (id int, n bigint) SERVER shards
@@ -318,11 +319,13 @@ SELECT results_eq($$ SELECT state, message, blames(context, 3)
   'a check constraint');
 SELECT results_eq($$ SELECT state, blames(context, 2200)
                        FROM copy_error('log', lines(5000,
-                         'g::text || E''\t'' || CASE g WHEN 2200 THEN 100 ELSE 1 END || E''\t'' || g')) $$,
+                         'g::text || E''\t'' || CASE g WHEN 2200 THEN 100 ELSE 1 END || E''\t'' '
+                         '|| g')) $$,
   $$ VALUES ('23514', true) $$, 'a check constraint, after a flush');
 SELECT results_eq($$ SELECT state, message, blames(context, 2)
                        FROM copy_error('log', E'1\t1\tx\n\\N\t2\ty\n3\t3\tz\n') $$,
-  format($$ VALUES ('23502', 'null value in column "id" of relation "%s" violates not-null constraint',
+  format($$ VALUES ('23502', 'null value in column "id" of relation "%s" violates not-null '
+                             'constraint',
                     true) $$, :'shard'),
   'a not-null constraint');
 SELECT results_eq($$ SELECT state, blames(context, 700)
@@ -333,10 +336,12 @@ SELECT results_eq($$ SELECT state, blames(context, 700)
 SELECT results_eq($$ SELECT state, blames(context, 4321)
                        FROM copy_error('log', lines(5000,
                          'CASE g WHEN 4321 THEN 1 ELSE g END || E''\t1\t'' || g')) $$,
-  $$ VALUES ('23505', true) $$, 'a unique violation in the middle of a flush, with a row of an earlier flush');
+  $$ VALUES ('23505', true) $$,
+  'a unique violation in the middle of a flush, with a row of an earlier flush');
 SELECT results_eq($$ SELECT state, blames(context, 1)
                        FROM copy_error('log', E'-5\t1\tx\n') $$,
-  $$ VALUES ('23505', true) $$, 'a unique violation in the middle of a flush, with a row that was there before');
+  $$ VALUES ('23505', true) $$,
+  'a unique violation in the middle of a flush, with a row that was there before');
 SELECT results_eq($$ SELECT state, blames(context, 4)
                        FROM copy_error('log', E'id,a,msg\n1,1,"x\ny"\n-5,1,z\n5,5,5\n',
                                        '(FORMAT csv, HEADER)') $$,
@@ -359,7 +364,8 @@ SELECT results_eq($$ SELECT state, blames(context, 1005)
                        FROM copy_error('log', lines(1800,
                          'g || E''\t0\t'' || CASE g WHEN 1005 THEN 1001 ELSE g END')) $$,
   $$ VALUES ('23505', true) $$, 'a unique violation in one of several shards');
-SELECT is_empty('SELECT * FROM log', 'a unique violation in one of several shards: nothing is left in any');
+SELECT is_empty('SELECT * FROM log',
+  'a unique violation in one of several shards: nothing is left in any');
 
 -- COPY TO
 
@@ -469,11 +475,13 @@ ALTER TABLE odd_extra ADD CHECK (a < 5000);
 SET LOCAL shard_fdw.shard = 1;
 SELECT results_eq($$ SELECT state, message, blames(replace(context, 'odd', 'log'), 3)
                        FROM copy_error('odd', E'1\tx\t1\n2\tx\t1\n5000\tx\t1\n') $$,
-  $$ VALUES ('23514', 'new row for relation "odd_extra" violates check constraint "odd_extra_a_check"',
+  $$ VALUES ('23514',
+      'new row for relation "odd_extra" violates check constraint "odd_extra_a_check"',
              true) $$,
   'a constraint of one of them is checked');
 RESET shard_fdw.shard;
-SELECT is((SELECT count(*) FROM odd), 4000::bigint, 'a constraint of one of them is checked, with nothing left behind');
+SELECT is((SELECT count(*) FROM odd), 4000::bigint,
+  'a constraint of one of them is checked, with nothing left behind');
 TRUNCATE odd;
 
 -- generated columns, identity, domains and other types
@@ -504,7 +512,8 @@ SELECT results_eq($$ SELECT * FROM copy_error('typed (d)', E'1\n2\n0\n') $$,
   'a domain is checked');
 SELECT results_eq($$ SELECT state FROM copy_error('typed (twice)', E'1\n') $$,
   $$ VALUES ('42P10') $$, 'a generated column takes no value');
-SELECT is((SELECT count(*) FROM typed), 4::bigint, 'a generated column takes no value, with nothing left behind');
+SELECT is((SELECT count(*) FROM typed), 4::bigint,
+  'a generated column takes no value, with nothing left behind');
 
 -- row triggers on shards
 
@@ -545,13 +554,15 @@ SELECT results_eq('SELECT id, msg FROM log ORDER BY id',
 SELECT results_eq(
   $$ SELECT what, id, n FROM noted WHERE who LIKE 'log%' ORDER BY seq $$,
   $$ SELECT what, id, n FROM noted WHERE who = 'plain' ORDER BY seq $$,
-  'BEFORE ROW triggers of shards change rows, and see the rows before their own, as in a plain table');
+  'BEFORE ROW triggers of shards change rows, and see the rows before their own, as in a plain '
+  'table');
 SELECT results_eq($$ SELECT * FROM copy_error('log',
                        E'6\t6\td\n7\t7\te\n8\t8\traise\n9\t9\tf\n') $$,
   $$ VALUES ('P0001', 'trigger says no',
              'COPY log, line 3: "8' || chr(9) || '8' || chr(9) || 'raise"') $$,
   'BEFORE ROW triggers of shards change rows, and may raise');
-SELECT is((SELECT count(*) FROM log), 3::bigint, 'BEFORE ROW triggers of shards change rows, which leaves nothing behind');
+SELECT is((SELECT count(*) FROM log), 3::bigint,
+  'BEFORE ROW triggers of shards change rows, which leaves nothing behind');
 
 -- Triggers on two shards of four: rows that wait for the others are seen.
 DROP TRIGGER note_before ON log_1;
@@ -560,7 +571,8 @@ TRUNCATE log, noted;
 SELECT is(copy_in('log', lines(400, 'g || E''\t0\t'' || g')), 400::bigint,
   'triggers on some of the shards only');
 SELECT results_eq('SELECT count(*), bool_and(n = id - 1) FROM noted',
-  'VALUES (200::bigint, true)', 'triggers on some of the shards only: they see all rows before their own');
+  'VALUES (200::bigint, true)',
+  'triggers on some of the shards only: they see all rows before their own');
 DROP TRIGGER note_before ON log_0;
 DROP TRIGGER note_before ON log_2;
 DROP TRIGGER note_before ON plain;
@@ -688,13 +700,15 @@ SELECT results_eq($$ SELECT state, message FROM copy_error('keyed',
   $$ SELECT '23503', format('insert or update on table "%s" violates foreign key constraint "kind"',
                             tableoid::regclass) FROM keyed LIMIT 1 $$,
   'a key that is missing in another table');
-SELECT is((SELECT count(*) FROM keyed), 3000::bigint, 'a key that is missing in another table: nothing is left behind');
+SELECT is((SELECT count(*) FROM keyed), 3000::bigint,
+  'a key that is missing in another table: nothing is left behind');
 
 -- Deferred ones wait for the end of the transaction.
 CALL on_shards('keyed', 'ALTER TABLE %s ALTER CONSTRAINT kind
                            DEFERRABLE INITIALLY DEFERRED');
 SELECT is(copy_in('keyed', E'9001\t\\N\t77\n'), 1::bigint, 'a deferred foreign key');
-SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23503', title => 'a deferred foreign key is checked later');
+SELECT fails('SET CONSTRAINTS ALL IMMEDIATE', '23503',
+  title => 'a deferred foreign key is checked later');
 INSERT INTO kinds VALUES (77);
 SELECT lives_ok('SET CONSTRAINTS ALL IMMEDIATE', 'a deferred foreign key, and may hold by then');
 

@@ -63,7 +63,8 @@ SELECT lives_ok($$ DO 'BEGIN
                                SERVER shards OPTIONS (shards ''''2'''')'';
                      INSERT INTO dynamic VALUES (1);
                    END' $$, 'CREATE FOREIGN TABLE and INSERT in PL/pgSQL');
-SELECT is((SELECT count(*) FROM dynamic), 1::bigint, 'CREATE FOREIGN TABLE and INSERT in PL/pgSQL work');
+SELECT is((SELECT count(*) FROM dynamic), 1::bigint,
+  'CREATE FOREIGN TABLE and INSERT in PL/pgSQL work');
 CREATE FOREIGN TABLE IF NOT EXISTS log (other int)
 SERVER shards OPTIONS (shards '30');
 SELECT results_eq(
@@ -105,7 +106,8 @@ CREATE FOREIGN TABLE pg_temp.passing (id int)
 SERVER shards OPTIONS (shards '2');
 SELECT lives_ok('INSERT INTO passing VALUES (1)',
   'a temporary logical table takes rows');
-SELECT is((SELECT count(*) FROM passing), 1::bigint, 'a temporary logical table takes rows, and shows them');
+SELECT is((SELECT count(*) FROM passing), 1::bigint,
+  'a temporary logical table takes rows, and shows them');
 SELECT is((SELECT array_agg(DISTINCT relpersistence::text) FROM pg_class
             WHERE relname IN ('passing_0', 'passing_1')), ARRAY['t'],
   'a temporary logical table takes rows: its shards are temporary too');
@@ -167,7 +169,8 @@ SELECT results_eq(format($$ SELECT substring(create_shards::text, '_(\d+)"?$')
 SELECT fails(format($$ CREATE FOREIGN TABLE %I (id int) SERVER shards
                              OPTIONS (shards '2') $$, :'clash'), '42P07',
   title => 'names that are equal once cut are refused');
-SELECT is(to_regclass(:'clash'), NULL, 'names that are equal once cut are refused, and the table is not created');
+SELECT is(to_regclass(:'clash'), NULL,
+  'names that are equal once cut are refused, and the table is not created');
 
 -- quotes, percent signs, blanks, dots, capitals
 
@@ -183,7 +186,8 @@ SELECT is(shard_names('"Sch %s.""n%"."Ta %s %n ""ble"'),
   'shards of a table with an unusual name');
 SELECT results_eq($$ SELECT create_shards::text FROM
   shard_fdw.create_shards('"Sch %s.""n%"."Ta %s %n ""ble"', 1) $$,
-  $$ VALUES ('"Sch %s.""n%"."Ta %s %n ""ble_2"') $$, 'shards of a table with an unusual name: more of them');
+  $$ VALUES ('"Sch %s.""n%"."Ta %s %n ""ble_2"') $$,
+  'shards of a table with an unusual name: more of them');
 INSERT INTO "Sch %s.""n%"."Ta %s %n ""ble" ("Id %s")
 SELECT g FROM generate_series(1, 5) g;
 SELECT results_eq($$ SELECT "Te xt", count(*)
@@ -204,7 +208,8 @@ SELECT results_eq($$ SELECT create_shards::text
 ALTER FOREIGN TABLE elsewhere.moving RENAME TO moved;
 SELECT results_eq($$ SELECT create_shards::text
                        FROM shard_fdw.create_shards('elsewhere.moved', 1) $$,
-  $$ VALUES ('moved_0') $$, 'new shards go where the shard is that they are like, and have the name of the table');
+  $$ VALUES ('moved_0') $$,
+  'new shards go where the shard is that they are like, and have the name of the table');
 SELECT results_eq($$ SELECT create_shards::text
                        FROM shard_fdw.create_shards('elsewhere.moved', 1, 'moved_template') $$,
   $$ VALUES ('elsewhere.moved_1') $$,
@@ -222,22 +227,29 @@ CREATE FUNCTION shards_of(logical regclass) RETURNS text LANGUAGE sql AS $$
   SELECT string_agg(shard::text, ' ' ORDER BY ordinal) FROM shard_fdw.list_shards(logical)
 $$;
 SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1', 'shards in a schema of their own');
-SELECT is((SELECT string_agg(relname, ' ') FROM pg_class WHERE relname ~ '^apart' AND relkind IN ('r', 'f', 'S', 'i')
-              AND pg_table_is_visible(oid) AND relname !~ 'template'), 'apart', 'what is seen is the one table');
+SELECT is((SELECT string_agg(relname, ' ') FROM pg_class WHERE relname ~ '^apart'
+    AND relkind IN ('r', 'f', 'S', 'i')
+              AND pg_table_is_visible(oid) AND relname !~ 'template'), 'apart',
+  'what is seen is the one table');
 SELECT is((SELECT ftoptions::text FROM pg_foreign_table WHERE ftrelid = 'apart'::regclass),
   '{"shard_schema=\"Parts\"",route=hash,key=id}', 'the option stays');
 INSERT INTO apart SELECT generate_series(1, 100);
 SELECT is(shard_fdw.reshard('apart', 3), 100::bigint, 'reshard()');
-SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2', 'reshard() stays in the schema');
+SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2',
+  'reshard() stays in the schema');
 CREATE TABLE "Parts".apart_3 ();
 CREATE TABLE elsewhere.apart_3 ();
 SELECT fails('SELECT shard_fdw.reshard(''apart'', 4)', NULL, 'relation "apart_3" already exists',
   title => 'a name that is taken in that schema');
 ALTER FOREIGN TABLE apart OPTIONS (SET shard_schema 'public');
-SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2', 'changing the option moves no shard');
-SELECT is(shard_fdw.reshard('apart', 4), 100::bigint, 'changing the option moves no shard, but new ones go elsewhere');
-SELECT is(shards_of('apart'), 'apart_0 apart_1 apart_2 apart_3', 'after the option has changed new shards go there, and the name is free');
-SELECT is((SELECT count(*) FROM apart), 100::bigint, 'after the option has changed the rows go to the new shards, too');
+SELECT is(shards_of('apart'), '"Parts".apart_0 "Parts".apart_1 "Parts".apart_2',
+  'changing the option moves no shard');
+SELECT is(shard_fdw.reshard('apart', 4), 100::bigint,
+  'changing the option moves no shard, but new ones go elsewhere');
+SELECT is(shards_of('apart'), 'apart_0 apart_1 apart_2 apart_3',
+  'after the option has changed new shards go there, and the name is free');
+SELECT is((SELECT count(*) FROM apart), 100::bigint,
+  'after the option has changed the rows go to the new shards, too');
 SELECT fails(
   'CREATE FOREIGN TABLE astray (id int) SERVER shards OPTIONS (shards ''2'', shard_schema '
   '''nowhere'')', '3F000', 'schema "nowhere" does not exist',
@@ -253,25 +265,30 @@ CREATE SCHEMA nowhere;
 SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('astray', 1, 'moved_template') s),
   '{nowhere.astray_0}', 'new shards have nowhere to go until the schema is there');
 SELECT results_eq($$ SELECT value, state, hint FROM unnest(ARRAY['', 'a.b', 'a b', '"a']) value,
-    error_of(format('CREATE FOREIGN TABLE bad (id int) SERVER shards OPTIONS (shard_schema %L)', value)) $$,
+    error_of(format('CREATE FOREIGN TABLE bad (id int) SERVER shards OPTIONS (shard_schema %L)',
+        value)) $$,
   $$ SELECT value, 'HV024', 'The value is the name of a schema, in double quotes if SQL needs them.'
        FROM unnest(ARRAY['', 'a.b', 'a b', '"a']) value $$, 'what is no name of a schema');
 CREATE SERVER apart_server FOREIGN DATA WRAPPER shard_fdw OPTIONS (shard_schema 'NoWhere');
 CREATE FOREIGN TABLE by_server (id int) SERVER apart_server OPTIONS (shards '1');
-SELECT is(shards_of('by_server'), 'nowhere.by_server_0', 'the server''s option, folded as SQL does it');
+SELECT is(shards_of('by_server'), 'nowhere.by_server_0',
+  'the server''s option, folded as SQL does it');
 
 -- shards that have been moved
-CREATE FOREIGN TABLE tidy (id int) SERVER shards OPTIONS (shards '2', route 'hash', key 'id', template 'moved_template');
+CREATE FOREIGN TABLE tidy (id int) SERVER shards OPTIONS (shards '2', route 'hash', key 'id',
+  template 'moved_template');
 ALTER TABLE tidy_0 SET SCHEMA "Parts";
 ALTER TABLE tidy_1 SET SCHEMA "Parts";
 INSERT INTO tidy SELECT generate_series(1, 50);
 SELECT is(shard_fdw.reshard('tidy', 3), 50::bigint, 'moved shards');
-SELECT is(shards_of('tidy'), '"Parts".tidy_0 "Parts".tidy_1 "Parts".tidy_2', 'moved shards, stay in their schema after reshard()');
+SELECT is(shards_of('tidy'), '"Parts".tidy_0 "Parts".tidy_1 "Parts".tidy_2',
+  'moved shards, stay in their schema after reshard()');
 CREATE FOREIGN TABLE tidy_log (id int) SERVER shards OPTIONS (shards '1');
 ALTER TABLE tidy_log_0 SET SCHEMA "Parts";
 SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('tidy_log', 2) s),
   '{"\"Parts\".tidy_log_1","\"Parts\".tidy_log_2"}', 'moved shards, and after create_shards()');
-SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('tidy_log', 1, '"Parts".tidy_log_0') s),
+SELECT is((SELECT array_agg(s::text) FROM shard_fdw.create_shards('tidy_log', 1,
+      '"Parts".tidy_log_0') s),
   '{"\"Parts\".tidy_log_3"}', 'moved shards, also if the shard is named');
 
 -- the rights are the owner's
@@ -295,7 +312,8 @@ SELECT results_eq($$ SELECT names_like('taken') $$, $$ VALUES ('taken_2') $$,
 CREATE FOREIGN TABLE taken (id int) SERVER shards OPTIONS (shards '1');
 SELECT fails($$ SELECT shard_fdw.create_shards('taken', 4) $$, '42P07',
   title => 'the same with create_shards()');
-SELECT is(shard_names('taken'), ARRAY['taken_0'], 'the same with create_shards(), which adds none then');
+SELECT is(shard_names('taken'), ARRAY['taken_0'],
+  'the same with create_shards(), which adds none then');
 ALTER TABLE taken_2 INHERIT taken;
 SELECT results_eq($$ SELECT create_shards::text
                        FROM shard_fdw.create_shards('taken', 2) $$,
@@ -362,7 +380,8 @@ SELECT is((SELECT count(*) FROM made), 4::bigint,
   'the template is not a shard');
 DROP TRIGGER noop ON template;
 SELECT is((SELECT count(*) FROM pg_trigger WHERE tgrelid = 'made_0'::regclass
-              AND NOT tgisinternal), 1::bigint, 'the template is not a shard, nor tied to the shards');
+              AND NOT tgisinternal), 1::bigint,
+  'the template is not a shard, nor tied to the shards');
 
 CREATE FOREIGN TABLE gone (id int) SERVER shards;
 CREATE TEMP TABLE temp_template (id int UNIQUE) WITH (fillfactor = 50);
@@ -390,14 +409,16 @@ SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER shards
      OPTIONS (shards ''2'', template ''no_such'')', '42P01', 'relation "no_such" does not exist',
   title => 'a template that does not exist');
 SELECT fails($$ CREATE FOREIGN TABLE bad (id int) SERVER shards
-     OPTIONS (shards '2', template 'no_such.template') $$, '3F000', title => 'a template that does not exist, nor its schema');
+     OPTIONS (shards '2', template 'no_such.template') $$, '3F000',
+  title => 'a template that does not exist, nor its schema');
 SELECT fails($$ CREATE FOREIGN TABLE bad (id int) SERVER shards
      OPTIONS (shards '2', template 'template_pkey') $$, '42809',
   title => 'an index as the template');
 SELECT fails($$ CREATE FOREIGN TABLE bad (id text) SERVER shards
      OPTIONS (shards '2', template 'template') $$, '42804',
   title => 'a template with another type for a column');
-SELECT is_empty($$ SELECT names_like('bad') $$, 'a template with another type for a column, all leave nothing behind');
+SELECT is_empty($$ SELECT names_like('bad') $$,
+  'a template with another type for a column, all leave nothing behind');
 SELECT fails($$ SELECT shard_fdw.create_shards('gone', 1, 4294967295::oid) $$, '42P01',
   title => 'create_shards() with the OID of no table as the template');
 
@@ -419,7 +440,8 @@ SELECT results_eq('SELECT id, s, a, twice FROM computed ORDER BY id',
 SELECT is((SELECT count(DISTINCT tableoid) FROM computed), 3::bigint,
   'shards of a table with generated, identity and serial columns, all of them take rows');
 SELECT bag_eq($$ SELECT structure('computed_1') $$,
-  $$ SELECT structure('computed_0') $$, 'shards of a table with generated, identity and serial columns: copied from one another');
+  $$ SELECT structure('computed_0') $$,
+  'shards of a table with generated, identity and serial columns: copied from one another');
 UPDATE computed SET a = 50;
 SELECT is((SELECT count(*) FROM computed WHERE twice = 100), 30::bigint,
   'shards of a table with generated, identity and serial columns, and compute the column on UPDATE');
@@ -564,7 +586,8 @@ CREATE FUNCTION checks_of(shard regclass) RETURNS text LANGUAGE sql AS $$
   SELECT string_agg(conname, ' ' ORDER BY conname COLLATE "C") FROM pg_constraint
    WHERE conrelid = shard AND contype = 'c'
 $$;
-CREATE TABLE aging_template (id int PRIMARY KEY, at timestamptz, day date, k text CONSTRAINT filled CHECK (k <> ''));
+CREATE TABLE aging_template (id int PRIMARY KEY, at timestamptz, day date, k text CONSTRAINT filled
+  CHECK (k <> ''));
 CREATE FOREIGN TABLE aging (id int, at timestamptz, day date, k text) SERVER shards
 OPTIONS (shards '2', template 'aging_template', route 'round_robin');
 ALTER FOREIGN TABLE aging ADD CONSTRAINT inherited CHECK (at < '2100-01-01');
@@ -598,11 +621,15 @@ SELECT results_eq($$ SELECT checks_of(create_shards) FROM shard_fdw.create_shard
   $$ SELECT 'either filled inherited not_before not_yet positive' FROM generate_series(1, 2) $$,
   'of a sealed shard remains what does not end and what others have, too');
 SET LOCAL client_min_messages = warning;
-INSERT INTO aging VALUES (150, '2026-03-01', '2026-03-01', 'x'), (50, '2026-03-01', '2026-03-01', 'x');
-SELECT is((SELECT count(*) FROM aging), 2::bigint, 'a new shard after sealed ones takes the rows of a new month');
-CREATE FOREIGN TABLE aging_slots (id bigint OPTIONS (sequence 'always'), k int) SERVER shards OPTIONS (shards '2');
+INSERT INTO aging VALUES (150, '2026-03-01', '2026-03-01', 'x'), (50, '2026-03-01', '2026-03-01',
+  'x');
+SELECT is((SELECT count(*) FROM aging), 2::bigint,
+  'a new shard after sealed ones takes the rows of a new month');
+CREATE FOREIGN TABLE aging_slots (id bigint OPTIONS (sequence 'always'), k int) SERVER shards
+  OPTIONS (shards '2');
 SELECT shard_fdw.seal(shard) FROM shard_fdw.list_shards('aging_slots');
-SELECT is((SELECT checks_of(create_shards) FROM shard_fdw.create_shards('aging_slots', 1)), 'shard_slot', 'slots are not meant by that');
+SELECT is((SELECT checks_of(create_shards) FROM shard_fdw.create_shards('aging_slots', 1)),
+  'shard_slot', 'slots are not meant by that');
 
 -- which shard is the model
 
@@ -632,7 +659,8 @@ SELECT results_eq($$ SELECT shard::text FROM shard_fdw.list_shards('models')
                       WHERE state = 'open' $$,
   format('VALUES (%L)', :'new'), 'all shards sealed: the new one is open');
 INSERT INTO models VALUES (1, 'x');
-SELECT is(shard_fdw.last_shard(), :'new'::regclass, 'all shards sealed: the new one is open, and takes the rows');
+SELECT is(shard_fdw.last_shard(), :'new'::regclass,
+  'all shards sealed: the new one is open, and takes the rows');
 
 -- arguments
 
@@ -686,7 +714,8 @@ SELECT fails($$ SELECT shard_fdw.create_shards('not_ours', 1) $$, '42809',
 SELECT results_eq($$ SELECT ftoptions::text COLLATE "default", relhassubclass
                        FROM pg_foreign_table JOIN pg_class c ON c.oid = ftrelid
                       WHERE ftrelid = 'not_ours'::regclass $$,
-  $$ VALUES ('{shards=2}', false) $$, 'a foreign table of another wrapper keeps its options to itself');
+  $$ VALUES ('{shards=2}', false) $$,
+  'a foreign table of another wrapper keeps its options to itself');
 
 CREATE TABLE partitioned (id int) PARTITION BY LIST (id);
 SELECT fails($$ CREATE FOREIGN TABLE partition_1
@@ -733,7 +762,9 @@ INSERT INTO bare SELECT 1 WHERE false;
 UPDATE bare SET id = 2;
 DELETE FROM bare;
 TRUNCATE bare;
-SELECT is_empty('SELECT * FROM bare', 'a table without shards takes no rows, and the hint says how to get some, but is a table for all else');
+SELECT is_empty('SELECT * FROM bare',
+  'a table without shards takes no rows, and the hint says how to get some, but is a table for '
+  'all else');
 CREATE TABLE bare_old (x int, id int);
 INSERT INTO bare_old VALUES (1, 1);
 ALTER TABLE bare_old INHERIT bare;
@@ -812,7 +843,8 @@ SELECT is_empty($$ SELECT names_like('copied') UNION ALL
   'DROP EXTENSION CASCADE drops all');
 ROLLBACK TO dropping;
 INSERT INTO copied VALUES (99, 'back', 99);
-SELECT is((SELECT t FROM copied WHERE id = 99), 'back', 'DROP EXTENSION CASCADE drops all, and comes back');
+SELECT is((SELECT t FROM copied WHERE id = 99), 'back',
+  'DROP EXTENSION CASCADE drops all, and comes back');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -19,7 +19,8 @@ CREATE FOREIGN TABLE h (k bigint, v int, t text)
   SERVER shards OPTIONS (shards '6', route 'hash', key 'k', template 'cursor_test.h_template');
 CREATE TABLE s_template (k bigint PRIMARY KEY, v int, t text);
 CREATE FOREIGN TABLE s (k bigint OPTIONS (sequence 'always'), v int, t text)
-  SERVER shards OPTIONS (shards '6', max_shards '6', route 'round_robin', template 'cursor_test.s_template');
+  SERVER shards OPTIONS (shards '6', max_shards '6', route 'round_robin',
+    template 'cursor_test.s_template');
 INSERT INTO h SELECT g, g % 10, 'row ' || g FROM generate_series(1, 300) g;
 INSERT INTO s (v, t) SELECT g % 10, 'row ' || g FROM generate_series(1, 300) g;
 CREATE TABLE other (k bigint, w text);
@@ -32,10 +33,12 @@ DECLARE
   n int;
 BEGIN
   FOREACH t IN ARRAY '{h,s}'::text[] LOOP
-    EXECUTE format('CREATE TABLE %1$s_twin (LIKE %1$s); INSERT INTO %1$s_twin SELECT * FROM %1$s; CREATE UNIQUE INDEX ON %1$s_twin (k)', t);
+    EXECUTE format('CREATE TABLE %1$s_twin (LIKE %1$s); INSERT INTO %1$s_twin SELECT * FROM %1$s; '
+                   'CREATE UNIQUE INDEX ON %1$s_twin (k)', t);
     EXECUTE format('CREATE TABLE %1$s_parent (LIKE %1$s)', t);
     FOR n IN 0..5 LOOP
-      EXECUTE format('CREATE TABLE %1$s_parent_%2$s (PRIMARY KEY (k)) INHERITS (%1$s_parent); INSERT INTO %1$s_parent_%2$s SELECT * FROM %1$s_%2$s', t, n);
+      EXECUTE format('CREATE TABLE %1$s_parent_%2$s (PRIMARY KEY (k)) INHERITS (%1$s_parent); '
+                     'INSERT INTO %1$s_parent_%2$s SELECT * FROM %1$s_%2$s', t, n);
     END LOOP;
   END LOOP;
 END $$;
@@ -44,7 +47,8 @@ ANALYZE;
 -- What a change of a cursor's current row after so many FETCHes comes to: the
 -- SQLSTATE of an error, else which row was changed, if it was the right one.
 -- Undone at the end.
-CREATE FUNCTION change(suffix text, query text, command text, nfetch int) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION change(suffix text, query text, command text, nfetch int) RETURNS text
+  LANGUAGE plpgsql AS $$
 DECLARE
   c refcursor := 'cur';
   r record;
@@ -72,7 +76,8 @@ BEGIN
 END $$;
 
 CREATE TABLE commands (command text);
-INSERT INTO commands VALUES ('UPDATE %s{} SET t = ''changed'' WHERE CURRENT OF cur RETURNING k'), ('DELETE FROM %s{} WHERE CURRENT OF cur RETURNING k');
+INSERT INTO commands VALUES ('UPDATE %s{} SET t = ''changed'' WHERE CURRENT OF cur RETURNING k'),
+  ('DELETE FROM %s{} WHERE CURRENT OF cur RETURNING k');
 
 -- Queries that an ordinary inheritance parent has the same answer for.
 CREATE TABLE queries (query text, nfetch int);
@@ -93,7 +98,8 @@ SELECT query || lock, nfetch
     ('SELECT * FROM %s{} WHERE k = 42 AND v NOT IN (SELECT v FROM %1$s{} WHERE k BETWEEN 50 AND 51)'),
     ('SELECT * FROM %s{} WHERE k = 42 AND EXISTS (SELECT FROM other WHERE w = t)'),
     ('SELECT x.* FROM %s{} x JOIN other o ON o.k = x.k WHERE x.k = 5')) q(query),
-  (VALUES (''), (' FOR UPDATE'), (' FOR SHARE')) l(lock), (VALUES (0), (1), (2), (3), (20)) n(nfetch)
+  (VALUES (''), (' FOR UPDATE'), (' FOR SHARE')) l(lock),
+    (VALUES (0), (1), (2), (3), (20)) n(nfetch)
  WHERE lock = '' OR query !~ 'OFFSET 0';
 INSERT INTO queries
 SELECT query, nfetch
@@ -107,56 +113,86 @@ SELECT query, nfetch
     ('SELECT k FROM other'),
     ('SELECT x.k FROM %s{} x, %1$s{} y WHERE x.k = 42 AND y.k = 43')) q(query),
   (VALUES (0), (1), (2)) n(nfetch);
-SELECT is(change('', format(query, t), format(command, t), nfetch), change('_parent', format(query, t), format(command, t), nfetch),
+SELECT is(change('', format(query, t), format(command, t), nfetch),
+  change('_parent', format(query, t), format(command, t), nfetch),
           format('%s, FETCH %s times: %s', format(query, t), nfetch, format(command, t)))
   FROM queries, commands, unnest('{h,s}'::text[]) t;
 
 -- One shard is also sorted as a plain table is.
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
-SELECT is(change(suffix, format(query, t), format(command, t), 1), 'the right row', format('%s: %s (%L)', format(query, t), format(command, t), suffix))
-  FROM unnest('{"",_twin}'::text[]) suffix, (VALUES ('SELECT * FROM %s{} WHERE k = 42 ORDER BY k'), ('SELECT * FROM %s{} WHERE k = 42 ORDER BY k DESC')) q(query),
+SELECT is(change(suffix, format(query, t), format(command, t), 1), 'the right row',
+  format('%s: %s (%L)', format(query, t), format(command, t), suffix))
+  FROM unnest('{"",_twin}'::text[]) suffix, (VALUES ('SELECT * FROM %s{} WHERE k = 42 ORDER BY k'),
+    ('SELECT * FROM %s{} WHERE k = 42 ORDER BY k DESC')) q(query),
        commands, unnest('{h,s}'::text[]) t;
-SELECT is(change('', 'SELECT k FROM h WHERE k IN (42, 43, 44, 45) ORDER BY k', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 2), '24000', 'rows merged from several shards have no scan of their own');
+SELECT is(change('', 'SELECT k FROM h WHERE k IN (42, 43, 44, 45) ORDER BY k',
+    'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 2), '24000',
+  'rows merged from several shards have no scan of their own');
 RESET enable_seqscan;
 RESET enable_bitmapscan;
 
 -- A shard that the query leaves out for its tableoid or another constraint of
 -- its own, and one that has come since.
-SELECT is(change('', 'SELECT * FROM h WHERE tableoid = ''h_3''::regclass', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 2), 'the right row', 'a cursor on one shard by its tableoid');
+SELECT is(change('', 'SELECT * FROM h WHERE tableoid = ''h_3''::regclass',
+    'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 2), 'the right row',
+  'a cursor on one shard by its tableoid');
 SAVEPOINT s;
 ALTER TABLE s_2 ADD CHECK (v < 8) NOT VALID;
 DELETE FROM s_2 WHERE v >= 8;
 ALTER TABLE s_2 VALIDATE CONSTRAINT s_2_v_check;
-SELECT is(change('', 'SELECT * FROM s WHERE v = 9', 'DELETE FROM s WHERE CURRENT OF cur RETURNING k', 4), 'the right row', 'a shard that a range has left out');
+SELECT is(change('', 'SELECT * FROM s WHERE v = 9',
+    'DELETE FROM s WHERE CURRENT OF cur RETURNING k', 4), 'the right row',
+  'a shard that a range has left out');
 DECLARE before CURSOR FOR SELECT k FROM s WHERE v = 3;
 MOVE before;
 CREATE TABLE s_late (LIKE s_0 INCLUDING ALL);
 ALTER TABLE s_late DROP CONSTRAINT shard_slot;
 ALTER TABLE s_late INHERIT s;
-SELECT is(cardinality(returned('UPDATE s SET v = -1 WHERE CURRENT OF before RETURNING k')), 1, 'a shard that has come while a cursor was open');
+SELECT is(cardinality(returned('UPDATE s SET v = -1 WHERE CURRENT OF before RETURNING k')), 1,
+  'a shard that has come while a cursor was open');
 ROLLBACK TO s;
 -- One that says of the logical table itself that it has no rows.
 ALTER FOREIGN TABLE h ADD CONSTRAINT no_rows CHECK (false) NO INHERIT;
-SELECT is(change('', 'SELECT * FROM h WHERE k = 42', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a logical table with CHECK (false) NO INHERIT');
+SELECT is(change('', 'SELECT * FROM h WHERE k = 42',
+    'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row',
+  'a logical table with CHECK (false) NO INHERIT');
 SET LOCAL constraint_exclusion = on;
-SELECT is(change('', 'SELECT * FROM h WHERE k = 42', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a logical table with CHECK (false) NO INHERIT, with constraint_exclusion = on');
+SELECT is(change('', 'SELECT * FROM h WHERE k = 42',
+    'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row',
+  'a logical table with CHECK (false) NO INHERIT, with constraint_exclusion = on');
 ROLLBACK TO s;
 
 -- A cursor on one table, a change of another
-SELECT is(change('', 'SELECT * FROM h_3', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), '24000', 'a cursor on a shard does not do for the logical table');
-SELECT is(change('', 'SELECT * FROM h', 'DELETE FROM s WHERE CURRENT OF cur RETURNING k', 1), '24000', 'one on another logical table neither');
-SELECT is(change('', 'SELECT * FROM h WHERE tableoid = ''h_3''::regclass', 'DELETE FROM h_3 WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a cursor on the logical table does for the shard');
+SELECT is(change('', 'SELECT * FROM h_3', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1),
+  '24000', 'a cursor on a shard does not do for the logical table');
+SELECT is(change('', 'SELECT * FROM h', 'DELETE FROM s WHERE CURRENT OF cur RETURNING k', 1),
+  '24000', 'one on another logical table neither');
+SELECT is(change('', 'SELECT * FROM h WHERE tableoid = ''h_3''::regclass',
+    'DELETE FROM h_3 WHERE CURRENT OF cur RETURNING k', 1), 'the right row',
+  'a cursor on the logical table does for the shard');
 CREATE FOREIGN TABLE top (k bigint, v int, t text) SERVER shards;
 ALTER FOREIGN TABLE h INHERIT top;
 CREATE TABLE top_plain () INHERITS (top);
 INSERT INTO top_plain VALUES (1000, 0, 'plain');
-SELECT is(change('', 'SELECT * FROM h WHERE k = 42', 'DELETE FROM top WHERE CURRENT OF cur RETURNING k', 1), '24000', 'a cursor on a logical table does not do for one above it');
-SELECT is(change('', 'SELECT * FROM top WHERE k = 42', 'DELETE FROM top WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a logical table as a shard of another');
-SELECT is(change('', 'SELECT * FROM top WHERE k = 42', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a logical table as a shard of another, whose cursor does for both');
-SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''h_2''::regclass', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row', 'a logical table as a shard of another, also if it reads one shard');
-SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''top_plain''::regclass', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'nothing', 'a logical table as a shard of another, and is on a row of another one');
-SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''top_plain''::regclass', 'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 3), '24000', 'a logical table as a shard of another, or on none');
+SELECT is(change('', 'SELECT * FROM h WHERE k = 42',
+    'DELETE FROM top WHERE CURRENT OF cur RETURNING k', 1), '24000',
+  'a cursor on a logical table does not do for one above it');
+SELECT is(change('', 'SELECT * FROM top WHERE k = 42',
+    'DELETE FROM top WHERE CURRENT OF cur RETURNING k', 1), 'the right row',
+  'a logical table as a shard of another');
+SELECT is(change('', 'SELECT * FROM top WHERE k = 42',
+    'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row',
+  'a logical table as a shard of another, whose cursor does for both');
+SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''h_2''::regclass',
+    'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'the right row',
+  'a logical table as a shard of another, also if it reads one shard');
+SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''top_plain''::regclass',
+    'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 1), 'nothing',
+  'a logical table as a shard of another, and is on a row of another one');
+SELECT is(change('', 'SELECT * FROM top WHERE tableoid = ''top_plain''::regclass',
+    'DELETE FROM h WHERE CURRENT OF cur RETURNING k', 3), '24000',
+  'a logical table as a shard of another, or on none');
 ROLLBACK TO s;
 
 -- PL/pgSQL: bound cursors, refcursors as parameters, and plans that are kept
@@ -178,7 +214,8 @@ BEGIN
   UPDATE s SET v = 100 WHERE CURRENT OF c RETURNING k INTO key;
   RETURN key;
 END $$;
-CREATE FUNCTION delete_current(c refcursor) RETURNS void LANGUAGE plpgsql AS 'BEGIN DELETE FROM s WHERE CURRENT OF c; END';
+CREATE FUNCTION delete_current(c refcursor) RETURNS void
+  LANGUAGE plpgsql AS 'BEGIN DELETE FROM s WHERE CURRENT OF c; END';
 CREATE FUNCTION walk_s(lower int) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
   c refcursor;
@@ -200,14 +237,17 @@ DECLARE
   result bigint[];
 BEGIN
   PERFORM set_config('plan_cache_mode', mode, true);
-  result := ARRAY[(SELECT sum(walk_h(g)) FROM generate_series(1, 20) g), (SELECT sum(walk_s(k::int)) FROM (SELECT k FROM s WHERE k <= 6) x)];
+  result := ARRAY[(SELECT sum(walk_h(g)) FROM generate_series(1, 20) g),
+    (SELECT sum(walk_s(k::int)) FROM (SELECT k FROM s WHERE k <= 6) x)];
   RETURN result || (SELECT count(*) FROM h WHERE v < 0) || (SELECT count(*) FROM s WHERE k <= 6);
 END $$;
-SELECT is((SELECT count(DISTINCT tableoid) FROM s WHERE k <= 6), 6::bigint, 'six rows of six shards');
+SELECT is((SELECT count(DISTINCT tableoid) FROM s WHERE k <= 6), 6::bigint,
+  'six rows of six shards');
 SAVEPOINT s;
 SELECT is(walk_all('force_custom_plan'), '{40,7,40,0}', 'PL/pgSQL: cursors of one or two rows');
 ROLLBACK TO s;
-SELECT is(walk_all('force_generic_plan'), '{40,7,40,0}', 'PL/pgSQL: cursors of one or two rows, with generic plans');
+SELECT is(walk_all('force_generic_plan'), '{40,7,40,0}',
+  'PL/pgSQL: cursors of one or two rows, with generic plans');
 ROLLBACK TO s;
 
 -- Prepared statements, cursors that are held, moved, or not there
@@ -224,20 +264,25 @@ SELECT fails('EXECUTE change_cur', NULL, 'cursor "cur" is not positioned on a ro
 CLOSE cur;
 DECLARE cur CURSOR FOR SELECT k FROM h WHERE k = 18;
 MOVE cur;
-SELECT results_eq('EXECUTE change_cur', 'VALUES (18::bigint)', 'a cursor after its last row, by another cursor of the same name, on another shard');
-SELECT results_eq('EXECUTE change_cur', 'VALUES (18::bigint)', 'a cursor after its last row, which finds the new version of the row, too');
+SELECT results_eq('EXECUTE change_cur', 'VALUES (18::bigint)',
+  'a cursor after its last row, by another cursor of the same name, on another shard');
+SELECT results_eq('EXECUTE change_cur', 'VALUES (18::bigint)',
+  'a cursor after its last row, which finds the new version of the row, too');
 CLOSE cur;
 DECLARE cur CURSOR FOR SELECT k FROM h_twin WHERE k = 18;
 MOVE cur;
-SELECT fails('EXECUTE change_cur', '24000', title => 'a cursor after its last row, by one on another table');
+SELECT fails('EXECUTE change_cur', '24000',
+  title => 'a cursor after its last row, by one on another table');
 CLOSE cur;
 SET LOCAL plan_cache_mode = force_generic_plan;
 DECLARE cur CURSOR FOR SELECT k FROM h WHERE k = (SELECT 19);
 MOVE cur;
-SELECT results_eq('EXECUTE change_cur', 'VALUES (19::bigint)', 'a cursor whose shard is known at run time');
+SELECT results_eq('EXECUTE change_cur', 'VALUES (19::bigint)',
+  'a cursor whose shard is known at run time');
 RESET plan_cache_mode;
 SELECT is(shard_fdw.cursor_reads('cur', 'h_1') AND shard_fdw.cursor_reads('cur', 0::regclass) AND
-          shard_fdw.cursor_reads('none', 'h_1') AND shard_fdw.cursor_reads(NULL, 'h_1') AND shard_fdw.cursor_reads('cur', NULL) AND
+          shard_fdw.cursor_reads('none', 'h_1') AND shard_fdw.cursor_reads(NULL, 'h_1')
+            AND shard_fdw.cursor_reads('cur', NULL) AND
           shard_fdw.cursor_reads('cur', 'other'), true, 'cursor_reads() of anything');
 CLOSE cur;
 

@@ -91,7 +91,8 @@ BEGIN
           format('DELETE FROM evt{} a WHERE %s', condition('a')),
           format('UPDATE evt{} a SET txt = ''moved'' WHERE a.id < %s', pick(400)),
           format('UPDATE ref{} r SET w = w + 1 WHERE k = %s', pick(12)))) || format(
-        'INSERT INTO evt{} (id, grp, val) SELECT %s + row_number() OVER (ORDER BY w.*::text), 3, %s FROM w',
+        'INSERT INTO evt{} (id, grp, val) SELECT %s + row_number() OVER (ORDER BY w.*::text), 3, '
+        '%s FROM w',
         base, pick(100)) || suffix;
     WHEN 11 THEN
       -- fails in the middle, or does not
@@ -112,20 +113,26 @@ BEGIN
     WHEN 0, 1 THEN
       RETURN format('UPDATE evt{} a SET val = %s WHERE id = %s', pick(100), k) || suffix;
     WHEN 2, 3 THEN
-      RETURN format('UPDATE evt{} a SET val = (val + %s) %% 100, txt = left(txt || ''+'', 12) WHERE %s',
+      RETURN format('UPDATE evt{} a SET val = (val + %s) %% 100, txt = left(txt || ''+'', 12) '
+                    'WHERE %s',
                     pick(50), condition('a')) || suffix;
     WHEN 4 THEN
-      RETURN format('UPDATE evt{} a SET id = -id, grp = (grp + 1) %% 8, num = num * 2, txt = %s, val = DEFAULT WHERE a.id BETWEEN %s AND %s',
+      RETURN format('UPDATE evt{} a SET id = -id, grp = (grp + 1) %% 8, num = num * 2, txt = %s, '
+                    'val = DEFAULT WHERE a.id BETWEEN %s AND %s',
                     one_of('NULL', '''all''', 'DEFAULT'), k, k + 40) || suffix;
     WHEN 5 THEN
-      RETURN format('UPDATE evt{} a SET txt = r.name FROM ref{} r WHERE r.k = a.grp AND r.w < %s', pick(30)) || suffix;
+      RETURN format('UPDATE evt{} a SET txt = r.name FROM ref{} r WHERE r.k = a.grp AND r.w < %s',
+        pick(30)) || suffix;
     WHEN 6 THEN
-      RETURN format('UPDATE evt{} a SET val = b.val FROM evt{} b WHERE b.id = a.id + %s AND b.grp = %s',
+      RETURN format('UPDATE evt{} a SET val = b.val FROM evt{} b WHERE b.id = a.id + %s AND b.grp '
+                    '= %s',
                     1 + pick(9), pick(8)) || suffix;
     WHEN 7 THEN
-      RETURN format('UPDATE evt{} a SET val = (SELECT max(i.val) FROM evt{} i WHERE i.grp = a.grp) WHERE a.id < %s', pick(300)) || suffix;
+      RETURN format('UPDATE evt{} a SET val = (SELECT max(i.val) FROM evt{} i WHERE i.grp = '
+                    'a.grp) WHERE a.id < %s', pick(300)) || suffix;
     WHEN 8 THEN
-      RETURN format('UPDATE evt{} a SET val = 1000 / (a.val - %s) %% 100 WHERE %s', pick(200), condition('a'));
+      RETURN format('UPDATE evt{} a SET val = 1000 / (a.val - %s) %% 100 WHERE %s', pick(200),
+        condition('a'));
     WHEN 9 THEN
       RETURN format('UPDATE evt{} a SET val = 666 WHERE %s', condition('a'));
     WHEN 10 THEN
@@ -133,15 +140,19 @@ BEGIN
     WHEN 11 THEN
       RETURN format('DELETE FROM evt{} a USING ref{} r WHERE r.k = a.grp AND r.w = %s AND a.val > 50', pick(20)) || suffix;
     WHEN 12 THEN
-      RETURN format('DELETE FROM evt{} a WHERE a.id IN (SELECT id FROM evt{} i WHERE %s ORDER BY id DESC LIMIT %s)',
+      RETURN format('DELETE FROM evt{} a WHERE a.id IN (SELECT id FROM evt{} i WHERE %s ORDER BY '
+                    'id DESC LIMIT %s)',
                     condition('i'), pick(25)) || suffix;
     WHEN 13 THEN
       RETURN format('WITH w AS (DELETE FROM evt{} a WHERE a.grp = %s AND a.id < %s RETURNING *) '
-                    'UPDATE ref{} a SET w = a.w + (SELECT count(*) FROM w), name = coalesce((SELECT max(txt) FROM w), name)', pick(8), k);
+                    'UPDATE ref{} a SET w = a.w + (SELECT count(*) FROM w), name = '
+                    'coalesce((SELECT max(txt) FROM w), name)', pick(8), k);
     WHEN 14 THEN
-      RETURN format('INSERT INTO ref{} SELECT 12 + coalesce(max(k), 0), %s, ''new'' FROM ref{}', pick(30));
+      RETURN format('INSERT INTO ref{} SELECT 12 + coalesce(max(k), 0), %s, ''new'' FROM ref{}',
+        pick(30));
     WHEN 15 THEN
-      RETURN format('DELETE FROM ref{} a WHERE k > 11 AND w < %s', pick(15)) || one_of('', ' RETURNING *');
+      RETURN format('DELETE FROM ref{} a WHERE k > 11 AND w < %s', pick(15))
+        || one_of('', ' RETURNING *');
     ELSE
       RETURN format('SELECT count(*), sum(id) FROM (SELECT * FROM evt{} a WHERE %s FOR %s) l',
                     condition('a'), one_of('UPDATE', 'SHARE', 'NO KEY UPDATE', 'KEY SHARE'));
@@ -150,7 +161,8 @@ END $$;
 
 CREATE FUNCTION new_query() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-  key text := one_of('a.grp', 'a.grp', 'a.txt', 'a.val', 'a.val % 7', 'length(a.txt)', 'a.grp, a.val', 'a.txt, a.grp', '1', 'trim_scale(a.num)');
+  key text := one_of('a.grp', 'a.grp', 'a.txt', 'a.val', 'a.val % 7', 'length(a.txt)',
+    'a.grp, a.val', 'a.txt, a.grp', '1', 'trim_scale(a.num)');
   c text := condition('a');
   n int := 1 + pick(40);
 BEGIN
@@ -159,32 +171,69 @@ BEGIN
   CASE pick(25)
     WHEN 0 THEN RETURN 'SELECT * FROM evt{} a WHERE ' || c;
     WHEN 1 THEN RETURN 'SELECT a AS r FROM evt{} a WHERE ' || c;
-    WHEN 2 THEN RETURN format('SELECT count(*), count(val), sum(val), min(id), max(txt), avg(num), bool_and(gen > 3) FROM evt{} a WHERE %s', c);
-    WHEN 3, 4, 5 THEN RETURN format('SELECT count(*), sum(val), max(id), %s FROM evt{} a WHERE %s GROUP BY %s%s', key, c, key,
+    WHEN 2 THEN RETURN
+      format('SELECT count(*), count(val), sum(val), min(id), max(txt), avg(num), bool_and(gen > '
+             '3) FROM evt{} a WHERE %s', c);
+    WHEN 3, 4, 5 THEN RETURN
+      format('SELECT count(*), sum(val), max(id), %s FROM evt{} a WHERE %s GROUP BY %s%s', key, c,
+        key,
       one_of('', '', ' HAVING count(*) > 3', ' HAVING sum(val) > 100'));
-    WHEN 6 THEN RETURN format('SELECT DISTINCT %s FROM evt{} a WHERE %s', replace(key, 'a.grp, a.val', 'a.grp'), c);
-    WHEN 7 THEN RETURN format('SELECT grp, count(DISTINCT val), string_agg(txt, '','' ORDER BY id) FROM evt{} a WHERE %s GROUP BY grp', c);
-    WHEN 8 THEN RETURN format('SELECT grp, val %% 3 AS v, count(*), sum(id) FROM evt{} a WHERE %s GROUP BY %s', c,
-      one_of('ROLLUP (grp, val % 3)', 'CUBE (grp, val % 3)', 'GROUPING SETS ((grp), (val % 3), ())'));
-    WHEN 9 THEN RETURN format('SELECT grp, percentile_disc(0.5) WITHIN GROUP (ORDER BY id), count(*) FILTER (WHERE val < 40) FROM evt{} a WHERE %s GROUP BY grp', c);
-    WHEN 10 THEN RETURN format('SELECT id, row_number() OVER (PARTITION BY grp ORDER BY id), sum(val) OVER (PARTITION BY grp ORDER BY id ROWS %s PRECEDING), lag(txt) OVER (ORDER BY id) FROM evt{} a WHERE %s', pick(6), c);
-    WHEN 11 THEN RETURN format('SELECT grp, rank() OVER (ORDER BY count(*), grp), sum(sum(val)) OVER (ORDER BY grp) FROM evt{} a WHERE %s GROUP BY grp', c);
-    WHEN 12 THEN RETURN format('SELECT a.id, a.val, a.txt FROM evt{} a WHERE %s ORDER BY a.%s, a.id %s LIMIT %s OFFSET %s', c,
+    WHEN 6 THEN RETURN format('SELECT DISTINCT %s FROM evt{} a WHERE %s',
+      replace(key, 'a.grp, a.val', 'a.grp'), c);
+    WHEN 7 THEN RETURN
+      format('SELECT grp, count(DISTINCT val), string_agg(txt, '','' ORDER BY id) FROM evt{} a '
+             'WHERE %s GROUP BY grp', c);
+    WHEN 8 THEN RETURN
+      format('SELECT grp, val %% 3 AS v, count(*), sum(id) FROM evt{} a WHERE %s GROUP BY %s', c,
+      one_of('ROLLUP (grp, val % 3)', 'CUBE (grp, val % 3)',
+        'GROUPING SETS ((grp), (val % 3), ())'));
+    WHEN 9 THEN RETURN
+      format('SELECT grp, percentile_disc(0.5) WITHIN GROUP (ORDER BY id), count(*) FILTER (WHERE '
+             'val < 40) FROM evt{} a WHERE %s GROUP BY grp', c);
+    WHEN 10 THEN RETURN
+      format('SELECT id, row_number() OVER (PARTITION BY grp ORDER BY id), sum(val) OVER '
+             '(PARTITION BY grp ORDER BY id ROWS %s PRECEDING), lag(txt) OVER (ORDER BY id) FROM '
+             'evt{} a WHERE %s', pick(6), c);
+    WHEN 11 THEN RETURN
+      format('SELECT grp, rank() OVER (ORDER BY count(*), grp), sum(sum(val)) OVER (ORDER BY grp) '
+             'FROM evt{} a WHERE %s GROUP BY grp', c);
+    WHEN 12 THEN RETURN
+      format('SELECT a.id, a.val, a.txt FROM evt{} a WHERE %s ORDER BY a.%s, a.id %s LIMIT %s '
+             'OFFSET %s', c,
       one_of('val', 'txt', 'grp', 'num DESC NULLS LAST', 'id'), one_of('', 'DESC'), n, pick(10));
-    WHEN 13, 14 THEN RETURN format('SELECT a.id AS i, a.txt, b.id AS j, b.val FROM evt{} a %s JOIN evt{} b ON a.%s = b.id AND %s WHERE %s',
+    WHEN 13, 14 THEN RETURN
+      format('SELECT a.id AS i, a.txt, b.id AS j, b.val FROM evt{} a %s JOIN evt{} b ON a.%s = '
+             'b.id AND %s WHERE %s',
       one_of('', 'LEFT', 'RIGHT', 'FULL'), one_of('id', 'val'), condition('b', 0),
       one_of('a.id IS NULL OR ' || c, 'b.id IS NULL', 'a.grp = b.grp'));
-    WHEN 15, 16 THEN RETURN format('SELECT a.id, r.name, r.w FROM evt{} a %s JOIN ref{} r ON r.k = a.grp WHERE %s',
+    WHEN 15, 16 THEN RETURN
+      format('SELECT a.id, r.name, r.w FROM evt{} a %s JOIN ref{} r ON r.k = a.grp WHERE %s',
       one_of('', 'LEFT'), c);
-    WHEN 17 THEN RETURN format('SELECT r.k, count(*), sum(a.val) FROM ref{} r LEFT JOIN evt{} a ON a.grp = r.k AND %s GROUP BY r.k', condition('a', 0));
-    WHEN 18 THEN RETURN format('SELECT r.k, l.id, l.m FROM ref{} r %s JOIN LATERAL (SELECT a.id, max(a.val) OVER () AS m FROM evt{} a WHERE a.grp = r.k AND %s ORDER BY a.id LIMIT 3) l ON true',
+    WHEN 17 THEN RETURN
+      format('SELECT r.k, count(*), sum(a.val) FROM ref{} r LEFT JOIN evt{} a ON a.grp = r.k AND '
+             '%s GROUP BY r.k', condition('a', 0));
+    WHEN 18 THEN RETURN
+      format('SELECT r.k, l.id, l.m FROM ref{} r %s JOIN LATERAL (SELECT a.id, max(a.val) OVER () '
+             'AS m FROM evt{} a WHERE a.grp = r.k AND %s ORDER BY a.id LIMIT 3) l ON true',
       one_of('', 'LEFT'), c);
-    WHEN 19 THEN RETURN format('SELECT grp, count(*) FROM (SELECT grp, id FROM evt{} a WHERE %s UNION ALL SELECT k, w FROM ref{}) u GROUP BY grp', c);
-    WHEN 20 THEN RETURN format('SELECT val FROM evt{} a WHERE %s %s SELECT %s', c, one_of('UNION', 'EXCEPT', 'INTERSECT', 'EXCEPT ALL'), one_of('w FROM ref{}', 'grp FROM evt{}', 'val FROM evt{} WHERE id < 300'));
-    WHEN 21 THEN RETURN format('WITH w AS %s (SELECT grp, max(id) AS m FROM evt{} GROUP BY grp) SELECT a.id, a FROM w JOIN evt{} a ON a.id = w.m %s', one_of('', 'MATERIALIZED'), one_of('', 'OR a.id = w.grp'));
-    WHEN 22 THEN RETURN format('SELECT min(id), max(id), (SELECT max(val) FROM evt{}) FROM evt{} a WHERE %s', one_of('true', 'a.id > 50', c));
-    WHEN 23 THEN RETURN format('SELECT a.id, (SELECT count(*) FROM evt{} i WHERE i.grp = a.grp AND i.id < a.id) AS c FROM evt{} a WHERE a.id < %s', pick(120));
-    ELSE RETURN format('SELECT x.c, count(*) FROM (SELECT count(*) AS c FROM evt{} a WHERE %s GROUP BY grp, val) x GROUP BY x.c', c);
+    WHEN 19 THEN RETURN
+      format('SELECT grp, count(*) FROM (SELECT grp, id FROM evt{} a WHERE %s UNION ALL SELECT k, '
+             'w FROM ref{}) u GROUP BY grp', c);
+    WHEN 20 THEN RETURN format('SELECT val FROM evt{} a WHERE %s %s SELECT %s', c,
+      one_of('UNION', 'EXCEPT', 'INTERSECT', 'EXCEPT ALL'), one_of('w FROM ref{}', 'grp FROM evt{}',
+        'val FROM evt{} WHERE id < 300'));
+    WHEN 21 THEN RETURN
+      format('WITH w AS %s (SELECT grp, max(id) AS m FROM evt{} GROUP BY grp) SELECT a.id, a FROM '
+             'w JOIN evt{} a ON a.id = w.m %s', one_of('', 'MATERIALIZED'),
+             one_of('', 'OR a.id = w.grp'));
+    WHEN 22 THEN RETURN
+      format('SELECT min(id), max(id), (SELECT max(val) FROM evt{}) FROM evt{} a WHERE %s',
+        one_of('true', 'a.id > 50', c));
+    WHEN 23 THEN RETURN
+      format('SELECT a.id, (SELECT count(*) FROM evt{} i WHERE i.grp = a.grp AND i.id < a.id) AS '
+             'c FROM evt{} a WHERE a.id < %s', pick(120));
+    ELSE RETURN format('SELECT x.c, count(*) FROM (SELECT count(*) AS c FROM evt{} a WHERE %s '
+                       'GROUP BY grp, val) x GROUP BY x.c', c);
   END CASE;
 END $$;
 
@@ -211,7 +260,8 @@ BEGIN
     EXECUTE command;
     GET DIAGNOSTICS n = ROW_COUNT;
   END IF;
-  RETURN n || ': ' || coalesce(ARRAY(SELECT u FROM unnest(rows) u ORDER BY u COLLATE "C")::text, '');
+  RETURN n || ': ' || coalesce(ARRAY(SELECT u FROM unnest(rows) u ORDER BY u COLLATE "C")::text,
+    '');
 EXCEPTION WHEN OTHERS THEN
   RETURN 'error ' || sqlstate;
 END $$;
@@ -288,7 +338,8 @@ BEGIN
         WHERE s.logical = tbl AND state = 'sealed';
     WHEN 'reattach' THEN
       EXECUTE format('ALTER TABLE %s NO INHERIT %s', chosen, tbl);
-      EXECUTE format('SELECT (SELECT count(*) FROM %s) + (SELECT count(*) FROM %s), (SELECT count(*) FROM evt_p)',
+      EXECUTE format('SELECT (SELECT count(*) FROM %s) + (SELECT count(*) FROM %s), (SELECT '
+                     'count(*) FROM evt_p)',
                      chosen, tbl) INTO n, m;
       IF random() < 0.5 THEN
         EXECUTE format('ALTER TABLE %s RENAME TO %I', chosen, 'renamed_' || pick(1000000));
@@ -306,9 +357,11 @@ BEGIN
     WHEN 'analyze' THEN
       EXECUTE format('ANALYZE %s', one_of(tbl::text, chosen::text));
     WHEN 'column' THEN
-      EXECUTE format('ALTER TABLE %s ADD COLUMN %I int DEFAULT %s', chosen, 'more_' || pick(1000000), pick(9));
+      EXECUTE format('ALTER TABLE %s ADD COLUMN %I int DEFAULT %s', chosen, 'more_'
+        || pick(1000000), pick(9));
     WHEN 'index' THEN
-      EXECUTE format('CREATE INDEX ON %s (%s)', chosen, one_of('id', 'grp, id', 'val', 'lower(txt)'));
+      EXECUTE format('CREATE INDEX ON %s (%s)', chosen,
+        one_of('id', 'grp, id', 'val', 'lower(txt)'));
   END CASE;
   RETURN '';
 END $$;
@@ -321,26 +374,30 @@ DECLARE
 BEGIN
   FOREACH name IN ARRAY ARRAY['enable_partitionwise_aggregate', 'enable_partitionwise_join',
       'enable_hashagg', 'enable_hashjoin', 'enable_mergejoin', 'enable_nestloop', 'enable_seqscan',
-      'enable_indexscan', 'enable_bitmapscan', 'enable_sort', 'enable_memoize', 'enable_material'] LOOP
+      'enable_indexscan', 'enable_bitmapscan', 'enable_sort', 'enable_memoize',
+      'enable_material'] LOOP
     PERFORM set_config(name, CASE WHEN random() < 0.6 THEN 'on' ELSE 'off' END, true);
     result := result || format('%s=%s ', name, current_setting(name));
   END LOOP;
   PERFORM set_config('constraint_exclusion', one_of('on', 'off', 'partition', 'partition'), true);
-  PERFORM set_config('plan_cache_mode', one_of('auto', 'force_generic_plan', 'force_custom_plan'), true);
+  PERFORM set_config('plan_cache_mode', one_of('auto', 'force_generic_plan', 'force_custom_plan'),
+    true);
   -- workers only now and then: starting them takes a while
   PERFORM set_config('parallel_setup_cost', p, true),
           set_config('parallel_tuple_cost', CASE p WHEN '0' THEN '0' ELSE '0.1' END, true),
           set_config('min_parallel_table_scan_size', CASE p WHEN '0' THEN '0' ELSE '8MB' END, true)
      FROM one_of('0', '1000', '1000', '1000', '1000') p;
   RETURN result || format('constraint_exclusion=%s plan_cache_mode=%s parallel_setup_cost=%s',
-    current_setting('constraint_exclusion'), current_setting('plan_cache_mode'), current_setting('parallel_setup_cost'));
+    current_setting('constraint_exclusion'), current_setting('plan_cache_mode'),
+    current_setting('parallel_setup_cost'));
 END $$;
 
 -- Fresh tables.
 CREATE FUNCTION set_up() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   kind text;
-  columns text := 'id int, grp int NOT NULL, val int DEFAULT 7, txt text DEFAULT ''none'', num numeric';
+  columns text := 'id int, grp int NOT NULL, val int DEFAULT 7, txt text DEFAULT ''none'', num '
+                  'numeric';
   gen text := 'gen int GENERATED ALWAYS AS (coalesce(val, 0) + grp) STORED';
   checks text := 'CHECK (val IS DISTINCT FROM 666)';
 BEGIN
@@ -377,7 +434,8 @@ BEGIN
     OPTIONS (shards ''4'', route ''hash'', key ''id'', template ''differential_test.evt_template'')', columns, gen);
   DROP TABLE evt_h_2;
   EXECUTE format('CREATE TABLE evt_h_two (num numeric, %s, txt text DEFAULT ''none'', extra int DEFAULT 1,
-    val int DEFAULT 7, grp int NOT NULL, id int, %s, CHECK (shard_fdw.in_hash(4, 2, id)))', gen, checks);
+    val int DEFAULT 7, grp int NOT NULL, id int, %s, CHECK (shard_fdw.in_hash(4, 2, id)))', gen,
+    checks);
   ALTER TABLE evt_h_two INHERIT evt_h;
   CREATE FOREIGN TABLE ref_h (k int, w int, name text) SERVER shards
   OPTIONS (shards '4', route 'hash', key 'k', template 'differential_test.ref_template');
@@ -386,7 +444,8 @@ BEGIN
   OPTIONS (shards '3', route 'round_robin', template 'differential_test.ref_template');
 
   FOREACH kind IN ARRAY ARRAY['_s', '_r', '_h', '_p'] LOOP
-    EXECUTE format('INSERT INTO ref%s SELECT g, g * 7 %% 20, ''ref '' || g FROM generate_series(0, 11) g', kind);
+    EXECUTE format('INSERT INTO ref%s SELECT g, g * 7 %% 20, ''ref '' || g FROM '
+                   'generate_series(0, 11) g', kind);
     EXECUTE format('INSERT INTO evt%s (id, grp, val, txt, num)
       SELECT g, g %% 8, CASE WHEN g %% 9 > 0 THEN g * 37 %% 100 END, ''row '' || g %% 60, g / 8.0
         FROM generate_series(1, 400) g', kind);
@@ -404,7 +463,8 @@ BEGIN
         a text; b text; c text; d text;
       BEGIN
         SELECT concat(count(*), ' ', sum(val)) INTO a FROM evt%1$s WHERE grp = k %% 8;
-        SELECT string_agg(concat(id, txt), ',' ORDER BY id) INTO b FROM evt%1$s WHERE id BETWEEN k AND k + 20;
+        SELECT string_agg(concat(id, txt), ',' ORDER BY id) INTO b FROM evt%1$s WHERE id BETWEEN k
+          AND k + 20;
         SELECT string_agg(concat(g, ':', n), ',' ORDER BY g) INTO c
           FROM (SELECT grp AS g, count(*) AS n FROM evt%1$s GROUP BY grp) s;
         SELECT concat(max(id), ' ', min(id)) INTO d FROM evt%1$s;
@@ -441,17 +501,21 @@ BEGIN
       FOREACH kind IN ARRAY kinds LOOP
         command := CASE kind
           WHEN '_h' THEN one_of('reattach', 'analyze', 'column', 'index')
-          ELSE one_of('add', 'seal', 'unseal', 'reattach', 'retire', 'analyze', 'column', 'index') END;
+          ELSE one_of('add', 'seal', 'unseal', 'reattach', 'retire', 'analyze', 'column', 'index')
+            END;
         found := restructure(kind, command);
         done := command || ' ' || kind;
         IF found <> '' OR contents(kind) <> contents('_p') THEN
-          RETURN format(E'seed %s, statement %s, %s of evt%s: %s\n%s', seed, i, command, kind, found, difference(kind));
+          RETURN format(E'seed %s, statement %s, %s of evt%s: %s\n%s', seed, i, command, kind,
+            found, difference(kind));
         END IF;
         FOR k IN 1..2 LOOP
           pinned := pick(1000);
-          EXECUTE format('SELECT kept_plans%s(%s), kept_plans_p(%s)', kind, pinned, pinned) INTO found, wanted;
+          EXECUTE format('SELECT kept_plans%s(%s), kept_plans_p(%s)', kind, pinned, pinned)
+            INTO found, wanted;
           IF found <> wanted THEN
-            RETURN format(E'seed %s, statement %s, kept plans after %s of evt%s: %s, not %s', seed, i, command, kind, found, wanted);
+            RETURN format(E'seed %s, statement %s, kept plans after %s of evt%s: %s, not %s', seed,
+              i, command, kind, found, wanted);
           END IF;
         END LOOP;
       END LOOP;
@@ -460,7 +524,8 @@ BEGIN
 
     commands := NULL;
     IF dice < 0.09 THEN
-      command := one_of('TRUNCATE evt{}', 'TRUNCATE evt{} RESTART IDENTITY', 'TRUNCATE evt{}, ref{}');
+      command := one_of('TRUNCATE evt{}', 'TRUNCATE evt{} RESTART IDENTITY',
+        'TRUNCATE evt{}, ref{}');
     ELSIF dice < 0.33 THEN
       command := new_insert(base);
     ELSIF dice < 0.48 THEN
@@ -482,7 +547,8 @@ BEGIN
     -- nor can a row leave its shard
     IF '_h' = ANY (kinds) THEN
       command := replace(command, 'id = -id, ', '');
-      commands := (SELECT array_agg(replace(c, 'id = -id, ', '') ORDER BY o) FROM unnest(commands) WITH ORDINALITY u(c, o));
+      commands := (SELECT array_agg(replace(c, 'id = -id, ', '') ORDER BY o)
+        FROM unnest(commands) WITH ORDINALITY u(c, o));
     END IF;
     -- a row of a sealed shard cannot be updated
     IF command ~ 'UPDATE evt' THEN
@@ -491,30 +557,36 @@ BEGIN
 
     FOREACH kind IN ARRAY '_p'::text || kinds LOOP
       pinned := -1;
-      IF kind = '_s' AND command ~ 'INSERT INTO evt|add_rows' AND commands IS NULL AND random() < 0.7 THEN
+      IF kind = '_s' AND command ~ 'INSERT INTO evt|add_rows' AND commands IS NULL
+        AND random() < 0.7 THEN
         SELECT ordinal INTO pinned FROM shard_fdw.shards
-         WHERE logical = 'evt_s'::regclass AND state = 'open' ORDER BY md5(ordinal::text || random()) LIMIT 1;
+         WHERE logical = 'evt_s'::regclass AND state = 'open'
+           ORDER BY md5(ordinal::text || random()) LIMIT 1;
       END IF;
       PERFORM set_config('shard_fdw.shard', pinned::text, true);
       IF commands IS NULL THEN
         found := outcome(replace(command, '{}', kind));
       ELSE
-        found := undone(ARRAY(SELECT replace(c, '{}', kind) FROM unnest(commands) WITH ORDINALITY u(c, o) ORDER BY o));
+        found := undone(ARRAY(SELECT replace(c, '{}', kind) FROM unnest(commands) WITH ORDINALITY
+            u(c, o) ORDER BY o));
       END IF;
       PERFORM set_config('shard_fdw.shard', '-1', true);
       IF kind = '_p' THEN
         wanted := found;
         wanted_contents := contents(kind);
       ELSIF found IS DISTINCT FROM wanted THEN
-        RETURN format(E'seed %s, statement %s after %s with %s\n%s\non evt%s: %s\nnot %s', seed, i, done, settings,
+        RETURN format(E'seed %s, statement %s after %s with %s\n%s\non evt%s: %s\nnot %s', seed, i,
+          done, settings,
                       command, kind, left(found, 500), left(wanted, 500));
       ELSIF contents(kind) <> wanted_contents THEN
-        RETURN format(E'seed %s, statement %s after %s with %s\n%s\non evt%s:\n%s', seed, i, done, settings, command, kind, difference(kind));
+        RETURN format(E'seed %s, statement %s after %s with %s\n%s\non evt%s:\n%s', seed, i, done,
+          settings, command, kind, difference(kind));
       END IF;
     END LOOP;
     -- errors of the generator itself are not what we are after
     IF wanted ~ 'error (42601|42703|42883|42P|42803|42804|XX)' THEN
-      RETURN format(E'seed %s, statement %s is not valid: %s\n%s', seed, i, left(wanted, 500), command);
+      RETURN format(E'seed %s, statement %s is not valid: %s\n%s', seed, i, left(wanted, 500),
+        command);
     END IF;
   END LOOP;
   RETURN '';

@@ -44,7 +44,8 @@ OPTIONS (shards '3', route 'round_robin');
 SELECT is((SELECT array_agg(trim(l)) FROM explain_text('INSERT INTO log VALUES (1)') l
             WHERE l ~ 'Route|Shard|Batch'),
   '{Route: session}', 'the route is shown');
-SELECT is((SELECT array_agg(trim(l)) FROM explain_text('INSERT INTO rr SELECT generate_series(1, 9)') l
+SELECT is((SELECT array_agg(trim(l))
+    FROM explain_text('INSERT INTO rr SELECT generate_series(1, 9)') l
             WHERE l ~ 'Route|Shard|Batch'),
   '{Route: round_robin}', 'the route is shown, also the other one');
 SELECT is((SELECT array_agg(l) FROM all_of(explain('INSERT INTO rr VALUES (1)'), 'Route') l),
@@ -63,7 +64,8 @@ CREATE FUNCTION shards_locked(logical regclass) RETURNS bigint LANGUAGE sql AS $
     JOIN pg_inherits i ON i.inhrelid = l.relation
    WHERE i.inhparent = logical AND l.pid = pg_backend_pid() AND l.mode = 'RowExclusiveLock'
 $$;
-SELECT is(shards_locked('rr') + shards_locked('log'), 0::bigint, 'EXPLAIN takes no lease, and locks no shard');
+SELECT is(shards_locked('rr') + shards_locked('log'), 0::bigint,
+  'EXPLAIN takes no lease, and locks no shard');
 SELECT is((SELECT count(*) FROM rr) + (SELECT count(*) FROM log), 0::bigint,
   'EXPLAIN takes no lease, and writes nothing');
 CREATE FOREIGN TABLE bare (id int) SERVER shards;
@@ -77,8 +79,10 @@ SELECT string_agg(trim(l), ', ') AS plan
  WHERE l ~ 'Route|Shard|Batch' \gset
 SELECT is(:'plan', format('Route: session, Shard: %s (rows=10)', shard_fdw.last_shard()),
   'ANALYZE shows where the rows went');
-SELECT is(shards_locked('log'), 1::bigint, 'ANALYZE shows where the rows went, to the one shard that was locked');
-SELECT is((SELECT count(*) FROM log), 10::bigint, 'ANALYZE shows where the rows went, which it has really written');
+SELECT is(shards_locked('log'), 1::bigint,
+  'ANALYZE shows where the rows went, to the one shard that was locked');
+SELECT is((SELECT count(*) FROM log), 10::bigint,
+  'ANALYZE shows where the rows went, which it has really written');
 SELECT string_agg(trim(l), ', ') AS plan
   FROM explain_text('INSERT INTO log VALUES (1)', 'ANALYZE, VERBOSE, COSTS off') l
  WHERE l ~ 'Route|Shard|Batch' \gset
@@ -91,7 +95,8 @@ SELECT bag_eq(
               FROM jsonb_path_query(%L::jsonb, 'strict $.**."Shards"[*]') s $$, :'plan'),
   $$ SELECT tableoid::regclass::text AS t, NULL, count(*) FROM rr GROUP BY 1 $$,
   'in JSON, the shards of round robin');
-SELECT is((SELECT count(*) FROM rr), 3001::bigint, 'in JSON, the shards of round robin, all rows of them');
+SELECT is((SELECT count(*) FROM rr), 3001::bigint,
+  'in JSON, the shards of round robin, all rows of them');
 SELECT results_eq($$ SELECT s FROM jsonb_path_query(
                               explain('INSERT INTO rr VALUES (1), (2), (3), (4), (5), (6)',
                                       ', ANALYZE, VERBOSE'),
@@ -99,13 +104,15 @@ SELECT results_eq($$ SELECT s FROM jsonb_path_query(
   $$ SELECT jsonb_build_object('Shard', 'rr_' || g, 'Schema', 'public', 'Rows', 2)
        FROM generate_series(0, 2) g $$,
   'in JSON, the shards of round robin, with the schema if VERBOSE');
-SELECT is((SELECT s FROM all_of(explain('INSERT INTO rr SELECT 1 WHERE false', ', ANALYZE'), 'Shards') s),
+SELECT is((SELECT s FROM all_of(explain('INSERT INTO rr SELECT 1 WHERE false', ', ANALYZE'),
+      'Shards') s),
   '[]', 'no rows, no shards');
 SELECT results_eq($$ SELECT a.r, b.s FROM (
     SELECT explain('WITH i AS (INSERT INTO log SELECT generate_series(1, 5) RETURNING id)
                     INSERT INTO rr SELECT id FROM i', ', ANALYZE') e) p,
     LATERAL (SELECT array_agg(r ORDER BY r) FROM all_of(e, 'Route') r) a(r),
-    LATERAL (SELECT sum(s::int) FROM jsonb_path_query(e, 'strict $.**."Shards"[*]."Rows"') s) b(s) $$,
+    LATERAL (SELECT sum(s::int) FROM jsonb_path_query(e, 'strict $.**."Shards"[*]."Rows"') s) b(s)
+      $$,
   $$ VALUES ('{"\"round_robin\"","\"session\""}'::jsonb[], 10::bigint) $$,
   'two inserts in one command');
 SELECT results_eq(
@@ -123,7 +130,8 @@ SELECT explain('INSERT INTO rr SELECT generate_series(1, 9)', ', ANALYZE') AS pl
 SELECT is((SELECT s FROM all_of(:'plan'::jsonb, 'Shards') s),
   '[{"Rows": 5, "Shard": "rr_1"}]', 'rows that a trigger skips do not count');
 SELECT bag_eq(format($$ SELECT t->>'Trigger Name' AS n, t->>'Relation', (t->>'Calls')::numeric::int
-                          FROM jsonb_path_query(%L::jsonb, 'strict $.**."Triggers"[*]') t $$, :'plan'),
+                          FROM jsonb_path_query(%L::jsonb, 'strict $.**."Triggers"[*]') t $$,
+    :'plan'),
   $$ VALUES ('skip', 'rr_1', 9), ('after', 'rr_1', 5) $$,
   'triggers of shards and their calls are shown');
 DROP TRIGGER skip ON rr_1;
@@ -133,15 +141,19 @@ RESET shard_fdw.shard;
 -- Names that need quotes.
 CREATE SCHEMA "Two Words";
 CREATE FOREIGN TABLE "Two Words"."Log Book" (id int) SERVER shards OPTIONS (shards '1');
-SELECT results_eq($$ SELECT trim(l) FROM explain_text('INSERT INTO "Two Words"."Log Book" VALUES (1)',
+SELECT results_eq($$ SELECT trim(l)
+    FROM explain_text('INSERT INTO "Two Words"."Log Book" VALUES (1)',
                               'ANALYZE, COSTS off') l WHERE l ~ 'Shard' $$,
   $$ VALUES ('Shard: "Log Book_0" (rows=1)') $$, 'names are quoted in text');
-SELECT results_eq($$ SELECT trim(l) FROM explain_text('INSERT INTO "Two Words"."Log Book" VALUES (1)',
+SELECT results_eq($$ SELECT trim(l)
+    FROM explain_text('INSERT INTO "Two Words"."Log Book" VALUES (1)',
                               'ANALYZE, VERBOSE, COSTS off') l WHERE l ~ 'Shard' $$,
-  $$ VALUES ('Shard: "Two Words"."Log Book_0" (rows=1)') $$, 'names are quoted in text, also the schema');
+  $$ VALUES ('Shard: "Two Words"."Log Book_0" (rows=1)') $$,
+  'names are quoted in text, also the schema');
 SELECT is((SELECT s FROM all_of(explain('INSERT INTO "Two Words"."Log Book" VALUES (1)',
                                         ', ANALYZE, VERBOSE'), 'Shards') s),
-  '[{"Rows": 1, "Shard": "Log Book_0", "Schema": "Two Words"}]', 'names are quoted in text, and not in JSON');
+  '[{"Rows": 1, "Shard": "Log Book_0", "Schema": "Two Words"}]',
+  'names are quoted in text, and not in JSON');
 
 -- other formats
 
@@ -174,7 +186,8 @@ SELECT is((SELECT count(*) FROM regexp_matches(:'plan',
              '\n +- Schema: "public"\n +Shard: "rr_[012]"\n +Rows: 1(?=\n)', 'g')),
   3::bigint, 'YAML');
 SELECT is_empty(format($$ SELECT l FROM regexp_split_to_table(%L, '\n') l
-                           WHERE l !~ '^ *(- )?([A-Z][A-Za-z /-]*: ?.*|"(\\.|[^\\"])*")$' $$, :'plan'),
+                           WHERE l !~ '^ *(- )?([A-Z][A-Za-z /-]*: ?.*|"(\\.|[^\\"])*")$' $$,
+    :'plan'),
   'YAML has but names and values');
 
 -- reads, updates and deletes
@@ -198,9 +211,11 @@ SELECT is_empty(format($$ SELECT * FROM (VALUES ('SELECT * FROM rr'), ('UPDATE r
                                  LATERAL all_of(explain(command), 'Node Type') n
                           WHERE n #>> '{}' = 'Foreign Scan' $$),
   'there are no foreign scans');
-SELECT is_empty($$ SELECT * FROM all_of(explain('UPDATE rr SET msg = ''x''', ', ANALYZE, VERBOSE'), 'Route')
+SELECT is_empty($$ SELECT * FROM all_of(explain('UPDATE rr SET msg = ''x''', ', ANALYZE, VERBOSE'),
+      'Route')
                    UNION ALL
-                   SELECT * FROM all_of(explain('DELETE FROM rr WHERE id > 20', ', ANALYZE, VERBOSE'), 'Route') $$,
+                   SELECT * FROM all_of(explain('DELETE FROM rr WHERE id > 20',
+                       ', ANALYZE, VERBOSE'), 'Route') $$,
   'UPDATE and DELETE have no route');
 SELECT results_eq('SELECT count(*), count(msg), max(id) FROM rr',
   'VALUES (20::bigint, 20::bigint, 20)', 'UPDATE and DELETE have no route, but do their work');
@@ -215,19 +230,25 @@ SELECT is_empty($$ SELECT * FROM scanned('SELECT * FROM ONLY rr') UNION ALL
 SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1000, 'several rows are a batch');
 SELECT is(batch_size('INSERT INTO log SELECT 1 FROM generate_series(1, 2)'), 1000,
   'INSERT ... SELECT');
-SELECT is(batch_size('INSERT INTO log SELECT * FROM rr'), 1000, 'INSERT ... SELECT, from a logical table');
-SELECT is(batch_size('INSERT INTO rr SELECT * FROM rr'), 1000, 'INSERT ... SELECT, from the table itself');
-SELECT is(batch_size('INSERT INTO log TABLE rr ORDER BY id LIMIT 5'), 1000, 'INSERT ... SELECT, with a limit');
+SELECT is(batch_size('INSERT INTO log SELECT * FROM rr'), 1000,
+  'INSERT ... SELECT, from a logical table');
+SELECT is(batch_size('INSERT INTO rr SELECT * FROM rr'), 1000,
+  'INSERT ... SELECT, from the table itself');
+SELECT is(batch_size('INSERT INTO log TABLE rr ORDER BY id LIMIT 5'), 1000,
+  'INSERT ... SELECT, with a limit');
 SELECT is(batch_size('WITH d AS (DELETE FROM rr RETURNING *) INSERT INTO log TABLE d'), 1000,
   'INSERT ... SELECT, from WITH');
 SELECT is(batch_size('INSERT INTO log SELECT (random() * 9)::int FROM generate_series(1, 9)'), 1000,
   'random() does not look at tables');
-SELECT is(batch_size('INSERT INTO log SELECT 1, clock_timestamp() FROM generate_series(1, 9)'), 1000,
+SELECT is(batch_size('INSERT INTO log SELECT 1, clock_timestamp() FROM generate_series(1, 9)'),
+  1000,
   'nor does clock_timestamp()');
-SELECT is(batch_size('INSERT INTO log SELECT 1, gen_random_uuid() FROM generate_series(1, 9)'), 1000,
+SELECT is(batch_size('INSERT INTO log SELECT 1, gen_random_uuid() FROM generate_series(1, 9)'),
+  1000,
   'nor gen_random_uuid()');
 SELECT is(batch_size('INSERT INTO rr (msg) VALUES (1), (2)'), 1000, 'nor the default nextval()');
-SELECT is(batch_size('INSERT INTO log SELECT nextval(''rr_id_seq'') FROM generate_series(1, 9)'), 1000,
+SELECT is(batch_size('INSERT INTO log SELECT nextval(''rr_id_seq'') FROM generate_series(1, 9)'),
+  1000,
   'nor nextval() itself');
 CREATE FUNCTION calm(int) RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';
 SELECT is(batch_size('INSERT INTO log SELECT calm(g) FROM generate_series(1, 9) g'), 1000,
@@ -259,15 +280,18 @@ SELECT is(batch_size('INSERT INTO log DEFAULT VALUES'), 1, 'DEFAULT VALUES is no
 SELECT is(batch_size('INSERT INTO log VALUES (1), (2) RETURNING id'), 1, 'RETURNING');
 SELECT sees_rows('log', 'INSERT INTO log SELECT rows_in(''log'') FROM generate_series(1, 5)', 5);
 SELECT sees_rows('log', 'INSERT INTO log VALUES (rows_in(''log'')), (rows_in(''log''))', 2);
-SELECT sees_rows('log', 'INSERT INTO log SELECT (SELECT rows_in(''log'') + 0 * g) FROM generate_series(1, 5) g', 5);
-SELECT sees_rows('log', 'INSERT INTO log SELECT g FROM generate_series(0, 9) g WHERE rows_in(''log'') < 4', 4);
+SELECT sees_rows('log',
+  'INSERT INTO log SELECT (SELECT rows_in(''log'') + 0 * g) FROM generate_series(1, 5) g', 5);
+SELECT sees_rows('log',
+  'INSERT INTO log SELECT g FROM generate_series(0, 9) g WHERE rows_in(''log'') < 4', 4);
 SELECT sees_rows('log', 'INSERT INTO log SELECT l.n FROM generate_series(1, 5) g,
                            LATERAL (SELECT rows_in(''log'') + 0 * g AS n) l', 5);
 CREATE VIEW watching AS SELECT rows_in('log') AS n FROM generate_series(1, 5);
 SELECT sees_rows('log', 'INSERT INTO log SELECT n FROM watching', 5);
 SELECT sees_rows('log', 'WITH w AS (SELECT rows_in(''log'') AS n FROM generate_series(1, 5))
                          INSERT INTO log SELECT n FROM w', 5);
-SELECT sees_rows('log', 'WITH w AS MATERIALIZED (SELECT rows_in(''log'') AS n FROM generate_series(1, 5))
+SELECT sees_rows('log',
+  'WITH w AS MATERIALIZED (SELECT rows_in(''log'') AS n FROM generate_series(1, 5))
                          INSERT INTO log SELECT n FROM w', 5);
 SELECT sees_rows('log', 'INSERT INTO log SELECT rows_in(''log'') FROM generate_series(1, 3)
                          UNION ALL SELECT rows_in(''log'') FROM generate_series(1, 3)', 6);
@@ -277,7 +301,8 @@ SELECT sees_rows('log', 'INSERT INTO log SELECT CASE WHEN g % 2 = 0 THEN rows_in
 CREATE FUNCTION plus_rows(int, regclass) RETURNS int LANGUAGE plpgsql
 AS 'BEGIN RETURN $1 + rows_in($2); END';
 CREATE OPERATOR +# (FUNCTION = plus_rows, LEFTARG = int, RIGHTARG = regclass);
-SELECT sees_rows('log', 'INSERT INTO log SELECT 0 * g +# ''log''::regclass FROM generate_series(1, 5) g', 5);
+SELECT sees_rows('log',
+  'INSERT INTO log SELECT 0 * g +# ''log''::regclass FROM generate_series(1, 5) g', 5);
 CREATE FUNCTION in_sql() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT count(*)::int FROM log';
 SELECT sees_rows('log', 'INSERT INTO log SELECT in_sql() FROM generate_series(1, 5)', 5);
 CREATE FOREIGN TABLE counted (id int DEFAULT rows_in('counted'), msg text) SERVER shards
@@ -292,7 +317,8 @@ RESET plan_cache_mode;
 CREATE VIEW checked AS SELECT * FROM log WHERE id > 0 WITH CHECK OPTION;
 CREATE VIEW unchecked AS SELECT * FROM log WHERE id > 0;
 SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, 'WITH CHECK OPTION');
-SELECT is(batch_size('INSERT INTO unchecked VALUES (1), (2)'), 1000, 'a view without CHECK OPTION does not stop batches');
+SELECT is(batch_size('INSERT INTO unchecked VALUES (1), (2)'), 1000,
+  'a view without CHECK OPTION does not stop batches');
 
 -- triggers
 
@@ -308,22 +334,31 @@ BEGIN
 END $$;
 SELECT is(batch_with('BEFORE INSERT ON %s FOR EACH ROW', 'log'), 1,
   'a BEFORE ROW trigger on the logical table');
-SELECT is(batch_with('AFTER INSERT ON %s FOR EACH ROW', 'log'), 1, 'a BEFORE ROW trigger on the logical table: AFTER ROW');
-SELECT is(batch_with('BEFORE UPDATE ON %s FOR EACH ROW', 'log'), 1000, 'a BEFORE ROW trigger on the logical table, not for UPDATE');
-SELECT is(batch_with('BEFORE INSERT ON %s FOR EACH STATEMENT', 'log'), 1000, 'a BEFORE ROW trigger on the logical table, not BEFORE STATEMENT');
-SELECT is(batch_with('AFTER INSERT ON %s FOR EACH STATEMENT', 'log'), 1000, 'a BEFORE ROW trigger on the logical table, nor AFTER STATEMENT');
+SELECT is(batch_with('AFTER INSERT ON %s FOR EACH ROW', 'log'), 1,
+  'a BEFORE ROW trigger on the logical table: AFTER ROW');
+SELECT is(batch_with('BEFORE UPDATE ON %s FOR EACH ROW', 'log'), 1000,
+  'a BEFORE ROW trigger on the logical table, not for UPDATE');
+SELECT is(batch_with('BEFORE INSERT ON %s FOR EACH STATEMENT', 'log'), 1000,
+  'a BEFORE ROW trigger on the logical table, not BEFORE STATEMENT');
+SELECT is(batch_with('AFTER INSERT ON %s FOR EACH STATEMENT', 'log'), 1000,
+  'a BEFORE ROW trigger on the logical table, nor AFTER STATEMENT');
 SELECT is(batch_with('BEFORE INSERT ON %s FOR EACH ROW', 'log_1'), 1,
   'a BEFORE ROW trigger on a shard');
-SELECT is(batch_with('BEFORE INSERT OR UPDATE ON %s FOR EACH ROW', 'log_2'), 1, 'a BEFORE ROW trigger on a shard, also for UPDATE');
-SELECT is(batch_with('BEFORE UPDATE ON %s FOR EACH ROW', 'log_1'), 1000, 'a BEFORE ROW trigger on a shard, not only for UPDATE');
-SELECT is(batch_with('AFTER INSERT ON %s FOR EACH ROW', 'log_1'), 1000, 'a BEFORE ROW trigger on a shard, not AFTER ROW');
+SELECT is(batch_with('BEFORE INSERT OR UPDATE ON %s FOR EACH ROW', 'log_2'), 1,
+  'a BEFORE ROW trigger on a shard, also for UPDATE');
+SELECT is(batch_with('BEFORE UPDATE ON %s FOR EACH ROW', 'log_1'), 1000,
+  'a BEFORE ROW trigger on a shard, not only for UPDATE');
+SELECT is(batch_with('AFTER INSERT ON %s FOR EACH ROW', 'log_1'), 1000,
+  'a BEFORE ROW trigger on a shard, not AFTER ROW');
 SELECT is(batch_with('BEFORE INSERT ON %s FOR EACH STATEMENT', 'log_1'), 1000,
   'a BEFORE ROW trigger on a shard, not the statement triggers of a shard, which do not fire');
 CREATE TRIGGER t BEFORE INSERT ON log_1 FOR EACH ROW EXECUTE FUNCTION nothing();
 ALTER TABLE log_1 DISABLE TRIGGER t;
-SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1000, 'a BEFORE ROW trigger on a shard, nor a disabled one');
+SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1000,
+  'a BEFORE ROW trigger on a shard, nor a disabled one');
 ALTER TABLE log_1 ENABLE ALWAYS TRIGGER t;
-SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1, 'a BEFORE ROW trigger on a shard, but one that is enabled again');
+SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1,
+  'a BEFORE ROW trigger on a shard, but one that is enabled again');
 SELECT shard_fdw.seal('log_1');
 SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1000,
   'a BEFORE ROW trigger on a shard, unless the shard is sealed and gets no rows');
@@ -339,7 +374,8 @@ INSERT INTO log SELECT generate_series(1, 100);
 SELECT results_eq('SELECT count(*), sum(id) FROM log', 'VALUES (100::bigint, 5050::bigint)',
   'option batch_size gives the same rows');
 ALTER FOREIGN TABLE log OPTIONS (SET batch_size '1');
-SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1, 'option batch_size: 1 turns batches off');
+SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 1,
+  'option batch_size: 1 turns batches off');
 TRUNCATE log;
 INSERT INTO log SELECT generate_series(1, 100);
 SELECT results_eq('SELECT count(*), sum(id) FROM log', 'VALUES (100::bigint, 5050::bigint)',
@@ -348,13 +384,16 @@ ALTER FOREIGN TABLE log OPTIONS (DROP batch_size);
 ALTER SERVER shards OPTIONS (ADD batch_size '50');
 SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 50, 'option batch_size, of the server');
 ALTER FOREIGN TABLE log OPTIONS (ADD batch_size '60');
-SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 60, 'option batch_size: the table''s goes before');
+SELECT is(batch_size('INSERT INTO log VALUES (1), (2)'), 60,
+  'option batch_size: the table''s goes before');
 ALTER FOREIGN TABLE log OPTIONS (SET batch_size '100000');
-SELECT is(batch_size('INSERT INTO log SELECT 1'), 1, 'INSERT ... SELECT of one row is a single row');
+SELECT is(batch_size('INSERT INTO log SELECT 1'), 1,
+  'INSERT ... SELECT of one row is a single row');
 CREATE FOREIGN TABLE broad (id int, c char(100000)) SERVER shards
 OPTIONS (shards '2', route 'round_robin', batch_size '1000');
 INSERT INTO broad SELECT g, g FROM generate_series(1, 300) g;
-SELECT results_eq('SELECT count(*), count(DISTINCT c), bool_and(id = c::int), min(octet_length(c)) FROM broad',
+SELECT results_eq('SELECT count(*), count(DISTINCT c), bool_and(id = c::int), '
+                  'min(octet_length(c)) FROM broad',
   'VALUES (300::bigint, 300::bigint, true, 100000)', 'batches of wide rows');
 
 SELECT * FROM finish();

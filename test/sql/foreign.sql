@@ -76,7 +76,8 @@ CALL on_both('INSERT INTO %s VALUES (2, ''two'', 2), (3, ''three'', NULL), (4, N
 CALL on_both('INSERT INTO %s SELECT g, ''many '' || g, g % 100 FROM generate_series(5, 4000) g');
 CALL on_both('COPY %s (id, msg) FROM PROGRAM ''seq 4001 8000 | sed "s/$/,copy/"'' (FORMAT csv)');
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'single rows, several, many, and COPY');
-SELECT is(shares(), 'log_0 2000, log_1 2000, log_2 2000, log_3 2000', 'single rows, several, many, and COPY, evenly spread');
+SELECT is(shares(), 'log_0 2000, log_1 2000, log_2 2000, log_3 2000',
+  'single rows, several, many, and COPY, evenly spread');
 SELECT bag_eq('SELECT id, msg, n FROM far_1 UNION ALL SELECT id, msg, n FROM far_3',
   'SELECT id, msg, n FROM log_1 UNION ALL SELECT id, msg, n FROM log_3',
   'single rows, several, many, and COPY, all committed on the other server');
@@ -99,7 +100,8 @@ WITH i AS (INSERT INTO log SELECT g, 'r' FROM generate_series(8001, 8020) g
            RETURNING id, msg, n, log::text, shard_fdw.last_shard() IS NOT NULL)
 INSERT INTO returned SELECT * FROM i;
 SELECT bag_eq('SELECT * FROM returned',
-  $$ SELECT g, 'r' AS msg, 7 AS n, format('(%s,r,7)', g), true FROM generate_series(8001, 8020) g $$,
+  $$ SELECT g, 'r' AS msg, 7 AS n, format('(%s,r,7)', g), true
+    FROM generate_series(8001, 8020) g $$,
   'RETURNING');
 SELECT is(shares(), 'log_0 2005, log_1 2005, log_2 2005, log_3 2005', 'RETURNING, evenly spread');
 
@@ -112,7 +114,8 @@ CALL on_both('INSERT INTO %s SELECT g, ''batch'' FROM generate_series(8001, 1200
 CALL on_both('INSERT INTO %s VALUES (12001, ''a''), (12002, ''b''), (12003, ''c''), (12004, ''d'')');
 CALL on_both('COPY %s (id, msg) FROM PROGRAM ''seq 12005 16000 | sed "s/$/,copy/"'' (FORMAT csv)');
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'with batch_size on the server');
-SELECT is(shares(), 'log_0 4000, log_1 4000, log_2 4000, log_3 4000', 'with batch_size on the server, evenly spread');
+SELECT is(shares(), 'log_0 4000, log_1 4000, log_2 4000, log_3 4000',
+  'with batch_size on the server, evenly spread');
 
 -- errors
 
@@ -129,12 +132,15 @@ SELECT fails('INSERT INTO log
 -- The row at fault is one of a batch, so the line may go unnamed.
 SELECT results_eq($$ SELECT state, context ~ '(?n)^COPY log($|, line 500($|[:,]))'
     FROM diagnostics(
-      'COPY log (id, n) FROM PROGRAM ''seq 20001 20900 | sed "s/$/,1/; 500s/,1/,1000/"'' (FORMAT csv)') $$,
-  $$ VALUES ('23514', true) $$, 'a check violation there, in a batch, in COPY, which names no wrong line');
+      'COPY log (id, n) FROM PROGRAM ''seq 20001 20900 | sed "s/$/,1/; 500s/,1/,1000/"'' (FORMAT '
+      'csv)') $$,
+  $$ VALUES ('23514', true) $$,
+  'a check violation there, in a batch, in COPY, which names no wrong line');
 ALTER SERVER loopback OPTIONS (DROP batch_size);
 SELECT results_eq($$ SELECT state, context ~ '(?n)^COPY log($|, line 500($|[:,]))'
     FROM diagnostics(
-      'COPY log (id, n) FROM PROGRAM ''seq 20001 20900 | sed "s/$/,1/; 500s/,1/,1000/"'' (FORMAT csv)') $$,
+      'COPY log (id, n) FROM PROGRAM ''seq 20001 20900 | sed "s/$/,1/; 500s/,1/,1000/"'' (FORMAT '
+      'csv)') $$,
   $$ VALUES ('23514', true) $$, 'a check violation there, in a batch, nor without batches');
 RESET shard_fdw.shard;
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'nothing is left behind, here or there');
@@ -156,7 +162,8 @@ INSERT INTO log SELECT g, 'gone' FROM generate_series(30009, 30016) g;
 DELETE FROM log WHERE msg = 'tx';
 ROLLBACK;
 SELECT is((SELECT count(*) FROM log WHERE id > 30000), 8::bigint, 'ROLLBACK');
-SELECT is((SELECT count(*) FROM far_1 WHERE id > 30000), 2::bigint, 'ROLLBACK, on the other server');
+SELECT is((SELECT count(*) FROM far_1 WHERE id > 30000), 2::bigint,
+  'ROLLBACK, on the other server');
 DELETE FROM log WHERE id > 30000;
 
 -- triggers
@@ -185,11 +192,13 @@ SELECT results_eq('SELECT msg, count(*) FROM log WHERE id > 30000 GROUP BY 1 ORD
   $$ VALUES ('LOUD by log_1', 4::bigint), ('LOUD by log_3', 4), ('loud', 8), ('skip', 2) $$,
   'BEFORE ROW triggers on foreign shards change and skip rows');
 SELECT bag_eq('SELECT id, msg, n FROM returned WHERE id > 30000',
-  'SELECT * FROM log WHERE id > 30000', 'BEFORE ROW triggers on foreign shards change and skip rows, as RETURNING shows');
+  'SELECT * FROM log WHERE id > 30000',
+  'BEFORE ROW triggers on foreign shards change and skip rows, as RETURNING shows');
 SELECT bag_eq($$ SELECT j FROM images WHERE who = 'log_3' $$,
   'SELECT to_jsonb(r) FROM log_3 r WHERE id > 30000', 'AFTER ROW triggers on foreign shards');
 SELECT bag_eq($$ SELECT j FROM images WHERE who = 'log' $$,
-  'SELECT to_jsonb(r) FROM log r WHERE id > 30000', 'AFTER ROW triggers on foreign shards, and on the logical table');
+  'SELECT to_jsonb(r) FROM log r WHERE id > 30000',
+  'AFTER ROW triggers on foreign shards, and on the logical table');
 ROLLBACK;
 
 -- What happens on the other server is seen here.
@@ -239,7 +248,8 @@ SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'asynchronous scans');
 ALTER SERVER loopback OPTIONS (DROP async_capable);
 CALL on_both('UPDATE %s SET msg = msg || ''!'', n = n + 1 WHERE id % 3 = 0');
 CREATE TABLE other AS TABLE plain;
-CALL on_both('UPDATE %s t SET n = o.n + 1 FROM other o WHERE o.id = t.id + 1 AND t.id < 100 AND t.id % 2 = 0');
+CALL on_both('UPDATE %s t SET n = o.n + 1 FROM other o WHERE o.id = t.id + 1 AND t.id < 100 AND '
+             't.id % 2 = 0');
 CALL on_both('DELETE FROM %s WHERE id % 5 = 0');
 CALL on_both('DELETE FROM %s t USING other o WHERE o.id = t.id AND o.n = 50');
 SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'UPDATE and DELETE');
@@ -261,7 +271,8 @@ SELECT bag_eq($$ SELECT n->>'Node Type' AS t, n->>'Relation Name'
 SELECT explain('INSERT INTO log SELECT g FROM generate_series(300001, 300008) g',
                ', ANALYZE, VERBOSE') AS plan \gset
 SELECT bag_eq(format($$ SELECT s->>'Shard' AS t, (s->'Rows')::int
-                          FROM jsonb_path_query(%L::jsonb, 'strict $.**."Shards"[*]') s $$, :'plan'),
+                          FROM jsonb_path_query(%L::jsonb, 'strict $.**."Shards"[*]') s $$,
+    :'plan'),
   $$ VALUES ('log_0', 2), ('log_1', 2), ('log_2', 2), ('log_3', 2) $$,
   'EXPLAIN ANALYZE of an insert counts their rows as well');
 
@@ -275,16 +286,19 @@ SELECT is((SELECT count(*) FROM far_1) + (SELECT count(*) FROM far_3), 0::bigint
   'TRUNCATE reaches the other server');
 INSERT INTO log SELECT generate_series(1, 30);
 INSERT INTO log VALUES (31), (32), (33);
-SELECT is(shares(), 'log_0 11, log_1 0, log_2 11, log_3 11', 'TRUNCATE reaches the other server: it gets no rows');
+SELECT is(shares(), 'log_0 11, log_1 0, log_2 11, log_3 11',
+  'TRUNCATE reaches the other server: it gets no rows');
 SET shard_fdw.shard = 1;
 SELECT fails('INSERT INTO log VALUES (1)', '55000',
-  'shard "log_1" of foreign table "log" is sealed', title => 'TRUNCATE reaches the other server, also not by a pin');
+  'shard "log_1" of foreign table "log" is sealed',
+  title => 'TRUNCATE reaches the other server, also not by a pin');
 SELECT shard_fdw.unseal('log_1');
 ALTER FOREIGN TABLE log_1 OPTIONS (ADD updatable 'false');
 SELECT fails('INSERT INTO log VALUES (1)', '55000', 'foreign table "log_1" does not allow inserts',
   title => 'a shard that is read only over there');
 SELECT fails('INSERT INTO log SELECT generate_series(1, 9)', '55000',
-  'foreign table "log_1" does not allow inserts', title => 'a shard that is read only over there, in a batch');
+  'foreign table "log_1" does not allow inserts',
+  title => 'a shard that is read only over there, in a batch');
 ALTER FOREIGN TABLE log_1 OPTIONS (DROP updatable, SET table_name 'nowhere');
 SELECT fails('INSERT INTO log VALUES (1)', '42P01', title => 'a remote table that is missing');
 ALTER FOREIGN TABLE log_1 OPTIONS (SET table_name 'far_1');
@@ -387,9 +401,11 @@ UPDATE world SET n = n + 10 WHERE id % 4 = 0;
 UPDATE globe SET n = n + 10 WHERE id % 4 = 0;
 DELETE FROM world WHERE id % 10 = 0 OR id > 5000;
 DELETE FROM globe WHERE id % 10 = 0;
-SELECT bag_eq('SELECT * FROM world', 'SELECT * FROM globe', 'a logical table as a shard of another, three deep: UPDATE and DELETE');
+SELECT bag_eq('SELECT * FROM world', 'SELECT * FROM globe',
+  'a logical table as a shard of another, three deep: UPDATE and DELETE');
 SELECT results_eq('SELECT n, count(*) FROM world GROUP BY n ORDER BY n',
-  'SELECT n, count(*) FROM globe GROUP BY n ORDER BY n', 'a logical table as a shard of another, three deep: aggregates');
+  'SELECT n, count(*) FROM globe GROUP BY n ORDER BY n',
+  'a logical table as a shard of another, three deep: aggregates');
 
 -- Errors from the depths.
 ALTER TABLE world_0 ADD CONSTRAINT big CHECK (n < 1000);
@@ -399,22 +415,27 @@ SELECT fails('INSERT INTO world VALUES (1, ''x'', 1000), (2, ''x'', 1000)', '235
   title => 'a logical table as a shard of another, three deep: constraints of shards');
 SET shard_fdw.shard = 0;
 SELECT fails('INSERT INTO land_1 VALUES (''x'', 1000, ''x'', 1)', '23514',
-  'new row for relation "town_0" violates check constraint "big"', title => 'a logical table as a shard of another, three deep, of one level');
+  'new row for relation "town_0" violates check constraint "big"',
+  title => 'a logical table as a shard of another, three deep, of one level');
 SELECT fails('INSERT INTO world_1 VALUES (''x'', 1000, ''x'', 1)', '23514',
-  'new row for relation "land_0" violates check constraint "big"', title => 'a logical table as a shard of another, three deep, of two');
+  'new row for relation "land_0" violates check constraint "big"',
+  title => 'a logical table as a shard of another, three deep, of two');
 RESET shard_fdw.shard;
 SELECT shard_fdw.seal('world_0');
 SELECT shard_fdw.seal('land_0');
 SELECT shard_fdw.seal('town_1');
 SELECT fails('INSERT INTO world VALUES (1, ''x'', 1000)', '23514',
-  'new row for relation "town_0" violates check constraint "big"', title => 'a logical table as a shard of another, three deep, of three');
+  'new row for relation "town_0" violates check constraint "big"',
+  title => 'a logical table as a shard of another, three deep, of three');
 SELECT fails('INSERT INTO world
                        SELECT g, ''x'', g FROM generate_series(900, 1100) g', '23514',
-  'new row for relation "town_0" violates check constraint "big"', title => 'a logical table as a shard of another, three deep, in a batch');
+  'new row for relation "town_0" violates check constraint "big"',
+  title => 'a logical table as a shard of another, three deep, in a batch');
 SELECT results_eq($$ SELECT state, context ~ '(?n)^COPY world($|, line 21($|[:,]))'
     FROM diagnostics(
       'COPY world (id, n) FROM PROGRAM ''seq 980 1100 | sed "s/.*/&,&/"'' (FORMAT csv)') $$,
-  $$ VALUES ('23514', true) $$, 'a logical table as a shard of another, three deep, in COPY, which names no wrong line');
+  $$ VALUES ('23514', true) $$,
+  'a logical table as a shard of another, three deep, in COPY, which names no wrong line');
 INSERT INTO world VALUES (-1, 'deep');
 SELECT is(shard_fdw.last_shard(), 'town_0'::regclass, 'last_shard() is the innermost');
 SELECT shard_fdw.seal('town_0');
@@ -422,7 +443,8 @@ SELECT fails('INSERT INTO world VALUES (1)', '55000',
   'all shards of foreign table "land_1" are sealed', title => 'all shards sealed at some level');
 SELECT shard_fdw.seal('land_1');
 SELECT fails('INSERT INTO world VALUES (1)', '55000',
-  'all shards of foreign table "world_1" are sealed', title => 'all shards sealed at some level, at the next');
+  'all shards of foreign table "world_1" are sealed',
+  title => 'all shards sealed at some level, at the next');
 SELECT shard_fdw.unseal(s) FROM unnest('{world_0,land_0,land_1,town_0,town_1}'::regclass[]) s;
 
 -- Triggers and keys at every level.
@@ -448,7 +470,8 @@ DROP TRIGGER image ON land_1;
 TRUNCATE images, world;
 INSERT INTO world SELECT g, 'x' FROM generate_series(1, 80) g;
 COPY world (id, msg) FROM PROGRAM 'seq 81 160 | sed "s/$/,skip/"' (FORMAT csv);
-SELECT results_eq('SELECT (SELECT count(*) FROM world), (SELECT count(*) FROM town_0), count(*) FROM images',
+SELECT results_eq('SELECT (SELECT count(*) FROM world), (SELECT count(*) FROM town_0), count(*) '
+                  'FROM images',
   'VALUES (150::bigint, 10::bigint, 10::bigint)', 'triggers fire for many rows and COPY');
 
 TRUNCATE images, world;
@@ -461,7 +484,8 @@ DROP TRIGGER image ON town_0;
 DROP TRIGGER shout ON town_0;
 TRUNCATE world;
 COPY world (id, msg) FROM PROGRAM 'seq 1 7776 | sed "s/$/,x/"' (FORMAT csv);
-SELECT results_eq('SELECT count(*), sum(id), count(*) FILTER (WHERE tableoid = ''town_0''::regclass) FROM world',
+SELECT results_eq('SELECT count(*), sum(id), count(*) FILTER (WHERE tableoid = '
+                  '''town_0''::regclass) FROM world',
   'VALUES (7776::bigint, 30236976::bigint, 972::bigint)', 'a long COPY, and without');
 
 CREATE TABLE noted (id int, seen bigint);
@@ -485,7 +509,8 @@ ALTER TABLE town_0 ADD FOREIGN KEY (n) REFERENCES kinds DEFERRABLE;
 ALTER TABLE town_0 ADD UNIQUE (id) DEFERRABLE;
 SELECT fails('INSERT INTO world SELECT g, ''x'', 2 FROM generate_series(1001, 1080) g', '23503',
   title => 'a foreign key deep down');
-SELECT is((SELECT count(*) FROM world WHERE id > 1000), 0::bigint, 'a foreign key deep down: nothing is left behind');
+SELECT is((SELECT count(*) FROM world WHERE id > 1000), 0::bigint,
+  'a foreign key deep down: nothing is left behind');
 BEGIN;
 SET CONSTRAINTS ALL DEFERRED;
 INSERT INTO world SELECT g, 'x', 2 FROM generate_series(1001, 1080) g;
@@ -513,13 +538,16 @@ SELECT is((SELECT max(c) FROM (SELECT count(*) AS c FROM outer_log GROUP BY tabl
 CREATE FOREIGN TABLE placed (k int, v int NOT NULL) SERVER shards OPTIONS (route 'hash', key 'k');
 CREATE TABLE far_placed_0 (k int, v int);
 CREATE TABLE far_placed_1 (k int, v int);
-CREATE FOREIGN TABLE placed_0 (CONSTRAINT place CHECK (shard_fdw.in_hash(2, 0, k)), CONSTRAINT small CHECK (v < 100)) INHERITS (placed)
+CREATE FOREIGN TABLE placed_0 (CONSTRAINT place CHECK (shard_fdw.in_hash(2, 0, k)), CONSTRAINT small
+  CHECK (v < 100)) INHERITS (placed)
   SERVER loopback OPTIONS (schema_name 'foreign_test', table_name 'far_placed_0');
-CREATE FOREIGN TABLE placed_1 (CONSTRAINT place CHECK (shard_fdw.in_hash(2, 1, k))) INHERITS (placed)
+CREATE FOREIGN TABLE placed_1 (CONSTRAINT place CHECK (shard_fdw.in_hash(2, 1, k)))
+  INHERITS (placed)
   SERVER loopback OPTIONS (schema_name 'foreign_test', table_name 'far_placed_1');
 INSERT INTO placed SELECT g, g FROM generate_series(1, 50) g;
 SELECT results_eq('SELECT tableoid::regclass, count(*) = count(*) FILTER (WHERE shard_fdw.in_hash(2, CASE tableoid WHEN ''placed_0''::regclass THEN 0 ELSE 1 END, k))
-                     FROM placed GROUP BY 1 ORDER BY 1', $$ VALUES ('placed_0'::regclass, true), ('placed_1', true) $$, 'a hash table of foreign shards');
+                     FROM placed GROUP BY 1 ORDER BY 1', $$ VALUES ('placed_0'::regclass, true),
+                       ('placed_1', true) $$, 'a hash table of foreign shards');
 SELECT g AS k0 FROM generate_series(1, 50) g WHERE shard_fdw.in_hash(2, 0, g) LIMIT 1 \gset
 SELECT g AS k1 FROM generate_series(1, 50) g WHERE shard_fdw.in_hash(2, 1, g) LIMIT 1 \gset
 SET shard_fdw.shard = 0;
@@ -533,12 +561,15 @@ SELECT fails(format('INSERT INTO placed VALUES (%s, 100)', :k0), '23514',
   'new row for relation "placed_0" violates check constraint "small"',
   title => 'another constraint');
 SELECT fails(format('INSERT INTO placed VALUES (%s, NULL)', :k1), '23502', title => 'NOT NULL');
-CREATE FUNCTION other_key() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.k := NEW.v; RETURN NEW; END';
+CREATE FUNCTION other_key() RETURNS trigger
+  LANGUAGE plpgsql AS 'BEGIN NEW.k := NEW.v; RETURN NEW; END';
 CREATE TRIGGER other_key BEFORE INSERT ON placed_1 FOR EACH ROW EXECUTE FUNCTION other_key();
 SELECT fails(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k0), '23514',
   title => 'a trigger that changes the key');
-SELECT lives_ok(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k1), 'a trigger that changes the key, or does not');
-SELECT is((SELECT count(*) FROM placed), 51::bigint, 'a trigger that changes the key, and that is all');
+SELECT lives_ok(format('INSERT INTO placed VALUES (%s, %s)', :k1, :k1),
+  'a trigger that changes the key, or does not');
+SELECT is((SELECT count(*) FROM placed), 51::bigint,
+  'a trigger that changes the key, and that is all');
 
 SET search_path = public;
 DROP SCHEMA foreign_test CASCADE;

@@ -116,7 +116,8 @@ SELECT is((SELECT count(*) FROM log WHERE msg = 'stays'), 1::bigint,
 SELECT fails($$ INSERT INTO log (id, msg)
                     SELECT g, 1 / (2500 - g) FROM generate_series(1, 3000) g $$, '22012',
   title => 'a statement that fails in the middle');
-SELECT is((SELECT count(*) FROM log), 1004::bigint, 'a statement that fails in the middle leaves nothing behind');
+SELECT is((SELECT count(*) FROM log), 1004::bigint,
+  'a statement that fails in the middle leaves nothing behind');
 
 -- several logical tables in one transaction and in one statement
 
@@ -196,7 +197,8 @@ SELECT fails('INSERT INTO big (id) VALUES (1)', '44000', title => 'WITH CHECK OP
 SELECT fails('INSERT INTO big (id)
                   SELECT g FROM generate_series(1000003, 999999, -1) g', '44000',
   title => 'WITH CHECK OPTION is enforced, for many rows too');
-SELECT is((SELECT count(*) FROM big), 2::bigint, 'WITH CHECK OPTION is enforced, and leaves nothing behind');
+SELECT is((SELECT count(*) FROM big), 2::bigint,
+  'WITH CHECK OPTION is enforced, and leaves nothing behind');
 UPDATE big SET msg = 'changed' WHERE id = 1000001;
 DELETE FROM big WHERE id = 1000002;
 SELECT results_eq('SELECT id, msg FROM big',
@@ -220,10 +222,12 @@ SELECT results_eq('SELECT id, msg FROM log WHERE id IN (SELECT id FROM seen)
 SELECT fails('INSERT INTO log (id) VALUES (1) ON CONFLICT DO NOTHING', '0A000',
   'cannot use ON CONFLICT on foreign table "log"', title => 'ON CONFLICT is refused');
 SELECT fails('INSERT INTO log (id) VALUES (1) ON CONFLICT (id) DO NOTHING', '0A000',
-  'cannot use ON CONFLICT on foreign table "log"', title => 'ON CONFLICT is refused, with a target');
+  'cannot use ON CONFLICT on foreign table "log"',
+  title => 'ON CONFLICT is refused, with a target');
 SELECT fails($$ INSERT INTO log (id) VALUES (1)
                     ON CONFLICT (id) DO UPDATE SET msg = 'x' $$, '0A000',
-  'cannot use ON CONFLICT on foreign table "log"', title => 'ON CONFLICT is refused, with DO UPDATE');
+  'cannot use ON CONFLICT on foreign table "log"',
+  title => 'ON CONFLICT is refused, with DO UPDATE');
 SELECT fails('WITH i AS (INSERT INTO log (id) VALUES (1)
                              ON CONFLICT (id) DO NOTHING) SELECT 1', '0A000',
   'cannot use ON CONFLICT on foreign table "log"', title => 'ON CONFLICT is refused, in WITH');

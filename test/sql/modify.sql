@@ -27,7 +27,8 @@ SELECT ok(pg_relation_size('vac_0') < :size_0 AND pg_relation_size('vac_1') = :s
   'VACUUM of a shard truncates it, and only it');
 SELECT results_eq($$ SELECT reltuples, relallvisible = relpages FROM pg_class
                       WHERE oid = 'vac_0'::regclass $$,
-  'VALUES (100::real, true)', 'VACUUM of a shard truncates it, and only it, and notes what is left');
+  'VALUES (100::real, true)',
+  'VACUUM of a shard truncates it, and only it, and notes what is left');
 VACUUM FULL vac_1;
 SELECT cmp_ok(pg_relation_size('vac_1'), '<', :size_1::bigint, 'VACUUM FULL of a shard');
 SELECT results_eq('SELECT count(*), sum(a), min(b) = max(b) FROM vac',
@@ -69,7 +70,8 @@ SELECT fails('SELECT a FROM vac WHERE a = 10 FOR UPDATE NOWAIT', '55P03',
   title => 'NOWAIT does not wait');
 SELECT fails('SELECT a FROM vac WHERE a = 9 FOR SHARE NOWAIT', '55P03',
   title => 'NOWAIT does not wait, on another shard');
-SELECT lives_ok('SELECT a FROM vac WHERE a = 11 FOR UPDATE NOWAIT', 'NOWAIT does not wait, for a free row it has not to');
+SELECT lives_ok('SELECT a FROM vac WHERE a = 11 FOR UPDATE NOWAIT',
+  'NOWAIT does not wait, for a free row it has not to');
 SELECT dblink_exec('other', 'ROLLBACK') \gset
 SELECT dblink_exec('other', 'BEGIN') \gset
 SELECT is((SELECT count(*) FROM dblink('other',
@@ -161,11 +163,13 @@ END $$;
 
 -- Shards of several layouts.
 CREATE FOREIGN TABLE acc (
-  id int NOT NULL, grp int DEFAULT 1, val int, txt text, twice int GENERATED ALWAYS AS (val * 2) STORED
+  id int NOT NULL, grp int DEFAULT 1, val int, txt text,
+  twice int GENERATED ALWAYS AS (val * 2) STORED
 ) SERVER shards OPTIONS (route 'round_robin');
 CREATE TABLE acc_0 (id int NOT NULL PRIMARY KEY, grp int DEFAULT 1, val int, txt text,
                     twice int GENERATED ALWAYS AS (val * 2) STORED);
-CREATE TABLE acc_1 (txt text, twice int GENERATED ALWAYS AS (val * 2) STORED, val int, extra int DEFAULT 3,
+CREATE TABLE acc_1 (txt text, twice int GENERATED ALWAYS AS (val * 2) STORED, val int,
+  extra int DEFAULT 3,
                     grp int DEFAULT 1, id int NOT NULL PRIMARY KEY);
 CREATE TABLE acc_2 (x int, id int NOT NULL, y text, grp int DEFAULT 1, val int, txt text, z int,
                     twice int GENERATED ALWAYS AS (val * 2) STORED);
@@ -179,10 +183,12 @@ CREATE INDEX ON acc_0 (grp, val);
 CREATE INDEX ON acc_1 (grp, val);
 CREATE INDEX ON acc_2 (val);
 CREATE TABLE acc_twin (LIKE acc_0 INCLUDING ALL);
-CREATE FOREIGN TABLE ref (id int, name text) SERVER shards OPTIONS (shards '2', route 'round_robin');
+CREATE FOREIGN TABLE ref (id int, name text) SERVER shards
+  OPTIONS (shards '2', route 'round_robin');
 CREATE TABLE ref_twin (id int, name text);
 INSERT INTO acc_twin (id, grp, val, txt)
-SELECT g, g % 10, CASE WHEN g % 7 > 0 THEN g * 31 % 100 END, 'txt ' || g FROM generate_series(1, 400) g;
+SELECT g, g % 10, CASE WHEN g % 7 > 0 THEN g * 31 % 100 END, 'txt ' || g
+  FROM generate_series(1, 400) g;
 INSERT INTO acc (id, grp, val, txt) SELECT id, grp, val, txt FROM acc_twin ORDER BY id;
 INSERT INTO ref_twin SELECT g, 'ref ' || g FROM generate_series(1, 12) g;
 INSERT INTO ref SELECT * FROM ref_twin;
@@ -198,21 +204,29 @@ SELECT alike(command) FROM (VALUES
   ('UPDATE acc{} SET grp = DEFAULT, val = DEFAULT WHERE id = 33'),
   ('UPDATE acc{} SET id = id + 1000 WHERE id < 20'),
   ('UPDATE acc{} SET id = -id, grp = grp + 1, val = 5, txt = ''all'' WHERE id BETWEEN 100 AND 110'),
-  ('UPDATE acc{} SET (grp, txt) = (SELECT r.id, r.name FROM ref{} r WHERE r.id = acc{}.grp) WHERE val < 30'),
+  ('UPDATE acc{} SET (grp, txt) = (SELECT r.id, r.name FROM ref{} r WHERE r.id = acc{}.grp) WHERE '
+   'val < 30'),
   ('UPDATE acc{} SET (val, txt) = (7, ''row'') WHERE id % 50 = 1'),
   ('UPDATE acc{} a SET txt = r.name FROM ref{} r WHERE r.id = a.grp AND a.val > 60'),
   ('UPDATE acc{} a SET val = b.val FROM acc{} b WHERE b.id = a.id + 1'),
-  ('UPDATE acc{} a SET val = s.m FROM (SELECT grp, max(val) AS m FROM acc{} GROUP BY grp) s WHERE s.grp = a.grp AND a.id < 150'),
-  ('UPDATE acc{} a SET txt = ''matched'' FROM acc{} b JOIN ref{} r ON r.id = b.grp WHERE a.val = b.val AND b.id > 350'),
+  ('UPDATE acc{} a SET val = s.m FROM (SELECT grp, max(val) AS m FROM acc{} GROUP BY grp) s WHERE '
+   's.grp = a.grp AND a.id < 150'),
+  ('UPDATE acc{} a SET txt = ''matched'' FROM acc{} b JOIN ref{} r ON r.id = b.grp WHERE a.val = '
+   'b.val AND b.id > 350'),
   ('UPDATE acc{} SET val = (SELECT count(*) FROM acc{} x WHERE x.grp = acc{}.grp) WHERE id < 60'),
-  ('UPDATE acc{} SET val = val + 1 WHERE id IN (SELECT id FROM acc{} ORDER BY val NULLS LAST, id LIMIT 9)'),
+  ('UPDATE acc{} SET val = val + 1 WHERE id IN (SELECT id FROM acc{} ORDER BY val NULLS LAST, id '
+   'LIMIT 9)'),
   ('UPDATE acc{} SET val = 1 WHERE EXISTS (SELECT FROM ref{} r WHERE r.id = acc{}.grp AND r.id > 8)'),
-  ('WITH r AS (SELECT * FROM ref{} WHERE id > 3) UPDATE acc{} SET txt = r.name FROM r WHERE r.id = grp AND acc{}.id > 300'),
-  ('WITH u AS (UPDATE ref{} SET name = name || ''+'' RETURNING *) UPDATE acc{} SET txt = u.name FROM u WHERE u.id = acc{}.grp RETURNING acc{}.id'),
+  ('WITH r AS (SELECT * FROM ref{} WHERE id > 3) UPDATE acc{} SET txt = r.name FROM r WHERE r.id '
+   '= grp AND acc{}.id > 300'),
+  ('WITH u AS (UPDATE ref{} SET name = name || ''+'' RETURNING *) UPDATE acc{} SET txt = u.name '
+   'FROM u WHERE u.id = acc{}.grp RETURNING acc{}.id'),
   ('UPDATE acc{} SET val = val RETURNING id, grp, val, txt, twice'),
   ('UPDATE acc{} SET val = 11 WHERE grp = 5 RETURNING *'),
-  ('UPDATE acc{} SET txt = ''r'' WHERE id = 200 RETURNING acc{}, upper(txt), (SELECT max(name) FROM ref{})'),
-  ('UPDATE acc{} a SET val = r.id FROM ref{} r WHERE r.id = a.grp AND a.id < 80 RETURNING a.id, r.name, a.twice'),
+  ('UPDATE acc{} SET txt = ''r'' WHERE id = 200 RETURNING acc{}, upper(txt), (SELECT max(name) '
+   'FROM ref{})'),
+  ('UPDATE acc{} a SET val = r.id FROM ref{} r WHERE r.id = a.grp AND a.id < 80 RETURNING a.id, '
+   'r.name, a.twice'),
   ('UPDATE acc{} SET val = 1 WHERE false /* nothing */'),
   ('UPDATE acc{} SET val = 1 WHERE id = 5 AND id = 6 /* nothing */ RETURNING *'),
   ('UPDATE acc{} SET val = 1 WHERE id = 99999 /* nothing */'),
@@ -227,7 +241,8 @@ RESET enable_seqscan;
 RESET enable_bitmapscan;
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
-SELECT alike('UPDATE acc{} a SET txt = b.txt || r.name FROM acc{} b, ref{} r WHERE b.id = a.id - 1 AND r.id = a.id % 12');
+SELECT alike('UPDATE acc{} a SET txt = b.txt || r.name FROM acc{} b, ref{} r WHERE b.id = a.id - '
+             '1 AND r.id = a.id % 12');
 RESET enable_hashjoin;
 RESET enable_mergejoin;
 SELECT ok((SELECT bool_and(place = shard) FROM (
@@ -242,7 +257,8 @@ SELECT is_empty('SELECT * FROM acc JOIN places USING (id) WHERE acc.tableoid <> 
   'an updated row stays in its shard');
 SELECT is_empty('UPDATE ONLY acc SET val = 1 RETURNING *', 'UPDATE ONLY changes nothing');
 SELECT ok(contents('') = contents('_twin'), 'UPDATE ONLY changes nothing, indeed');
-SELECT is((SELECT array_agg(DISTINCT extra) FROM acc_1), '{3}', 'what only the shard has is left alone');
+SELECT is((SELECT array_agg(DISTINCT extra) FROM acc_1), '{3}',
+  'what only the shard has is left alone');
 
 -- errors undo all
 
@@ -269,20 +285,25 @@ SELECT alike(command) FROM (VALUES
   ('DELETE FROM acc{} WHERE NOT EXISTS (SELECT FROM acc{} b WHERE b.id = acc{}.id + 1) AND id < 300'),
   ('DELETE FROM acc{} WHERE val = 99999 /* nothing */'),
   ('DELETE FROM acc{} WHERE false /* nothing */ RETURNING id'),
-  ('WITH d AS (DELETE FROM acc{} WHERE grp = 3 RETURNING id, txt) UPDATE ref{} SET name = (SELECT max(txt) || count(*) FROM d) WHERE id < 5 RETURNING *'),
-  ('WITH d AS (DELETE FROM acc{} WHERE id > 350 RETURNING *), i AS (INSERT INTO ref{} SELECT id, txt FROM d) SELECT count(*) FROM d')
+  ('WITH d AS (DELETE FROM acc{} WHERE grp = 3 RETURNING id, txt) UPDATE ref{} SET name = (SELECT '
+   'max(txt) || count(*) FROM d) WHERE id < 5 RETURNING *'),
+  ('WITH d AS (DELETE FROM acc{} WHERE id > 350 RETURNING *), i AS (INSERT INTO ref{} SELECT id, '
+   'txt FROM d) SELECT count(*) FROM d')
 ) c(command);
 SELECT is_empty('DELETE FROM ONLY acc RETURNING *', 'DELETE FROM ONLY deletes nothing');
 WITH d AS (DELETE FROM acc WHERE (tableoid, ctid) IN
              (SELECT tableoid, ctid FROM acc ORDER BY id LIMIT 10) RETURNING id)
 DELETE FROM acc_twin WHERE id IN (SELECT id FROM d);
 SELECT ok(contents('') = contents('_twin'), 'DELETE by (tableoid, ctid)');
-SELECT is((SELECT count(*) FROM acc_twin), (SELECT count(*) FROM acc), 'DELETE by (tableoid, ctid), of ten rows');
+SELECT is((SELECT count(*) FROM acc_twin), (SELECT count(*) FROM acc),
+  'DELETE by (tableoid, ctid), of ten rows');
 
 -- subtransactions, and several changes of one row
 
-INSERT INTO acc (id, grp, val, txt) SELECT g, g % 6, g % 20, 'new' FROM generate_series(2000, 2200) g;
-INSERT INTO acc_twin (id, grp, val, txt) SELECT g, g % 6, g % 20, 'new' FROM generate_series(2000, 2200) g;
+INSERT INTO acc (id, grp, val, txt) SELECT g, g % 6, g % 20, 'new'
+  FROM generate_series(2000, 2200) g;
+INSERT INTO acc_twin (id, grp, val, txt) SELECT g, g % 6, g % 20, 'new'
+  FROM generate_series(2000, 2200) g;
 SAVEPOINT s;
 UPDATE acc SET txt = 'gone', val = 1;
 DELETE FROM acc WHERE grp < 3;
@@ -320,8 +341,10 @@ BEGIN
 END $$;
 SELECT is(walk('', query, changes), walk('_twin', query, changes), 'WHERE CURRENT OF: ' || query)
   FROM (VALUES ('SELECT id FROM acc{} WHERE id > 2000 AND id < 2030 ORDER BY id FOR UPDATE'),
-               ('SELECT id, txt FROM acc{} WHERE id BETWEEN 2030 AND 2060 ORDER BY id FOR NO KEY UPDATE'),
-               ('SELECT a.id FROM acc{} a JOIN ref{} r ON r.id = a.grp WHERE a.id BETWEEN 2050 AND 2080 ORDER BY a.id FOR UPDATE OF a')) q(query),
+               ('SELECT id, txt FROM acc{} WHERE id BETWEEN 2030 AND 2060 ORDER BY id FOR NO KEY '
+                'UPDATE'),
+               ('SELECT a.id FROM acc{} a JOIN ref{} r ON r.id = a.grp WHERE a.id BETWEEN 2050 '
+                'AND 2080 ORDER BY a.id FOR UPDATE OF a')) q(query),
        (VALUES (ARRAY['UPDATE acc{} SET txt = ''current %s'', val = -1 WHERE CURRENT OF walker',
                       'DELETE FROM acc{} WHERE CURRENT OF walker'])) c(changes);
 SELECT ok(contents('') = contents('_twin'), 'WHERE CURRENT OF changes the right rows');
@@ -338,9 +361,11 @@ SELECT is(outcome('DELETE FROM acc WHERE CURRENT OF plain_cursor RETURNING id'),
   ARRAY[format('(%s)', :second_id)], 'WHERE CURRENT OF an unsorted cursor, on another shard');
 UPDATE acc_twin SET txt = 'here' WHERE id = :current_id;
 DELETE FROM acc_twin WHERE id = :second_id;
-SELECT ok(contents('') = contents('_twin'), 'WHERE CURRENT OF an unsorted cursor, and nothing else');
+SELECT ok(contents('') = contents('_twin'),
+  'WHERE CURRENT OF an unsorted cursor, and nothing else');
 SELECT is((SELECT array_agg(x::text ORDER BY x::text COLLATE "C") FROM ref x),
-          (SELECT array_agg(x::text ORDER BY x::text COLLATE "C") FROM ref_twin x), 'WHERE CURRENT OF an unsorted cursor, in no table');
+          (SELECT array_agg(x::text ORDER BY x::text COLLATE "C") FROM ref_twin x),
+          'WHERE CURRENT OF an unsorted cursor, in no table');
 CLOSE plain_cursor;
 
 -- row locks: the same rows, and locked
@@ -353,7 +378,8 @@ SELECT alike(command, 'lock') FROM (VALUES
   ('SELECT id FROM acc{} WHERE grp = 5 FOR KEY SHARE SKIP LOCKED'),
   ('SELECT a.id, r.name FROM acc{} a JOIN ref{} r ON r.id = a.grp WHERE a.id > 2100 FOR UPDATE'),
   ('SELECT a.id, r.name FROM acc{} a LEFT JOIN ref{} r ON r.id = a.grp FOR UPDATE OF a'),
-  ('SELECT a.id, b.id AS next FROM acc{} a JOIN acc{} b ON b.id = a.id + 1 FOR UPDATE OF a FOR SHARE OF b'),
+  ('SELECT a.id, b.id AS next FROM acc{} a JOIN acc{} b ON b.id = a.id + 1 FOR UPDATE OF a FOR '
+   'SHARE OF b'),
   ('SELECT * FROM (SELECT id, txt FROM acc{} WHERE val < 9 FOR UPDATE) s'),
   ('WITH l AS (SELECT id FROM acc{} WHERE grp = 0 FOR UPDATE) SELECT count(*) FROM l'),
   ('SELECT acc{}, ctid IS NULL AS n FROM acc{} WHERE id = 2079 FOR UPDATE'),
@@ -362,7 +388,8 @@ SELECT alike(command, 'lock') FROM (VALUES
 SAVEPOINT s;
 SELECT is((SELECT count(*) FROM (SELECT id FROM acc WHERE grp = 4 FOR UPDATE) s),
           (SELECT count(*) FROM acc_twin WHERE grp = 4), 'rows locked');
-SELECT bag_eq('SELECT id FROM acc WHERE xmax = pg_current_xact_id()::xid OR xmax::text::int > 0 AND grp = 4',
+SELECT bag_eq('SELECT id FROM acc WHERE xmax = pg_current_xact_id()::xid OR xmax::text::int > 0 '
+              'AND grp = 4',
   'SELECT id FROM acc_twin WHERE grp = 4', 'rows locked are marked as such in their shards');
 ROLLBACK TO s;
 CREATE FUNCTION nodes(query text) RETURNS text[] LANGUAGE plpgsql AS $$
@@ -370,14 +397,17 @@ DECLARE
   plan jsonb;
 BEGIN
   EXECUTE 'EXPLAIN (FORMAT JSON) ' || query INTO plan;
-  RETURN (SELECT array_agg(DISTINCT (coalesce(n->>'Relation Name' || ' ', '') || (n->>'Node Type')) COLLATE "C")
+  RETURN (SELECT array_agg(DISTINCT (coalesce(n->>'Relation Name' || ' ', '') || (n->>'Node Type'))
+      COLLATE "C")
             FROM jsonb_path_query(plan, 'strict $.** ? (exists (@."Node Type"))') n);
 END $$;
-SELECT is(nodes('SELECT * FROM ref FOR UPDATE'), '{Append,LockRows,"ref_0 Seq Scan","ref_1 Seq Scan"}',
+SELECT is(nodes('SELECT * FROM ref FOR UPDATE'),
+  '{Append,LockRows,"ref_0 Seq Scan","ref_1 Seq Scan"}',
   'the locks are PostgreSQL''s own');
 SELECT is(nodes('DELETE FROM ref'), '{Append,"ref ModifyTable","ref_0 Seq Scan","ref_1 Seq Scan"}',
   'the locks are PostgreSQL''s own, and the changes too');
-SELECT is(nodes('UPDATE ONLY ref SET id = 1'), '{Result,"ref ModifyTable"}', 'the locks are PostgreSQL''s own: ONLY scans nothing');
+SELECT is(nodes('UPDATE ONLY ref SET id = 1'), '{Result,"ref ModifyTable"}',
+  'the locks are PostgreSQL''s own: ONLY scans nothing');
 
 -- a table without shards
 
@@ -399,7 +429,8 @@ SELECT alike(command, 'no shards') FROM (VALUES
 CREATE VIEW low AS SELECT id, val, txt FROM acc WHERE val < 50 WITH CHECK OPTION;
 CREATE VIEW low_twin AS SELECT id, val, txt FROM acc_twin WHERE val < 50 WITH CHECK OPTION;
 CREATE VIEW barrier WITH (security_barrier) AS SELECT id, val, txt FROM acc WHERE grp <> 3;
-CREATE VIEW barrier_twin WITH (security_barrier) AS SELECT id, val, txt FROM acc_twin WHERE grp <> 3;
+CREATE VIEW barrier_twin WITH (security_barrier) AS SELECT id, val, txt FROM acc_twin
+  WHERE grp <> 3;
 SELECT alike(command, 'view', error) FROM (VALUES
   ('UPDATE low{} SET txt = ''low'' WHERE id > 2100', NULL),
   ('UPDATE low{} SET val = 60 WHERE id > 2100', '44000'),
@@ -415,8 +446,10 @@ SELECT alike(command, 'view', error) FROM (VALUES
 SELECT shard_fdw.seal('acc_2');
 SELECT fails('UPDATE acc SET val = 77 WHERE tableoid = ''acc_2''::regclass', '23514',
   title => 'rows of a sealed shard cannot be updated');
-SELECT fails('UPDATE acc SET val = 77', '23514', title => 'rows of a sealed shard cannot be updated, nor those of the others with them');
-SELECT ok(contents('') = contents('_twin'), 'rows of a sealed shard cannot be updated, so nothing has changed');
+SELECT fails('UPDATE acc SET val = 77', '23514',
+  title => 'rows of a sealed shard cannot be updated, nor those of the others with them');
+SELECT ok(contents('') = contents('_twin'),
+  'rows of a sealed shard cannot be updated, so nothing has changed');
 SELECT is((SELECT count(*) FROM (SELECT FROM acc WHERE tableoid = 'acc_2'::regclass FOR UPDATE) s),
   (SELECT count(*) FROM acc_2), 'rows of a sealed shard cannot be updated, but they can be locked');
 CREATE TABLE others AS SELECT id FROM acc WHERE tableoid <> 'acc_2'::regclass;
@@ -425,7 +458,8 @@ SELECT lives_ok('UPDATE acc SET val = 76 WHERE tableoid <> ''acc_2''::regclass',
 UPDATE acc_twin SET val = 76 WHERE id IN (SELECT id FROM others);
 SELECT ok(contents('') = contents('_twin'), 'rows of the other shards can be updated, just those');
 SELECT alike('DELETE FROM acc{} WHERE id % 3 = 0 RETURNING id, txt', 'sealed');
-SELECT is_empty('SELECT id FROM acc_2 WHERE id % 3 = 0', 'sealed: rows of the sealed shard are deleted');
+SELECT is_empty('SELECT id FROM acc_2 WHERE id % 3 = 0',
+  'sealed: rows of the sealed shard are deleted');
 SELECT shard_fdw.unseal('acc_2');
 SELECT alike('UPDATE acc{} SET val = val + 1, txt = ''unsealed''');
 
@@ -436,9 +470,11 @@ GRANT SELECT ON acc TO shard_user;
 GRANT UPDATE (txt) ON acc TO shard_user;
 SET LOCAL ROLE shard_user;
 SELECT lives_ok('UPDATE acc SET txt = ''by user'' WHERE id < 2100', 'UPDATE of a granted column');
-SELECT fails('UPDATE acc SET val = 1 WHERE id < 2100', '42501', title => 'UPDATE of a granted column, not of another');
+SELECT fails('UPDATE acc SET val = 1 WHERE id < 2100', '42501',
+  title => 'UPDATE of a granted column, not of another');
 SELECT fails('DELETE FROM acc', '42501', title => 'UPDATE of a granted column, nor DELETE');
-SELECT fails('UPDATE acc_0 SET txt = ''x''', '42501', title => 'UPDATE of a granted column, nor of a shard by itself');
+SELECT fails('UPDATE acc_0 SET txt = ''x''', '42501',
+  title => 'UPDATE of a granted column, nor of a shard by itself');
 SELECT fails('TRUNCATE acc', '42501', title => 'UPDATE of a granted column, nor TRUNCATE');
 SELECT lives_ok('SELECT id FROM acc FOR UPDATE', 'a lock needs UPDATE of one column');
 RESET ROLE;
@@ -481,18 +517,28 @@ DECLARE
   t text; i text;
 BEGIN
   FOREACH t IN ARRAY ARRAY['trig', 'trig_twin'] LOOP
-    EXECUTE format('CREATE TRIGGER stmt_before BEFORE INSERT OR UPDATE OR DELETE ON %I FOR EACH STATEMENT EXECUTE FUNCTION note()', t);
-    EXECUTE format('CREATE TRIGGER stmt_after AFTER INSERT OR UPDATE OR DELETE ON %I FOR EACH STATEMENT EXECUTE FUNCTION note()', t);
-    EXECUTE format('CREATE TRIGGER row_before BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION note()', t);
-    EXECUTE format('CREATE TRIGGER row_after AFTER UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION note()', t);
+    EXECUTE format('CREATE TRIGGER stmt_before BEFORE INSERT OR UPDATE OR DELETE ON %I FOR EACH '
+                   'STATEMENT EXECUTE FUNCTION note()', t);
+    EXECUTE format('CREATE TRIGGER stmt_after AFTER INSERT OR UPDATE OR DELETE ON %I FOR EACH '
+                   'STATEMENT EXECUTE FUNCTION note()', t);
+    EXECUTE format('CREATE TRIGGER row_before BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE '
+                   'FUNCTION note()', t);
+    EXECUTE format('CREATE TRIGGER row_after AFTER UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE '
+                   'FUNCTION note()', t);
     FOREACH i IN ARRAY ARRAY['_0', '_1'] LOOP
-      EXECUTE format('CREATE TRIGGER stmt_shard BEFORE UPDATE OR DELETE ON %I FOR EACH STATEMENT EXECUTE FUNCTION note()', t || i);
-      EXECUTE format('CREATE TRIGGER row_after_c AFTER UPDATE OF c ON %I FOR EACH ROW EXECUTE FUNCTION note()', t || i);
-      EXECUTE format('CREATE TRIGGER row_after_when AFTER UPDATE ON %I FOR EACH ROW WHEN (OLD.a <> NEW.a) EXECUTE FUNCTION note()', t || i);
-      EXECUTE format('CREATE TRIGGER row_after_del AFTER DELETE ON %I FOR EACH ROW EXECUTE FUNCTION note()', t || i);
+      EXECUTE format('CREATE TRIGGER stmt_shard BEFORE UPDATE OR DELETE ON %I FOR EACH STATEMENT '
+                     'EXECUTE FUNCTION note()', t || i);
+      EXECUTE format('CREATE TRIGGER row_after_c AFTER UPDATE OF c ON %I FOR EACH ROW EXECUTE '
+                     'FUNCTION note()', t || i);
+      EXECUTE format('CREATE TRIGGER row_after_when AFTER UPDATE ON %I FOR EACH ROW WHEN (OLD.a '
+                     '<> NEW.a) EXECUTE FUNCTION note()', t || i);
+      EXECUTE format('CREATE TRIGGER row_after_del AFTER DELETE ON %I FOR EACH ROW EXECUTE '
+                     'FUNCTION note()', t || i);
     END LOOP;
-    EXECUTE format('CREATE TRIGGER row_before_1 BEFORE UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION note()', t || '_1');
-    EXECUTE format('CREATE CONSTRAINT TRIGGER row_late AFTER UPDATE ON %I DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note()', t || '_0');
+    EXECUTE format('CREATE TRIGGER row_before_1 BEFORE UPDATE OR DELETE ON %I FOR EACH ROW '
+                   'EXECUTE FUNCTION note()', t || '_1');
+    EXECUTE format('CREATE CONSTRAINT TRIGGER row_late AFTER UPDATE ON %I DEFERRABLE INITIALLY '
+                   'DEFERRED FOR EACH ROW EXECUTE FUNCTION note()', t || '_0');
   END LOOP;
 END $$;
 INSERT INTO tables VALUES ('trig');
@@ -517,7 +563,8 @@ SELECT alike(command, 'triggers') || E'\n' ||
   ) c(command);
 SET CONSTRAINTS ALL IMMEDIATE;
 SELECT is(log_of(''), log_of('_twin'), 'deferred triggers');
-SELECT cmp_ok((SELECT count(*) FROM fired WHERE trg = 'row_late'), '>', 0::bigint, 'deferred triggers have fired');
+SELECT cmp_ok((SELECT count(*) FROM fired WHERE trg = 'row_late'), '>', 0::bigint,
+  'deferred triggers have fired');
 SELECT is((SELECT count(*) FROM fired WHERE tbl = 'trig' AND what ~ 'ROW'), 0::bigint,
   'row triggers of the logical table are for rows of its own');
 SELECT isnt_empty($$ SELECT FROM fired WHERE tbl = 'trig' AND what = 'AFTER STATEMENT UPDATE' $$,
@@ -580,8 +627,10 @@ SAVEPOINT truncate;
 SELECT fails('TRUNCATE own', '0A000', title => 'TRUNCATE minds foreign keys to a shard');
 SELECT isnt_empty('SELECT * FROM own', 'TRUNCATE minds foreign keys to a shard, and takes nothing');
 TRUNCATE own CASCADE;
-SELECT is((SELECT count(*) FROM own) + (SELECT count(*) FROM part), 0::bigint, 'TRUNCATE ... CASCADE');
-SELECT isnt_empty('SELECT * FROM owner', 'TRUNCATE ... CASCADE takes what refers to it, not what it refers to');
+SELECT is((SELECT count(*) FROM own) + (SELECT count(*) FROM part), 0::bigint,
+  'TRUNCATE ... CASCADE');
+SELECT isnt_empty('SELECT * FROM owner',
+  'TRUNCATE ... CASCADE takes what refers to it, not what it refers to');
 TRUNCATE own_twin;
 INSERT INTO own VALUES (1, 1, 1, 1), (2, 1, 1, 1), (3, 1, 1, 1), (4, 1, 1, 1);
 INSERT INTO own_twin VALUES (1, 1, 1, 1), (2, 1, 1, 1), (3, 1, 1, 1), (4, 1, 1, 1);
@@ -606,7 +655,8 @@ SELECT alike(command, 'TRUNCATE') FROM (VALUES
   ('TRUNCATE ids{}, ref{}, acc{} RESTART IDENTITY /* nothing */'),
   ('INSERT INTO ids{} (x) SELECT 5 RETURNING *')
 ) c(command);
-SELECT is((SELECT count(*) FROM acc) + (SELECT count(*) FROM ref), 0::bigint, 'several tables at once');
+SELECT is((SELECT count(*) FROM acc) + (SELECT count(*) FROM ref), 0::bigint,
+  'several tables at once');
 TRUNCATE ONLY ids;
 SELECT is((SELECT count(*) FROM ids), 1::bigint, 'TRUNCATE ONLY takes nothing from the shards');
 SELECT is(outcome('TRUNCATE ids_0'), '{0}', 'TRUNCATE of a shard');
@@ -646,8 +696,10 @@ BEGIN
     END LOOP;
   END LOOP;
 END $$;
-SELECT ok(contents('') = contents('_twin'), 'a loop over the table that changes it sees each row once');
-SELECT is((SELECT count(*) FROM ref), 20::bigint, 'a loop over the table that changes it sees each row once, and ends');
+SELECT ok(contents('') = contents('_twin'),
+  'a loop over the table that changes it sees each row once');
+SELECT is((SELECT count(*) FROM ref), 20::bigint,
+  'a loop over the table that changes it sees each row once, and ends');
 
 SELECT * FROM finish();
 ROLLBACK;

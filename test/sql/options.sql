@@ -51,7 +51,8 @@ SELECT is((SELECT count(*) FROM pg_index JOIN pg_inherits ON inhrelid = indrelid
 SELECT is(spread('every', 3), 3::bigint, 'every option of a table: route');
 SELECT is(explained('INSERT INTO every VALUES (1), (2)', 'Batch Size'), '10',
   'every option of a table: batch_size');
-SELECT fails($$ SELECT shard_fdw.create_shards('every', 1) $$, '54000', title => 'every option of a table: max_shards');
+SELECT fails($$ SELECT shard_fdw.create_shards('every', 1) $$, '54000',
+  title => 'every option of a table: max_shards');
 CREATE SERVER every_server FOREIGN DATA WRAPPER shard_fdw
 OPTIONS (route 'round_robin', batch_size '10');
 SELECT is((SELECT srvoptions::text FROM pg_foreign_server
@@ -282,7 +283,8 @@ ALTER SERVER defaults OPTIONS (SET route 'session');
 SELECT is(spread('later', 3), 1::bigint, 'ALTER SERVER ... SET route');
 SELECT fails('ALTER SERVER defaults OPTIONS (SET route ''hashed'')', 'HV024',
   title => 'ALTER SERVER ... SET route to a route that does not exist');
-SELECT is(spread('later', 3), 1::bigint, 'ALTER SERVER ... SET route to a route that does not exist changes nothing');
+SELECT is(spread('later', 3), 1::bigint,
+  'ALTER SERVER ... SET route to a route that does not exist changes nothing');
 ALTER SERVER defaults OPTIONS (SET route 'round_robin');
 SAVEPOINT altered;
 ALTER SERVER defaults OPTIONS (DROP route, DROP batch_size);
@@ -381,40 +383,54 @@ SELECT fails('CREATE FOREIGN TABLE bad (id int) SERVER ours OPTIONS (no_such ''x
 
 CREATE FOREIGN DATA WRAPPER loose HANDLER shard_fdw.shard_fdw_handler OPTIONS (anything 'goes');
 CREATE SERVER loose FOREIGN DATA WRAPPER loose;
-CREATE FOREIGN TABLE unchecked (id int, v text) SERVER loose OPTIONS (shards '4', route 'hash', key 'id');
+CREATE FOREIGN TABLE unchecked (id int, v text) SERVER loose OPTIONS (shards '4', route 'hash',
+  key 'id');
 INSERT INTO unchecked SELECT g, g FROM generate_series(1, 100) g;
-SELECT is((SELECT count(*) FROM unchecked WHERE id IN (1, 2, 3)), 3::bigint, 'good options do what they do');
+SELECT is((SELECT count(*) FROM unchecked WHERE id IN (1, 2, 3)), 3::bigint,
+  'good options do what they do');
 
 CREATE TABLE bad (name text, value text, hint text);
 INSERT INTO bad VALUES
   ('nonsense', '1', 'Valid options in this context are: %'),
   ('route', 'nowhere', 'Valid values are: %'), ('route', '', 'Valid values are: %'),
-  ('batch_size', '0', 'Valid values are the integers from 1 to 100000.'), ('batch_size', '', 'Valid values are the integers%'),
-  ('batch_size', '99999999999999999999', 'Valid values are the integers%'), ('batch_size', repeat('9', 100000), 'Valid values are the integers%'),
+  ('batch_size', '0', 'Valid values are the integers from 1 to 100000.'),
+    ('batch_size', '', 'Valid values are the integers%'),
+  ('batch_size', '99999999999999999999', 'Valid values are the integers%'),
+    ('batch_size', repeat('9', 100000), 'Valid values are the integers%'),
   ('commit_order', 'maybe', 'Valid values are: true, false.');
 CREATE TABLE bad_of_table AS SELECT * FROM bad;
 INSERT INTO bad_of_table VALUES
-  ('max_shards', '0', 'Valid values are the integers from 1 to 65536.'), ('max_shards', '-3', 'Valid values are the integers%'), ('max_shards', 'many', 'Valid values are the integers%'),
-  ('key', '', 'The value is a list of%'), ('key', 'id, id', 'The value is a list of%'), ('key', 'id,,v', 'The value is a list of%'), ('key', '"id', 'The value is a list of%'),
-  ('key', (SELECT string_agg('c' || g, ',') FROM generate_series(1, 33) g), 'The value is a list of up to 32 different column names%'),
-  ('shards', '-1', 'Valid values are the integers%'), ('template', 'a..b', 'The value is the name of a table%');
+  ('max_shards', '0', 'Valid values are the integers from 1 to 65536.'),
+    ('max_shards', '-3', 'Valid values are the integers%'),
+      ('max_shards', 'many', 'Valid values are the integers%'),
+  ('key', '', 'The value is a list of%'), ('key', 'id, id', 'The value is a list of%'),
+    ('key', 'id,,v', 'The value is a list of%'), ('key', '"id', 'The value is a list of%'),
+  ('key', (SELECT string_agg('c' || g, ',') FROM generate_series(1, 33) g),
+    'The value is a list of up to 32 different column names%'),
+  ('shards', '-1', 'Valid values are the integers%'),
+    ('template', 'a..b', 'The value is the name of a table%');
 SELECT is((SELECT (e.state LIKE 'HV0%' AND e.hint LIKE b.hint)::text
              FROM error_of(format('CREATE FOREIGN TABLE worse (id int) SERVER loose OPTIONS (%s %L)', b.name, b.value)) e),
           'true', format('CREATE FOREIGN TABLE with %s %s', b.name, left(b.value, 30)))
   FROM bad_of_table b;
 SELECT is((SELECT (e.state LIKE 'HV0%' AND e.hint LIKE b.hint)::text
-             FROM error_of(format('ALTER FOREIGN TABLE unchecked OPTIONS (%s %s %L)', CASE WHEN b.name IN ('route', 'key') THEN 'SET' ELSE 'ADD' END, b.name, b.value)) e),
+             FROM error_of(format('ALTER FOREIGN TABLE unchecked OPTIONS (%s %s %L)',
+                 CASE WHEN b.name IN ('route', 'key') THEN 'SET' ELSE 'ADD' END, b.name,
+                 b.value)) e),
           'true', format('ALTER FOREIGN TABLE with %s %s', b.name, left(b.value, 30)))
   FROM bad_of_table b;
 SELECT is((SELECT (e.state LIKE 'HV0%' AND e.hint LIKE b.hint)::text
-             FROM error_of(format('CREATE FOREIGN TABLE worse (id bigint OPTIONS (%s %L)) SERVER loose', b.name, b.value)) e),
+             FROM error_of(format('CREATE FOREIGN TABLE worse (id bigint OPTIONS (%s %L)) SERVER '
+                                  'loose', b.name, b.value)) e),
           'true', format('a column with %s %s', b.name, left(b.value, 30)))
-  FROM (VALUES ('sequence', 'sometimes', 'Valid values are: always, by_default.'), ('sequence', '', 'Valid values are: %'),
+  FROM (VALUES ('sequence', 'sometimes', 'Valid values are: always, by_default.'),
+    ('sequence', '', 'Valid values are: %'),
                ('column_name', 'x', 'Valid options in this context are: %')) b(name, value, hint);
 
 -- No event trigger looks at servers; then it is who inserts that is told, and
 -- nobody else is troubled.
-CREATE FUNCTION with_server_option(name text, value text, command text, OUT state text, OUT message text, OUT detail text, OUT hint text)
+CREATE FUNCTION with_server_option(name text, value text, command text, OUT state text,
+  OUT message text, OUT detail text, OUT hint text)
 LANGUAGE plpgsql AS $$
 BEGIN
   EXECUTE format('ALTER SERVER loose OPTIONS (ADD %s %L)', name, value);
@@ -423,20 +439,30 @@ BEGIN
 EXCEPTION
   WHEN SQLSTATE 'OK000' THEN NULL;
   WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+    hint = PG_EXCEPTION_HINT;
 END $$;
 CREATE TABLE plain_unchecked AS SELECT * FROM unchecked;
-SELECT is((SELECT (e.state LIKE 'HV0%' AND e.hint LIKE b.hint)::text FROM with_server_option(b.name, b.value, command) e), 'true',
+SELECT is((SELECT (e.state LIKE 'HV0%' AND e.hint LIKE b.hint)::text FROM with_server_option(b.name,
+      b.value, command) e), 'true',
           format('a server with %s %s: %s', b.name, left(b.value, 30), command))
-  FROM (SELECT * FROM bad UNION ALL VALUES ('key', 'id', 'Valid options in this context are: %'), ('shards', '2', 'Valid options in this context are: %')) b,
-       (VALUES ('INSERT INTO unchecked VALUES (101)'), ('COPY unchecked FROM PROGRAM ''echo 1,2'' (FORMAT csv)'),
-               ('SELECT shard_fdw.create_shards(''unchecked'', 1)'), ('CREATE FOREIGN TABLE worse (id int) SERVER loose')) c(command);
-SELECT is((SELECT e.state FROM with_server_option(b.name, b.value, command) e), NULL, format('a server with %s %s: %s', b.name, left(b.value, 30), command))
+  FROM (SELECT * FROM bad UNION ALL VALUES ('key', 'id', 'Valid options in this context are: %'),
+    ('shards', '2', 'Valid options in this context are: %')) b,
+       (VALUES ('INSERT INTO unchecked VALUES (101)'),
+         ('COPY unchecked FROM PROGRAM ''echo 1,2'' (FORMAT csv)'),
+               ('SELECT shard_fdw.create_shards(''unchecked'', 1)'),
+               ('CREATE FOREIGN TABLE worse (id int) SERVER loose')) c(command);
+SELECT is((SELECT e.state FROM with_server_option(b.name, b.value, command) e), NULL,
+  format('a server with %s %s: %s', b.name, left(b.value, 30), command))
   FROM bad b,
-       (VALUES ('SELECT count(*) FROM shard_fdw.shards'), ('SELECT count(*) FROM shard_fdw.consumers'), ('SELECT count(*) FROM shard_fdw.leases'),
-               ('SELECT 1/(SELECT (count(*) = 4)::int FROM shard_fdw.list_shards(''unchecked''))'), ('SELECT 1/(count(*) = 100)::int FROM unchecked'),
-               ('SELECT 1/(count(*) = 1)::int FROM unchecked WHERE id = 42'), ('UPDATE unchecked SET v = v'), ('DELETE FROM unchecked'),
-               ('DROP FOREIGN TABLE unchecked CASCADE'), ('INSERT INTO every VALUES (4711)')) c(command);
+       (VALUES ('SELECT count(*) FROM shard_fdw.shards'),
+         ('SELECT count(*) FROM shard_fdw.consumers'), ('SELECT count(*) FROM shard_fdw.leases'),
+               ('SELECT 1/(SELECT (count(*) = 4)::int FROM shard_fdw.list_shards(''unchecked''))'),
+               ('SELECT 1/(count(*) = 100)::int FROM unchecked'),
+               ('SELECT 1/(count(*) = 1)::int FROM unchecked WHERE id = 42'),
+               ('UPDATE unchecked SET v = v'), ('DELETE FROM unchecked'),
+               ('DROP FOREIGN TABLE unchecked CASCADE'),
+               ('INSERT INTO every VALUES (4711)')) c(command);
 
 SELECT * FROM finish();
 ROLLBACK;

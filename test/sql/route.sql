@@ -14,7 +14,8 @@ CREATE EXTENSION IF NOT EXISTS dblink;
 
 CREATE PROCEDURE connect(name text) LANGUAGE sql AS $$
   SELECT dblink_connect(name, format(
-    'host=%s port=%s dbname=%s user=%s options=''-c statement_timeout=60s -c search_path=route_test,public -c client_min_messages=warning''',
+    'host=%s port=%s dbname=%s user=%s options=''-c statement_timeout=60s -c '
+    'search_path=route_test,public -c client_min_messages=warning''',
     split_part(current_setting('unix_socket_directories'), ',', 1),
     current_setting('port'), current_database(), current_user));
 $$;
@@ -77,34 +78,42 @@ SELECT is(locks('a'), 0::bigint, 'reading takes no lease');
 
 SELECT ins('a') AS shard \gset
 SELECT matches(:'shard'::text, '^log_[0-3]$', 'a row goes to one of the shards');
-SELECT is(leases('a'), 'log ' || :'shard'::text || ' 0', 'a row goes to one of the shards, which is leased at level 0');
-SELECT is(run('a', format('SELECT string_agg(concat_ws('' '', classid::regclass, objid, objsubid, mode, granted,
+SELECT is(leases('a'), 'log ' || :'shard'::text || ' 0',
+  'a row goes to one of the shards, which is leased at level 0');
+SELECT is(run('a',
+    format('SELECT string_agg(concat_ws('' '', classid::regclass, objid, objsubid, mode, granted,
                                      database = (SELECT oid FROM pg_database
                                                   WHERE datname = current_database())), '','')
                              FROM pg_locks WHERE locktype = ''advisory'' AND pid = %s', pid('a'))),
-  :'shard'::text || ' 0 28784 ExclusiveLock t t', 'a row goes to one of the shards, as pg_locks shows');
+  :'shard'::text || ' 0 28784 ExclusiveLock t t',
+  'a row goes to one of the shards, as pg_locks shows');
 SELECT is(run('admin', 'SELECT string_agg(shard::text, '','') FROM shard_fdw.shards
                          WHERE logical = ''log''::regclass AND sessions = 1'),
   :'shard'::text, 'a row goes to one of the shards, and shard_fdw.shards');
 SELECT is(run('admin', 'SELECT sum(sessions)::text FROM shard_fdw.shards
-                         WHERE logical = ''log''::regclass'), '1', 'a row goes to one of the shards, once');
+                         WHERE logical = ''log''::regclass'), '1',
+    'a row goes to one of the shards, once');
 SELECT results_eq($$ SELECT ins('a') FROM generate_series(1, 3) $$,
   format($$ SELECT %L FROM generate_series(1, 3) $$, :'shard'::text),
   'it is kept over statements and transactions');
 
 CALL go('a', 'BEGIN');
-SELECT is(ins('a'), :'shard'::text, 'it is kept over statements and transactions, in a transaction');
+SELECT is(ins('a'), :'shard'::text,
+  'it is kept over statements and transactions, in a transaction');
 CALL go('a', 'SAVEPOINT s');
 CALL go('a', 'INSERT INTO log SELECT generate_series(1, 1000)');
 CALL go('a', 'ROLLBACK TO s');
-SELECT is(ins('a'), :'shard'::text, 'it is kept over statements and transactions, over ROLLBACK TO SAVEPOINT');
+SELECT is(ins('a'), :'shard'::text,
+  'it is kept over statements and transactions, over ROLLBACK TO SAVEPOINT');
 CALL go('a', 'ROLLBACK');
-SELECT is(leases('a'), 'log ' || :'shard'::text || ' 0', 'it is kept over statements and transactions, over ROLLBACK');
+SELECT is(leases('a'), 'log ' || :'shard'::text || ' 0',
+  'it is kept over statements and transactions, over ROLLBACK');
 SELECT fails(
   $$ SELECT run('a', 'INSERT INTO log SELECT 1 / (3 - g) FROM generate_series(1, 5) g') $$, '22012',
   title => 'a statement that fails');
 SELECT is(ins('a'), :'shard'::text, 'a statement that fails does not change it');
-SELECT is(leases('a'), 'log ' || :'shard'::text || ' 0', 'a statement that fails, and one lease is all there is');
+SELECT is(leases('a'), 'log ' || :'shard'::text || ' 0',
+  'a statement that fails, and one lease is all there is');
 
 CALL connect('b');
 CALL go('b', 'BEGIN');
@@ -128,20 +137,25 @@ BEGIN
     CALL put(c);
   END LOOP;
 END $$;
-SELECT is(run('admin', 'SELECT string_agg(shard || '' '' || level, '', '' ORDER BY shard || '' '' || level)
+SELECT is(run('admin',
+    'SELECT string_agg(shard || '' '' || level, '', '' ORDER BY shard || '' '' || level)
                           FROM shard_fdw.leases WHERE logical = ''log''::regclass'),
-  'log_0 0, log_1 0, log_2 0, log_3 0', 'pg_advisory_unlock_all() releases the lease, so that others can take the shard');
+  'log_0 0, log_1 0, log_2 0, log_3 0',
+  'pg_advisory_unlock_all() releases the lease, so that others can take the shard');
 SELECT is('log ' || ins('b') || ' 1', leases('b'),
-  'after pg_advisory_unlock_all() the next insert leases again, now a shard that another session has');
+  'after pg_advisory_unlock_all() the next insert leases again, now a shard that another session '
+  'has');
 CALL go('b', 'BEGIN');
 CALL put('b');
 CALL go('b', 'SELECT pg_advisory_unlock_all()::text');
-SELECT ok(ins('b') IS NOT NULL AND leases('b') IS NOT NULL, 'pg_advisory_unlock_all() releases the lease in the middle of a transaction, too');
+SELECT ok(ins('b') IS NOT NULL AND leases('b') IS NOT NULL,
+  'pg_advisory_unlock_all() releases the lease in the middle of a transaction, too');
 CALL go('b', 'COMMIT');
 CALL go('b', 'DISCARD ALL');
 CALL go('b', 'SET search_path = route_test, public');
 SELECT is(leases('b'), NULL, 'DISCARD ALL releases the lease');
-SELECT is('log ' || ins('b') || ' 1', leases('b'), 'DISCARD ALL releases the lease, and the next insert leases again');
+SELECT is('log ' || ins('b') || ' 1', leases('b'),
+  'DISCARD ALL releases the lease, and the next insert leases again');
 
 -- more sessions than shards
 
@@ -157,7 +171,8 @@ END $$;
 SELECT is(run('admin', 'SELECT string_agg(shard || '' '' || sessions, '', '' ORDER BY ordinal)
                           FROM shard_fdw.shards WHERE logical = ''log''::regclass'),
   'log_0 2, log_1 2, log_2 2, log_3 2', 'eight sessions share four shards evenly');
-SELECT is(run('admin', 'SELECT string_agg(DISTINCT shard || '' '' || level, '', '' ORDER BY shard || '' '' || level)
+SELECT is(run('admin',
+    'SELECT string_agg(DISTINCT shard || '' '' || level, '', '' ORDER BY shard || '' '' || level)
                           FROM shard_fdw.leases WHERE logical = ''log''::regclass'),
   'log_0 0, log_0 1, log_1 0, log_1 1, log_2 0, log_2 1, log_3 0, log_3 1',
   'eight sessions share four shards evenly, at two levels');
@@ -195,23 +210,28 @@ SELECT ins('a') AS shard \gset
 CALL go('admin', format('SELECT shard_fdw.seal(%L)::text', :'shard'::text));
 SELECT ins('a') AS second \gset
 SELECT isnt(:'second'::text, :'shard'::text, 'when the shard is sealed, rows go elsewhere');
-SELECT is(leases('a'), 'log ' || :'second'::text || ' 0', 'when the shard is sealed, rows go elsewhere, and the old lease is gone');
+SELECT is(leases('a'), 'log ' || :'second'::text || ' 0',
+  'when the shard is sealed, rows go elsewhere, and the old lease is gone');
 SELECT is(locks('a'), 1::bigint, 'when the shard is sealed, rows go elsewhere, entirely');
 CALL go('admin', format('SELECT shard_fdw.unseal(%L)::text', :'shard'::text));
-SELECT is(ins('a'), :'second'::text, 'when the shard is sealed, rows go elsewhere, and stays gone when it is unsealed');
+SELECT is(ins('a'), :'second'::text,
+  'when the shard is sealed, rows go elsewhere, and stays gone when it is unsealed');
 SELECT run('admin', format('SELECT count(*)::text FROM %I', :'second'::text)) AS before \gset
 CALL go('admin', format('ALTER TABLE %I NO INHERIT log', :'second'::text));
 SELECT ins('a') AS third \gset
 SELECT isnt(:'third'::text, :'second'::text, 'when the shard is detached, rows go elsewhere');
 SELECT is(run('admin', format('SELECT count(*)::text FROM %I', :'second'::text)), :'before'::text,
   'when the shard is detached, rows go elsewhere, and not into the detached table');
-SELECT is(leases('a') || locks('a'), 'log ' || :'third'::text || ' 01', 'when the shard is detached, rows go elsewhere, and the old lease is gone');
+SELECT is(leases('a') || locks('a'), 'log ' || :'third'::text || ' 01',
+  'when the shard is detached, rows go elsewhere, and the old lease is gone');
 CALL go('admin', format('ALTER TABLE %I INHERIT log', :'second'::text));
-SELECT is(ins('a'), :'third'::text, 'when the shard is detached, rows go elsewhere, and stays gone when it is attached again');
+SELECT is(ins('a'), :'third'::text,
+  'when the shard is detached, rows go elsewhere, and stays gone when it is attached again');
 CALL go('admin', format('DROP TABLE %I', :'third'::text));
 SELECT ins('a') AS fourth \gset
 SELECT isnt(:'fourth'::text, :'third'::text, 'when the shard is dropped, rows go elsewhere');
-SELECT is(leases('a') || locks('a'), 'log ' || :'fourth'::text || ' 01', 'when the shard is dropped, rows go elsewhere, and the old lease is gone');
+SELECT is(leases('a') || locks('a'), 'log ' || :'fourth'::text || ' 01',
+  'when the shard is dropped, rows go elsewhere, and the old lease is gone');
 CALL go('admin', 'SELECT count(*)::text FROM shard_fdw.create_shards(''log'', 2)');
 SELECT is(ins('a'), :'fourth'::text, 'new shards change nothing');
 CALL go('admin', format('ALTER TABLE %I RENAME TO renamed', :'fourth'::text));
@@ -246,8 +266,10 @@ SELECT is(run('a', format('SELECT pg_try_advisory_lock(%s, 0)::text', :oid)), 'f
   'advisory locks of two numbers do not clash with leases, which lock each other out as ever');
 SELECT is(run('a', 'SELECT pg_advisory_unlock(' || :oid || ', 0)::text'), 'false',
   'nobody can unlock a lease by its number');
-SELECT is(leases('a'), format('log %s 0, log2 %s 0', :'fifth'::text, :'other'::text), 'nobody can unlock a lease by its number: it is still there');
-SELECT matches(ins('b') || leases('b'), '^(\w+)log \1 [01]$', 'shard_fdw.leases shows no user locks');
+SELECT is(leases('a'), format('log %s 0, log2 %s 0', :'fifth'::text, :'other'::text),
+  'nobody can unlock a lease by its number: it is still there');
+SELECT matches(ins('b') || leases('b'), '^(\w+)log \1 [01]$',
+  'shard_fdw.leases shows no user locks');
 CALL go('a', 'SELECT pg_advisory_unlock_all()::text');
 SELECT is(leases('a'), NULL, 'shard_fdw.leases shows no user locks, nor what was released');
 -- With all numbers taken by a user, a lease is still to be had.
@@ -265,7 +287,8 @@ SELECT is(run('a', 'SELECT shard_fdw.last_shard()::text'), NULL,
 SELECT is(leases('a') !~ 'log2', true, 'a dropped table is not among the leases');
 CALL go('admin', 'CREATE FOREIGN TABLE log3 (id int) SERVER shards OPTIONS (shards ''2'')');
 CALL put('a', 'log3');
-SELECT is(locks('a'), 2::bigint, 'a dropped table is not among the leases, and the next lease sweeps up the old one');
+SELECT is(locks('a'), 2::bigint,
+  'a dropped table is not among the leases, and the next lease sweeps up the old one');
 CALL go('a', 'BEGIN');
 CALL go('a', 'CREATE FOREIGN TABLE brief (id int) SERVER shards OPTIONS (shards ''2'')');
 SELECT matches(ins('a', 'brief'), '^brief_[01]$', 'a table of the same transaction');
@@ -273,7 +296,8 @@ CALL go('a', 'ROLLBACK');
 CALL go('a', 'SELECT pg_advisory_unlock(1)::text');
 CALL go('admin', 'CREATE FOREIGN TABLE log4 (id int) SERVER shards OPTIONS (shards ''2'')');
 CALL put('a', 'log4');
-SELECT is(locks('a'), 3::bigint, 'a table of the same transaction leaves no lease for ever when it is rolled back');
+SELECT is(locks('a'), 3::bigint,
+  'a table of the same transaction leaves no lease for ever when it is rolled back');
 
 -- two-phase commit
 
@@ -294,10 +318,12 @@ CALL go('admin', 'CREATE FOREIGN TABLE steady (id int) SERVER shards OPTIONS (sh
 CALL go('a', 'SET shard_fdw.shard = 4');
 SELECT is(ins('a', 'steady'), 'steady_4', 'a pinned session');
 CALL go('admin', 'DROP TABLE steady_1');
-SELECT is(ins('a', 'steady'), 'steady_4', 'a pinned session keeps to its shard after another has been dropped');
+SELECT is(ins('a', 'steady'), 'steady_4',
+  'a pinned session keeps to its shard after another has been dropped');
 CALL go('a', 'BEGIN');
 CALL go('a', 'SET LOCAL shard_fdw.shard = 4');
-SELECT is(ins('a', 'steady'), 'steady_5', 'a pinned session, but for a transaction with a setting of its own');
+SELECT is(ins('a', 'steady'), 'steady_5',
+  'a pinned session, but for a transaction with a setting of its own');
 CALL go('a', 'SET LOCAL shard_fdw.shard = 0');
 SELECT is(ins('a', 'steady'), 'steady_0', 'a pinned session, or two');
 CALL go('a', 'COMMIT');
@@ -305,29 +331,35 @@ SELECT is(ins('a', 'steady'), 'steady_4', 'a pinned session, and afterwards');
 CALL go('a', 'BEGIN');
 CALL go('a', 'SET shard_fdw.shard = 0');
 CALL go('a', 'ROLLBACK');
-SELECT is(ins('a', 'steady'), 'steady_4', 'a pinned session, or after a setting that is rolled back');
+SELECT is(ins('a', 'steady'), 'steady_4',
+  'a pinned session, or after a setting that is rolled back');
 CALL go('a', 'SET shard_fdw.shard = 4');
 SELECT is(ins('a', 'steady'), 'steady_5', 'setting it anew counts anew');
 CALL go('a', 'BEGIN');
 CALL go('a', 'DROP TABLE steady_0');
 CALL go('a', 'SET shard_fdw.shard = 4');
-SELECT is(ins('a', 'steady'), 'steady_6', 'setting it anew counts anew, in a transaction that has dropped another');
+SELECT is(ins('a', 'steady'), 'steady_6',
+  'setting it anew counts anew, in a transaction that has dropped another');
 CALL go('a', 'ROLLBACK');
-SELECT is(ins('a', 'steady'), 'steady_5', 'setting it anew counts anew, and keeps to what it was when that is rolled back');
+SELECT is(ins('a', 'steady'), 'steady_5',
+  'setting it anew counts anew, and keeps to what it was when that is rolled back');
 CALL go('a', 'SET shard_fdw.shard = 2');
 CALL go('a', 'BEGIN');
 CALL go('a', 'DROP TABLE steady_0');
 SELECT is(ins('a', 'steady'), 'steady_4', 'a first row in a transaction with DDL');
 CALL go('a', 'ROLLBACK');
-SELECT is(ins('a', 'steady'), 'steady_3', 'a first row in a transaction with DDL that is rolled back does not count');
+SELECT is(ins('a', 'steady'), 'steady_3',
+  'a first row in a transaction with DDL that is rolled back does not count');
 CALL go('admin', 'DROP TABLE steady_3');
 SELECT fails($$ CALL put('a', 'steady') $$, '55000',
   'a shard of foreign table "steady" no longer exists',
   title => 'without its shard a pinned session fails');
 SELECT fails($$ CALL go('a', 'COPY steady FROM PROGRAM ''echo 1''') $$, '55000',
-  'a shard of foreign table "steady" no longer exists', title => 'without its shard a pinned session fails, with COPY, too');
+  'a shard of foreign table "steady" no longer exists',
+  title => 'without its shard a pinned session fails, with COPY, too');
 CALL go('a', 'SET shard_fdw.shard = 2');
-SELECT is(ins('a', 'steady'), 'steady_4', 'without its shard a pinned session fails, until it is set anew');
+SELECT is(ins('a', 'steady'), 'steady_4',
+  'without its shard a pinned session fails, until it is set anew');
 CALL go('a', 'RESET shard_fdw.shard');
 
 CALL go('admin', 'DROP SCHEMA route_test CASCADE');
@@ -375,7 +407,8 @@ END $$;
 SELECT is((SELECT max(s) FROM mixed() s), 1::bigint,
   'round robin: shares never differ by more than one');
 SELECT results_eq('SELECT count(*), count(DISTINCT id), max(id) FROM rr',
-  'VALUES (3046::bigint, 3046::bigint, 3046)', 'round robin: shares never differ by more than one, and no row is lost');
+  'VALUES (3046::bigint, 3046::bigint, 3046)',
+  'round robin: shares never differ by more than one, and no row is lost');
 SELECT is((SELECT count(*) FROM shard_fdw.leases WHERE logical = 'rr'::regclass), 0::bigint,
   'round robin: shares never differ by more than one, and no lease is taken');
 SELECT shard_fdw.seal('rr_2');
@@ -454,7 +487,8 @@ INSERT INTO wide VALUES (2);
 SELECT is(shard_fdw.last_shard()::text, 'wide_' || :next, 'a pin goes before the lease');
 ROLLBACK TO s;
 INSERT INTO wide VALUES (3);
-SELECT is(shard_fdw.last_shard()::text, :'shard'::text, 'a pin goes before the lease, which is used again afterwards');
+SELECT is(shard_fdw.last_shard()::text, :'shard'::text,
+  'a pin goes before the lease, which is used again afterwards');
 CREATE FUNCTION pinned() RETURNS regclass LANGUAGE plpgsql SET shard_fdw.shard = 7 AS $$
 BEGIN
   INSERT INTO wide VALUES (4);
@@ -469,7 +503,8 @@ SELECT fails('INSERT INTO wide VALUES (1)', '22023', 'foreign table "wide" has n
   'The table has 12 shards, numbered from 0.',
   'Set "shard_fdw.shard" to a number in that range, or to -1 to let the table''s route decide.',
   title => 'a number out of range');
-SELECT fails('INSERT INTO wide SELECT generate_series(1, 9)', '22023', title => 'a number out of range, in a batch');
+SELECT fails('INSERT INTO wide SELECT generate_series(1, 9)', '22023',
+  title => 'a number out of range, in a batch');
 SET LOCAL shard_fdw.shard = 7;
 SELECT shard_fdw.seal('wide_7');
 SELECT fails('INSERT INTO wide VALUES (1)', '55000',
@@ -491,18 +526,22 @@ PREPARE to_pins AS INSERT INTO pins VALUES (1);
 EXECUTE to_pins;
 CREATE TABLE pins_00 (id int);
 ALTER TABLE pins_00 INHERIT pins;
-SELECT is((SELECT ordinal FROM shard_fdw.list_shards('pins') WHERE shard = 'pins_2'::regclass), 3, 'a shard gets another number');
+SELECT is((SELECT ordinal FROM shard_fdw.list_shards('pins') WHERE shard = 'pins_2'::regclass), 3,
+  'a shard gets another number');
 EXECUTE to_pins;
 INSERT INTO pins VALUES (1);
 COPY pins FROM PROGRAM 'seq 1 3';
-SELECT results_eq('SELECT DISTINCT tableoid::regclass::text FROM pins', $$ VALUES ('pins_2') $$, 'a shard gets another number, and is still the one that a pin means');
+SELECT results_eq('SELECT DISTINCT tableoid::regclass::text FROM pins', $$ VALUES ('pins_2') $$,
+  'a shard gets another number, and is still the one that a pin means');
 SAVEPOINT t;
 SET LOCAL shard_fdw.shard = 2;
 EXECUTE to_pins;
-SELECT is(shard_fdw.last_shard()::text, 'pins_1', 'a shard gets another number, until it is set anew');
+SELECT is(shard_fdw.last_shard()::text, 'pins_1',
+  'a shard gets another number, until it is set anew');
 ROLLBACK TO t;
 EXECUTE to_pins;
-SELECT is(shard_fdw.last_shard()::text, 'pins_2', 'a shard gets another number, unless that is rolled back');
+SELECT is(shard_fdw.last_shard()::text, 'pins_2',
+  'a shard gets another number, unless that is rolled back');
 ALTER TABLE pins_2 NO INHERIT pins;
 SELECT fails('EXECUTE to_pins', '55000',
   'table "pins_2" is no longer a shard of foreign table "pins"',
@@ -511,7 +550,8 @@ SELECT fails('EXECUTE to_pins', '55000',
   title => 'a shard that has been detached is no longer meant by its number');
 ALTER TABLE pins_2 INHERIT pins;
 EXECUTE to_pins;
-SELECT is(shard_fdw.last_shard()::text, 'pins_2', 'a shard that has been detached is no longer meant by its number, and is again when it comes back');
+SELECT is(shard_fdw.last_shard()::text, 'pins_2',
+  'a shard that has been detached is no longer meant by its number, and is again when it comes back');
 SELECT shard_fdw.seal('pins_2');
 SELECT fails('EXECUTE to_pins', NULL, 'shard "pins_2" of foreign table "pins" is sealed',
   title => 'a shard that has been detached is no longer meant by its number: sealed or not');
@@ -523,11 +563,14 @@ EXECUTE to_pins;
 SELECT is(shard_fdw.last_shard()::text, 'pins_3', 'a number with a savepoint''s DDL');
 ROLLBACK TO t;
 EXECUTE to_pins;
-SELECT is(shard_fdw.last_shard()::text, 'pins_2', 'a number with a savepoint''s DDL does not outlive the savepoint');
-INSERT INTO pins SELECT CASE WHEN g = 3 THEN set_config('shard_fdw.shard', '0', true)::int ELSE g END FROM generate_series(1, 5) g;
+SELECT is(shard_fdw.last_shard()::text, 'pins_2',
+  'a number with a savepoint''s DDL does not outlive the savepoint');
+INSERT INTO pins SELECT CASE WHEN g = 3 THEN set_config('shard_fdw.shard', '0', true)::int
+  ELSE g END FROM generate_series(1, 5) g;
 SELECT is(shard_fdw.last_shard()::text, 'pins_2', 'a statement under way keeps its pin');
 INSERT INTO pins VALUES (1);
-SELECT is(shard_fdw.last_shard()::text, 'pins_0', 'a statement under way keeps its pin, and the next one has the new one');
+SELECT is(shard_fdw.last_shard()::text, 'pins_0',
+  'a statement under way keeps its pin, and the next one has the new one');
 CREATE FOREIGN TABLE pins_hash (id int) SERVER shards OPTIONS (shards '2', route 'hash', key 'id');
 INSERT INTO pins_hash SELECT g FROM generate_series(1, 100) g WHERE shard_fdw.in_hash(2, 0, g);
 SELECT shard_fdw.reshard('pins_hash', 4);
@@ -553,14 +596,16 @@ SELECT fails('SELECT set_config(''shard_fdw.route'', ''session'', true)', '42602
 SELECT shard_fdw.seal(shard) FROM shard_fdw.shards
  WHERE logical = 'rr'::regclass;
 SELECT fails('INSERT INTO rr VALUES (1)', '55000', 'all shards of foreign table "rr" are sealed',
-  hint => 'Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT shard_fdw.unseal().',
+  hint => 'Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT '
+          'shard_fdw.unseal().',
   title => 'all shards sealed, round robin');
 SELECT shard_fdw.seal(shard) FROM shard_fdw.shards
  WHERE logical = 'wide'::regclass AND state = 'open';
 SELECT fails('INSERT INTO wide SELECT 1', '55000', 'all shards of foreign table "wide" are sealed',
   title => 'all shards sealed, round robin: session');
 SELECT fails('INSERT INTO empty VALUES (1)', '55000', 'foreign table "empty" has no shards',
-  hint => 'Create shards with SELECT shard_fdw.create_shards(), or attach an existing table with ALTER TABLE ... INHERIT.',
+  hint => 'Create shards with SELECT shard_fdw.create_shards(), or attach an existing table with '
+          'ALTER TABLE ... INHERIT.',
   title => 'no shards at all');
 SELECT shard_fdw.unseal('wide_5');
 INSERT INTO wide VALUES (1);

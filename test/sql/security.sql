@@ -42,7 +42,8 @@ DECLARE
 BEGIN
   DELETE FROM traces;
   EXECUTE command;
-  SELECT array_agg(DISTINCT what || ' as ' || who) INTO result FROM traces WHERE who <> 'shard_user';
+  SELECT array_agg(DISTINCT what || ' as ' || who) INTO result FROM traces
+    WHERE who <> 'shard_user';
   RETURN result;
 END $$;
 
@@ -57,7 +58,8 @@ CREATE TABLE places_1 (CHECK (shard_fdw.in_hash(2147483647, 5, k))) INHERITS (pl
 SELECT fails('INSERT INTO places SELECT generate_series(1, 10)', '23514',
   title => 'a modulus that no int can add to');
 SET LOCAL statement_timeout = '60s';
-SELECT results_eq($$ SELECT shard_fdw.create_shards('places', 1)::text $$, $$ VALUES ('places_2') $$, 'a modulus that no int can add to does not keep create_shards() busy');
+SELECT results_eq($$ SELECT shard_fdw.create_shards('places', 1)::text $$,
+  $$ VALUES ('places_2') $$, 'a modulus that no int can add to does not keep create_shards() busy');
 DROP TABLE places_2;
 RESET statement_timeout;
 CREATE TABLE places_2 (CHECK (shard_fdw.in_hash(4, -100000000, k))) INHERITS (places);
@@ -71,19 +73,24 @@ DROP TABLE places_1;
 SELECT is_empty('SELECT * FROM places WHERE k = 1', 'impossible places are none, nor to queries');
 CREATE TABLE places_1 (CHECK (shard_fdw.in_hash(2, 1, k))) INHERITS (places);
 INSERT INTO places SELECT generate_series(1, 10);
-SELECT is((SELECT array_agg(DISTINCT tableoid::regclass::text ORDER BY tableoid::regclass::text) FROM places), '{places_0,places_1}', 'impossible places are none, which have what is left');
+SELECT is((SELECT array_agg(DISTINCT tableoid::regclass::text ORDER BY tableoid::regclass::text)
+    FROM places), '{places_0,places_1}', 'impossible places are none, which have what is left');
 
-CREATE FOREIGN TABLE slots (id bigint OPTIONS (sequence 'always'), v int) SERVER shards OPTIONS (max_shards '10');
+CREATE FOREIGN TABLE slots (id bigint OPTIONS (sequence 'always'), v int) SERVER shards
+  OPTIONS (max_shards '10');
 CREATE TABLE slots_0 (CHECK (shard_fdw.in_slot(10, 2000000000, id))) INHERITS (slots);
 CREATE TABLE slots_1 (CHECK (shard_fdw.in_slot(10, -2000000000, id))) INHERITS (slots);
 CREATE TABLE slots_2 (CHECK (shard_fdw.in_slot(-10, -3, id))) INHERITS (slots);
 CREATE TABLE slots_3 (CHECK (shard_fdw.in_slot(2147483647, 5, id))) INHERITS (slots);
-SELECT results_eq($$ SELECT shard_fdw.create_shards('slots', 1)::text $$, $$ VALUES ('slots_4') $$, 'impossible slots are none');
-SELECT fails('SELECT shard_fdw.' || call, '22023', what || ' must not be greater than 65536', '', '',
+SELECT results_eq($$ SELECT shard_fdw.create_shards('slots', 1)::text $$, $$ VALUES ('slots_4') $$,
+  'impossible slots are none');
+SELECT fails('SELECT shard_fdw.' || call, '22023', what || ' must not be greater than 65536', '',
+  '',
   title => call) FROM (VALUES
   ('in_hash(65537, 5, 1)', 'modulus'), ('in_hash(2147483647, 5, 1)', 'modulus'),
   ('in_slot(65537, 5, 1)', 'stride')) t(call, what);
-SELECT lives_ok('SELECT shard_fdw.in_hash(65536, 65535, 1), shard_fdw.in_slot(65536, 65536, 1)', 'the greatest modulus and stride');
+SELECT lives_ok('SELECT shard_fdw.in_hash(65536, 65535, 1), shard_fdw.in_slot(65536, 65536, 1)',
+  'the greatest modulus and stride');
 RESET ROLE;
 
 -- A route without a key, after one with it.
@@ -91,19 +98,25 @@ CREATE FOREIGN TABLE turned (k int) SERVER shards OPTIONS (shards '4', route 'ha
 INSERT INTO turned SELECT generate_series(1, 100);
 SELECT is((SELECT count(*) FROM turned WHERE k = 5), 1::bigint, 'a hash table');
 ALTER FOREIGN TABLE turned OPTIONS (SET route 'session', DROP key);
-SELECT is((SELECT count(*) FROM turned WHERE k = 5), 1::bigint, 'a hash table becomes one without a key');
-DO $$ BEGIN PERFORM * FROM shard_fdw.run_command_on_shards('turned', 'ALTER TABLE %s DROP CONSTRAINT shard_hash'); END $$;
+SELECT is((SELECT count(*) FROM turned WHERE k = 5), 1::bigint,
+  'a hash table becomes one without a key');
+DO $$ BEGIN PERFORM * FROM shard_fdw.run_command_on_shards('turned',
+    'ALTER TABLE %s DROP CONSTRAINT shard_hash'); END $$;
 INSERT INTO turned VALUES (101);
 SET LOCAL enable_partitionwise_join = on;
-SELECT is((SELECT count(*) FROM turned a JOIN turned b USING (k) WHERE a.k > 0 OR b.k = 5), 101::bigint, 'a hash table, also in joins');
+SELECT is((SELECT count(*) FROM turned a JOIN turned b USING (k) WHERE a.k > 0 OR b.k = 5),
+  101::bigint, 'a hash table, also in joins');
 RESET enable_partitionwise_join;
-SELECT is((SELECT count(*) FROM turned WHERE k = 101), 1::bigint, 'a hash table, whose queries forget where rows were');
+SELECT is((SELECT count(*) FROM turned WHERE k = 101), 1::bigint,
+  'a hash table, whose queries forget where rows were');
 ALTER FOREIGN TABLE turned OPTIONS (SET route 'hash', ADD key 'k');
 ALTER FOREIGN TABLE turned RENAME k TO other;
-SELECT is((SELECT count(*) FROM turned WHERE other = 101), 1::bigint, 'a hash table, and so when the key has got another name');
+SELECT is((SELECT count(*) FROM turned WHERE other = 101), 1::bigint,
+  'a hash table, and so when the key has got another name');
 
 -- Ids that the column does not take.
-CREATE FOREIGN TABLE narrow (id int OPTIONS (sequence 'by_default'), v int) SERVER shards OPTIONS (max_shards '100');
+CREATE FOREIGN TABLE narrow (id int OPTIONS (sequence 'by_default'), v int) SERVER shards
+  OPTIONS (max_shards '100');
 CREATE SEQUENCE wide START 4294967297;
 CREATE TABLE narrow_0 (id int NOT NULL DEFAULT nextval('wide'), v int);
 ALTER TABLE narrow_0 INHERIT narrow;
@@ -112,7 +125,8 @@ SELECT fails('INSERT INTO narrow (v) VALUES (1)', '22003',
 
 -- A shard that goes while its table is looked after.
 SET LOCAL ROLE shard_user;
-CREATE FOREIGN TABLE shrinking (id bigint OPTIONS (sequence 'by_default')) SERVER shards OPTIONS (shards '3');
+CREATE FOREIGN TABLE shrinking (id bigint OPTIONS (sequence 'by_default')) SERVER shards
+  OPTIONS (shards '3');
 CREATE FUNCTION detach_others() RETURNS int LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   IF EXISTS (SELECT FROM pg_inherits WHERE inhrelid = 'security_test.shrinking_2'::regclass) THEN
@@ -121,11 +135,13 @@ BEGIN
   END IF;
   RETURN 1;
 END $$;
-CREATE FUNCTION detach() RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN security_test.detach_others(); END $$;
+CREATE FUNCTION detach() RETURNS int
+  LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN security_test.detach_others(); END $$;
 CREATE INDEX ON shrinking_0 (id) WHERE detach() = 1;
 ALTER TABLE shrinking_1 INHERIT shrinking;
 ALTER TABLE shrinking_2 INHERIT shrinking;
-SELECT results_eq('SELECT sequence::text FROM shard_fdw.reset_sequences(''shrinking'')', $$ VALUES ('shrinking_id_1_seq') $$,
+SELECT results_eq('SELECT sequence::text FROM shard_fdw.reset_sequences(''shrinking'')',
+  $$ VALUES ('shrinking_id_1_seq') $$,
   'shards that a function detaches meanwhile');
 RESET ROLE;
 
@@ -138,16 +154,21 @@ SET LOCAL ROLE shard_reader;
 CREATE SEQUENCE their_seq;
 CREATE TABLE theirs (id int, t text DEFAULT 'secret');
 SET LOCAL ROLE shard_user;
-CREATE FOREIGN TABLE drawing (k int, id bigint OPTIONS (sequence 'by_default')) SERVER shards OPTIONS (shards '2', route 'hash', key 'k');
+CREATE FOREIGN TABLE drawing (k int, id bigint OPTIONS (sequence 'by_default')) SERVER shards
+  OPTIONS (shards '2', route 'hash', key 'k');
 ALTER TABLE drawing_0 ALTER id SET DEFAULT nextval('their_seq');
-SELECT results_eq('SELECT shard_fdw.reshard(''drawing'', 3)', 'VALUES (0::bigint)', 'reshard() of a table that draws from a sequence of another''s');
+SELECT results_eq('SELECT shard_fdw.reshard(''drawing'', 3)', 'VALUES (0::bigint)',
+  'reshard() of a table that draws from a sequence of another''s');
 ALTER TABLE drawing_1 ALTER id SET DEFAULT nextval('their_seq');
 SELECT fails('SELECT shard_fdw.reset_sequences(''drawing'')', '42501',
   title => 'reset_sequences() of the same');
 SELECT fails('SELECT shard_fdw.own_sequences(''drawing'')', '42501', title => 'own_sequences()');
 RESET ROLE;
-SELECT is((SELECT (relname, relowner::regrole)::text FROM pg_class WHERE oid = 'their_seq'::regclass), '(their_seq,shard_reader)', 'own_sequences() leaves it alone');
-SELECT is((SELECT (is_called, last_value)::text FROM their_seq), '(f,1)', 'own_sequences() leaves it where it is');
+SELECT is((SELECT (relname, relowner::regrole)::text FROM pg_class
+    WHERE oid = 'their_seq'::regclass), '(their_seq,shard_reader)',
+  'own_sequences() leaves it alone');
+SELECT is((SELECT (is_called, last_value)::text FROM their_seq), '(f,1)',
+  'own_sequences() leaves it where it is');
 
 --
 -- A superuser who looks after a table of shard_user's, or at all tables, runs
@@ -167,10 +188,13 @@ CREATE TABLE bait_template (
 CREATE INDEX ON bait_template ((trace('expression') + k));
 CREATE INDEX ON bait_template (k) WHERE trace('predicate') = 1;
 CREATE INDEX ON bait_template ((trace('column ' || k)));
-CREATE TRIGGER before_row BEFORE INSERT OR UPDATE OR DELETE ON bait_template FOR EACH ROW EXECUTE FUNCTION trace_row();
-CREATE TRIGGER after_row AFTER INSERT OR UPDATE OR DELETE ON bait_template FOR EACH ROW WHEN (trace('when') = 1) EXECUTE FUNCTION trace_row();
+CREATE TRIGGER before_row BEFORE INSERT OR UPDATE OR DELETE ON bait_template FOR EACH ROW EXECUTE
+  FUNCTION trace_row();
+CREATE TRIGGER after_row AFTER INSERT OR UPDATE OR DELETE ON bait_template FOR EACH ROW
+  WHEN (trace('when') = 1) EXECUTE FUNCTION trace_row();
 CREATE FOREIGN TABLE bait (
-  id bigint OPTIONS (sequence 'by_default'), k int, d checked, f int DEFAULT leave_trace('logical default'), CHECK (trace('logical check') = 1))
+  id bigint OPTIONS (sequence 'by_default'), k int, d checked,
+  f int DEFAULT leave_trace('logical default'), CHECK (trace('logical check') = 1))
   SERVER shards OPTIONS (shards '2', route 'hash', key 'k', template 'security_test.bait_template');
 INSERT INTO bait (k, d) SELECT g, g FROM generate_series(1, 20) g;
 CREATE TABLE bait_serial (id serial, CHECK (trace('check') = id));
@@ -182,7 +206,8 @@ CREATE TABLE bait_policed (id serial);
 ALTER TABLE bait_policed ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY p ON bait_policed USING (leave_trace('policy') = 1);
 INSERT INTO bait_policed DEFAULT VALUES;
-SELECT bag_has('SELECT what FROM traces', $$ VALUES ('domain'), ('default'), ('logical default'), ('check'), ('volatile check'), ('logical check'), ('expression'),
+SELECT bag_has('SELECT what FROM traces', $$ VALUES ('domain'), ('default'), ('logical default'),
+    ('check'), ('volatile check'), ('logical check'), ('expression'),
   ('predicate'), ('column 7'), ('when'), ('before_row'), ('after_row') $$, 'a table full of traps');
 RESET ROLE;
 SELECT is(runs_as_other(command), NULL, command) FROM (VALUES
@@ -208,8 +233,10 @@ SELECT is(runs_as_other(command), NULL, command) FROM (VALUES
   ('ALTER FOREIGN TABLE bait OPTIONS (ADD batch_size ''10'')'),
   ('ANALYZE bait'),
   ('SELECT shard_fdw.reshard(''bait'', 4)')) t(command);
-SELECT set_has('SELECT what FROM traces', $$ VALUES ('expression'), ('predicate'), ('volatile check') $$, 'the last of these has met them');
-SELECT results_eq('SELECT maximum FROM shard_fdw.sequences WHERE tbl = ''bait_serial''::regclass', 'VALUES (NULL::bigint)', 'the maximum of an empty table');
+SELECT set_has('SELECT what FROM traces', $$ VALUES ('expression'), ('predicate'),
+    ('volatile check') $$, 'the last of these has met them');
+SELECT results_eq('SELECT maximum FROM shard_fdw.sequences WHERE tbl = ''bait_serial''::regclass',
+  'VALUES (NULL::bigint)', 'the maximum of an empty table');
 -- What it sets does not stay, and the errors that it raises spoil nothing.
 SET LOCAL ROLE shard_user;
 CREATE FUNCTION setter(int, setting text) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$
@@ -229,28 +256,36 @@ RESET ROLE;
 SAVEPOINT setting;
 SET LOCAL search_path = security_test, public;
 SELECT lives_ok('SELECT * FROM shard_fdw.sequences', 'a table whose index changes a setting');
-SELECT is(current_setting('search_path'), 'security_test, public', 'a table whose index changes a setting does not change it for others');
+SELECT is(current_setting('search_path'), 'security_test, public',
+  'a table whose index changes a setting does not change it for others');
 ROLLBACK TO setting;
 SET LOCAL ROLE shard_user;
-DO $$ BEGIN CREATE INDEX ON bait_error (id) WHERE setter(1, 'error'); EXCEPTION WHEN query_canceled THEN
+DO $$ BEGIN CREATE INDEX ON bait_error (id) WHERE setter(1, 'error'); EXCEPTION WHEN query_canceled
+  THEN
   CREATE FUNCTION raiser(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
   CREATE INDEX ON bait_error (id) WHERE raiser(1);
-  CREATE OR REPLACE FUNCTION raiser(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE query_canceled; END'; END $$;
+  CREATE OR REPLACE FUNCTION raiser(int) RETURNS bool
+    LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE query_canceled; END'; END $$;
 RESET ROLE;
-SELECT lives_ok('SELECT * FROM shard_fdw.sequences', 'one whose index says that the query is cancelled');
+SELECT lives_ok('SELECT * FROM shard_fdw.sequences',
+  'one whose index says that the query is cancelled');
 DROP TABLE bait_setter, bait_error;
 SET LOCAL ROLE shard_user;
 ALTER TABLE bait_serial DROP CONSTRAINT bait_serial_id_check;
 INSERT INTO bait_serial VALUES (1), (20);
 RESET ROLE;
-SELECT results_eq('SELECT maximum FROM shard_fdw.sequences WHERE tbl = ''bait_serial''::regclass', 'VALUES (20::bigint)', 'a maximum is seen nevertheless');
-SELECT is((SELECT (maximum, last_value)::text FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), '(1,1)',
+SELECT results_eq('SELECT maximum FROM shard_fdw.sequences WHERE tbl = ''bait_serial''::regclass',
+  'VALUES (20::bigint)', 'a maximum is seen nevertheless');
+SELECT is((SELECT (maximum, last_value)::text FROM shard_fdw.sequences
+    WHERE tbl = 'bait_policed'::regclass), '(1,1)',
   'who is above policies sees the maximum without them');
 GRANT SELECT ON bait_policed TO shard_reader;
 SET LOCAL ROLE shard_reader;
-SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), NULL, 'a role that is bound by policies sees no maximum');
+SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), NULL,
+  'a role that is bound by policies sees no maximum');
 SET LOCAL ROLE shard_user;
-SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), NULL, 'the owner sees no maximum if policies are forced');
+SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'bait_policed'::regclass), NULL,
+  'the owner sees no maximum if policies are forced');
 RESET ROLE;
 SET LOCAL ROLE shard_user;
 CREATE FUNCTION spoil() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
@@ -263,8 +298,11 @@ CREATE TABLE revoked (id serial);
 REVOKE ALL ON revoked FROM shard_user;
 SET LOCAL security_test.spoil = yes;
 RESET ROLE;
-SELECT results_eq('SELECT tbl::text, maximum FROM shard_fdw.sequences WHERE tbl IN (''bait_serial''::regclass, ''spoilt''::regclass, ''revoked''::regclass) ORDER BY 1',
-  $$ VALUES ('bait_serial', 20::bigint), ('revoked', NULL), ('spoilt', NULL) $$, 'tables that cannot be read do not spoil the view');
+SELECT results_eq('SELECT tbl::text, maximum FROM shard_fdw.sequences WHERE tbl IN '
+                  '(''bait_serial''::regclass, ''spoilt''::regclass, ''revoked''::regclass) ORDER '
+                  'BY 1',
+  $$ VALUES ('bait_serial', 20::bigint), ('revoked', NULL), ('spoilt', NULL) $$,
+  'tables that cannot be read do not spoil the view');
 RESET security_test.spoil;
 SELECT is(current_user, session_user, 'afterwards the superuser is one again');
 
@@ -273,28 +311,39 @@ SELECT is(current_user, session_user, 'afterwards the superuser is one again');
 --
 
 -- All that the extension has is for everybody, and none of it gives a right.
-SELECT bag_eq($$ SELECT p.proname::text, p.prosecdef, p.proleakproof, coalesce(p.proacl::text, 'everybody') FROM pg_proc p WHERE p.pronamespace = 'shard_fdw'::regnamespace $$,
-  $$ SELECT f, false AS a, false AS b, 'everybody'::text FROM unnest('{shard_fdw_handler,shard_fdw_validator,create_shards,cursor_reads,reshard,on_ddl_end,ddl_end,in_hash,in_slot,
+SELECT bag_eq($$ SELECT p.proname::text, p.prosecdef, p.proleakproof,
+    coalesce(p.proacl::text, 'everybody') FROM pg_proc p
+      WHERE p.pronamespace = 'shard_fdw'::regnamespace $$,
+  $$ SELECT f, false AS a, false AS b, 'everybody'::text
+    FROM unnest('{shard_fdw_handler,shard_fdw_validator,create_shards,cursor_reads,reshard,on_ddl_end,ddl_end,in_hash,in_slot,
      reset_sequences,own_sequences,column_maximum,sequence_position,table_bytes,rows_behind,check_order,list_shards,last_shard,register_consumer,drop_consumer,read_batch,read_window,dequeue,seal,unseal,
      alter_column_type,release,guard_drop,on_drop_start,
      close_shard,open_shard,add_range,rotate,retain,
      run_command_on_shards,format_on_shards}'::text[]) f $$, 'functions, and who may call them');
-SELECT bag_eq($$ SELECT c.relname::text, c.relkind::text, array(SELECT a.privilege_type FROM aclexplode(c.relacl) a WHERE a.grantee = 0)::text FROM pg_class c
+SELECT bag_eq($$ SELECT c.relname::text, c.relkind::text,
+    array(SELECT a.privilege_type FROM aclexplode(c.relacl) a WHERE a.grantee = 0)::text
+      FROM pg_class c
                   WHERE c.relnamespace = 'shard_fdw'::regnamespace AND c.relkind <> 'i' $$,
-  $$ VALUES ('sequences', 'v', '{SELECT}'), ('leases', 'v', '{SELECT}'), ('shards', 'v', '{SELECT}'), ('consumers', 'v', '{SELECT}'),
+  $$ VALUES ('sequences', 'v', '{SELECT}'), ('leases', 'v', '{SELECT}'),
+    ('shards', 'v', '{SELECT}'), ('consumers', 'v', '{SELECT}'),
             ('windows', 'v', '{SELECT,DELETE}'),
-            ('closed_shards', 'r', '{}'), ('consumer_registry', 'r', '{}'), ('consumer_lanes', 'r', '{}'), ('consumer_windows', 'r', '{}') $$, 'views and tables, and who may use them');
-SELECT is(has_schema_privilege('shard_user', 'shard_fdw', 'CREATE'), false, 'nobody puts functions into the schema');
+            ('closed_shards', 'r', '{}'), ('consumer_registry', 'r', '{}'),
+            ('consumer_lanes', 'r', '{}'), ('consumer_windows', 'r', '{}') $$,
+  'views and tables, and who may use them');
+SELECT is(has_schema_privilege('shard_user', 'shard_fdw', 'CREATE'), false,
+  'nobody puts functions into the schema');
 SELECT fails('SELECT shard_fdw.on_ddl_end()', '0A000',
   title => 'the function of the event trigger cannot be called');
 SELECT fails('SELECT shard_fdw.ddl_end(''x'')', '0A000',
   title => 'nobody has an argument for the function that the event trigger''s calls');
-SELECT is((SELECT shard_fdw.ddl_end(NULL) IS NULL), true, 'the function of the event trigger cannot be called, which does nothing without one');
+SELECT is((SELECT shard_fdw.ddl_end(NULL) IS NULL), true,
+  'the function of the event trigger cannot be called, which does nothing without one');
 
 -- What shard_user may do with a table of shard_reader's: nothing.
 SET LOCAL ROLE shard_reader;
 CREATE TABLE private_template (id bigint, secret text DEFAULT 'default');
-CREATE FOREIGN TABLE private (id bigint OPTIONS (sequence 'always'), secret text) SERVER shards OPTIONS (shards '2', commit_order 'true', template 'security_test.private_template');
+CREATE FOREIGN TABLE private (id bigint OPTIONS (sequence 'always'), secret text) SERVER shards
+  OPTIONS (shards '2', commit_order 'true', template 'security_test.private_template');
 INSERT INTO private (secret) VALUES ('s1'), ('s2');
 SELECT shard_fdw.register_consumer('private', 'reader', 'id');
 DO $$ BEGIN PERFORM shard_fdw.read_batch(NULL::private, 'reader', 1); END $$;
@@ -325,7 +374,8 @@ INSERT INTO refused VALUES
   ('SELECT shard_fdw.create_shards(''my_log'', 1, ''private_template'')', '42501'),
   ('SELECT shard_fdw.create_shards(''my_log'', 1, ''private_0'')', '42501'),
   ('SELECT shard_fdw.create_shards(''my_log'', 1, ''pg_catalog.pg_authid'')', '42501'),
-  ('CREATE FOREIGN TABLE mine_too (id bigint) SERVER shards OPTIONS (shards ''1'', template ''private_template'')', '42501'),
+  ('CREATE FOREIGN TABLE mine_too (id bigint) SERVER shards OPTIONS (shards ''1'', template '
+   '''private_template'')', '42501'),
   ('SELECT shard_fdw.reshard(''private'', 1)', '42501'),
   ('SELECT shard_fdw.seal(''private_0'')', '42501'),
   ('SELECT shard_fdw.unseal(''private_0'')', '42501'),
@@ -354,19 +404,28 @@ SELECT is(result_as('shard_user', command), state, 'shard_user: ' || command) FR
 
 -- What anybody may see, and what not.
 SET LOCAL ROLE shard_user;
-SELECT results_eq($$ SELECT consumer, role, watermark, last_read, rows_behind FROM shard_fdw.consumers WHERE logical = 'private'::regclass $$,
-  $$ SELECT 'reader', 'shard_reader', NULL::bigint, NULL::timestamptz, NULL::bigint FROM generate_series(1, 2) $$, 'a consumer of a table that one may not read shows no ids');
-SELECT results_eq($$ SELECT last_value, maximum, collides FROM shard_fdw.sequences WHERE sequence = 'serial_table_id_seq'::regclass $$,
+SELECT results_eq($$ SELECT consumer, role, watermark, last_read, rows_behind
+    FROM shard_fdw.consumers WHERE logical = 'private'::regclass $$,
+  $$ SELECT 'reader', 'shard_reader', NULL::bigint, NULL::timestamptz, NULL::bigint
+    FROM generate_series(1, 2) $$, 'a consumer of a table that one may not read shows no ids');
+SELECT results_eq($$ SELECT last_value, maximum, collides FROM shard_fdw.sequences
+    WHERE sequence = 'serial_table_id_seq'::regclass $$,
   $$ VALUES (NULL::bigint, NULL::bigint, NULL::bool) $$, 'nor does the sequence of one');
 RESET ROLE;
 GRANT SELECT ON private, serial_table TO shard_user;
 SET LOCAL ROLE shard_user;
-SELECT results_eq($$ SELECT watermark IS NULL, rows_behind FROM shard_fdw.consumers WHERE logical = 'private'::regclass ORDER BY 1 $$,
-  $$ VALUES (false, 1::bigint), (true, 0) $$, 'who may read the table sees ids, and how many there are to read');
-SELECT results_eq($$ SELECT last_value, maximum, collides FROM shard_fdw.sequences WHERE sequence = 'serial_table_id_seq'::regclass $$,
-  $$ VALUES (NULL::bigint, 1::bigint, NULL::bool) $$, 'a reader of the table sees ids, and is told nothing of a collision it does not know of');
+SELECT results_eq($$ SELECT watermark IS NULL, rows_behind FROM shard_fdw.consumers
+    WHERE logical = 'private'::regclass ORDER BY 1 $$,
+  $$ VALUES (false, 1::bigint), (true, 0) $$,
+  'who may read the table sees ids, and how many there are to read');
+SELECT results_eq($$ SELECT last_value, maximum, collides FROM shard_fdw.sequences
+    WHERE sequence = 'serial_table_id_seq'::regclass $$,
+  $$ VALUES (NULL::bigint, 1::bigint, NULL::bool) $$,
+  'a reader of the table sees ids, and is told nothing of a collision it does not know of');
 SELECT is(result_as('shard_user', command), '42501', 'may read: ' || command) FROM (VALUES
-  ('SELECT shard_fdw.read_batch(NULL::private, ''reader'')'), ('SELECT shard_fdw.drop_consumer(''private'', ''reader'')'), ('SELECT shard_fdw.dequeue(NULL::private)'),
+  ('SELECT shard_fdw.read_batch(NULL::private, ''reader'')'),
+  ('SELECT shard_fdw.drop_consumer(''private'', ''reader'')'),
+  ('SELECT shard_fdw.dequeue(NULL::private)'),
   ('SELECT * FROM private_0'), ('SELECT shard_fdw.create_shards(''private'', 1)')) t(command);
 RESET ROLE;
 
@@ -377,7 +436,8 @@ BEGIN
   RETURN true;
 END $$;
 SET LOCAL ROLE shard_reader;
-CREATE FOREIGN TABLE private_times (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL) SERVER shards OPTIONS (shards '1', commit_order 'true');
+CREATE FOREIGN TABLE private_times (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL)
+  SERVER shards OPTIONS (shards '1', commit_order 'true');
 INSERT INTO private_times (at) VALUES ('2000-01-01');
 SELECT shard_fdw.register_consumer('private_times', 'times', 'at');
 SELECT count(*) FROM shard_fdw.read_window(NULL::private_times, 'times', '2001-01-01');
@@ -385,11 +445,15 @@ RESET ROLE;
 DELETE FROM traces;
 REVOKE SELECT ON private FROM shard_user;
 SET LOCAL ROLE shard_user;
-SELECT is_empty('SELECT * FROM shard_fdw.windows WHERE leak_row(rows, ''windows'')', 'windows of another role');
-SELECT is_empty('SELECT * FROM shard_fdw.consumers WHERE leak_row(watermark, ''watermark'')', 'consumers of a table that one may not read');
-SELECT is_empty('SELECT * FROM shard_fdw.consumers WHERE leak_row(window_end, ''window_end'')', 'consumers of a table that one may not read are not shown by their windows');
+SELECT is_empty('SELECT * FROM shard_fdw.windows WHERE leak_row(rows, ''windows'')',
+  'windows of another role');
+SELECT is_empty('SELECT * FROM shard_fdw.consumers WHERE leak_row(watermark, ''watermark'')',
+  'consumers of a table that one may not read');
+SELECT is_empty('SELECT * FROM shard_fdw.consumers WHERE leak_row(window_end, ''window_end'')',
+  'consumers of a table that one may not read are not shown by their windows');
 RESET ROLE;
-SELECT is_empty('SELECT * FROM traces', 'consumers of a table that one may not read are not shown to functions either');
+SELECT is_empty('SELECT * FROM traces',
+  'consumers of a table that one may not read are not shown to functions either');
 
 --
 -- A schema first in the search path that shadows what PostgreSQL has
@@ -404,27 +468,41 @@ DECLARE
   op text;
   f text;
 BEGIN
-  FOREACH t IN ARRAY '{oid,regclass,int2,int4,int8,name,text,bool,tid,"\"char\"",xid,timestamptz}'::text[] LOOP
-    EXECUTE format($f$ CREATE FUNCTION hostile.op(%1$s, %1$s) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile code has run''; END' $f$, t);
+  FOREACH t IN ARRAY
+    '{oid,regclass,int2,int4,int8,name,text,bool,tid,"\"char\"",xid,timestamptz}'::text[] LOOP
+    EXECUTE format($f$ CREATE FUNCTION hostile.op(%1$s, %1$s) RETURNS bool
+        LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile code has run''; END' $f$, t);
     FOREACH op IN ARRAY '{=,<>,<,<=,>,>=}'::text[] LOOP
-      EXECUTE format('CREATE OPERATOR hostile.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = hostile.op)', op, t, t);
+      EXECUTE format('CREATE OPERATOR hostile.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = '
+                     'hostile.op)', op, t, t);
     END LOOP;
     IF t IN ('int4', 'int8') THEN
-      EXECUTE format($f$ CREATE FUNCTION hostile.calc(%1$s, %1$s) RETURNS %1$s LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile code has run''; END' $f$, t);
+      EXECUTE format($f$ CREATE FUNCTION hostile.calc(%1$s, %1$s) RETURNS %1$s
+          LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile code has run''; END' $f$, t);
       FOREACH op IN ARRAY '{+,-,*,/}'::text[] LOOP
-        EXECUTE format('CREATE OPERATOR hostile.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = hostile.calc)', op, t, t);
+        EXECUTE format('CREATE OPERATOR hostile.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = '
+                       'hostile.calc)', op, t, t);
       END LOOP;
     END IF;
   END LOOP;
-  FOREACH f IN ARRAY ARRAY['format(text, VARIADIC text[])', 'quote_ident(text)', 'quote_literal(text)', 'now()', 'clock_timestamp()', 'nextval(regclass)', 'nextval(text)',
-    'setval(regclass, bigint, bool)', 'currval(regclass)', 'pg_sequence_last_value(regclass)', 'pg_get_serial_sequence(text, text)', 'to_regrole(text)', 'min(int8)', 'max(int8)',
-    'max(int4)', 'count()', 'count(anyelement)', 'bool_or(bool)', 'current_database()', 'has_table_privilege(oid, text)', 'has_sequence_privilege(oid, text)',
-    'pg_is_other_temp_schema(oid)', 'pg_total_relation_size(regclass)', 'list_shards(oid)', 'list_shards(int4)', 'list_shards(regclass)', 'list_shards(regclass, bool)', 'table_bytes(regclass)', 'sequence_position(regclass)', 'rows_behind(regclass, regclass, int8)', 'pg_has_role(text, text)', 'in_hash(int4, int4, int4)',
-    'in_slot(int4, int4, int8)', 'column_maximum(oid, name)', 'column_maximum(regclass, name)', 'pg_event_trigger_ddl_commands()', 'pg_event_trigger_dropped_objects()',
+  FOREACH f IN ARRAY ARRAY['format(text, VARIADIC text[])', 'quote_ident(text)',
+    'quote_literal(text)', 'now()', 'clock_timestamp()', 'nextval(regclass)', 'nextval(text)',
+    'setval(regclass, bigint, bool)', 'currval(regclass)', 'pg_sequence_last_value(regclass)',
+    'pg_get_serial_sequence(text, text)', 'to_regrole(text)', 'min(int8)', 'max(int8)',
+    'max(int4)', 'count()', 'count(anyelement)', 'bool_or(bool)', 'current_database()',
+    'has_table_privilege(oid, text)', 'has_sequence_privilege(oid, text)',
+    'pg_is_other_temp_schema(oid)', 'pg_total_relation_size(regclass)', 'list_shards(oid)',
+    'list_shards(int4)', 'list_shards(regclass)', 'list_shards(regclass, bool)',
+    'table_bytes(regclass)', 'sequence_position(regclass)', 'rows_behind(regclass, regclass, int8)',
+    'pg_has_role(text, text)', 'in_hash(int4, int4, int4)',
+    'in_slot(int4, int4, int8)', 'column_maximum(oid, name)', 'column_maximum(regclass, name)',
+    'pg_event_trigger_ddl_commands()', 'pg_event_trigger_dropped_objects()',
     'unnest(anyarray)', 'int8(int4)', 'int8(oid)', 'oid(int8)', 'regclass(text)', 'text(name)'] LOOP
-    EXECUTE format($f$ CREATE FUNCTION hostile.%s RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile code has run''; END' $f$, f);
+    EXECUTE format($f$ CREATE FUNCTION hostile.%s RETURNS bigint
+        LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile code has run''; END' $f$, f);
   END LOOP;
-  FOREACH t IN ARRAY '{pg_class,pg_inherits,pg_attribute,pg_attrdef,pg_namespace,pg_depend,pg_sequence,pg_locks,pg_database,pg_foreign_table,pg_foreign_server,
+  FOREACH t IN ARRAY
+    '{pg_class,pg_inherits,pg_attribute,pg_attrdef,pg_namespace,pg_depend,pg_sequence,pg_locks,pg_database,pg_foreign_table,pg_foreign_server,
                        pg_foreign_data_wrapper,consumer_registry,consumer_lanes,shards,leases}'::text[] LOOP
     EXECUTE format('CREATE VIEW hostile.%I AS SELECT hostile.now() AS oid', t);
   END LOOP;
@@ -446,16 +524,24 @@ END $$;
 CREATE TABLE path_template (id bigint, k int, v text DEFAULT 'x', CHECK (k > 0));
 CREATE INDEX ON path_template (k) WHERE k > 1;
 CREATE INDEX ON path_template ((k + 1));
-CREATE TRIGGER t AFTER INSERT ON path_template FOR EACH ROW WHEN (NEW.k < 0) EXECUTE FUNCTION trace_row();
-SELECT is(in_hostile_path('SELECT 1 WHERE 1 = 1'), 'hostile code has run', 'the path is as hostile as it is meant');
-SELECT is(in_hostile_path(command), 'ok', 'hostile path: ' || split_part(btrim(command), E'\n', 1)) FROM (VALUES
-  (1, $$ CREATE FOREIGN TABLE security_test.path_hash (id pg_catalog.int8 OPTIONS (sequence 'by_default'), k pg_catalog.int4, v pg_catalog.text) SERVER shards
+CREATE TRIGGER t AFTER INSERT ON path_template FOR EACH ROW
+  WHEN (NEW.k < 0) EXECUTE FUNCTION trace_row();
+SELECT is(in_hostile_path('SELECT 1 WHERE 1 = 1'), 'hostile code has run',
+  'the path is as hostile as it is meant');
+SELECT is(in_hostile_path(command), 'ok', 'hostile path: ' || split_part(btrim(command), E'\n', 1))
+  FROM (VALUES
+  (1, $$ CREATE FOREIGN TABLE security_test.path_hash (id pg_catalog.int8
+        OPTIONS (sequence 'by_default'), k pg_catalog.int4, v pg_catalog.text) SERVER shards
          OPTIONS (shards '3', route 'hash', key 'k', template 'security_test.path_template') $$),
-  (2, $$ CREATE FOREIGN TABLE security_test.path_order (id pg_catalog.int8 OPTIONS (sequence 'always'), v pg_catalog.text, at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()) SERVER shards
+  (2, $$ CREATE FOREIGN TABLE security_test.path_order (id pg_catalog.int8
+        OPTIONS (sequence 'always'), v pg_catalog.text,
+        at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()) SERVER shards
          OPTIONS (shards '2', commit_order 'true') $$),
-  (3, $$ INSERT INTO security_test.path_hash (k) SELECT * FROM pg_catalog.generate_series(1, 100) $$),
+  (3, $$ INSERT INTO security_test.path_hash (k) SELECT * FROM pg_catalog.generate_series(1,
+        100) $$),
   (4, $$ INSERT INTO security_test.path_hash (k) VALUES (101) RETURNING * $$),
-  (5, $$ INSERT INTO security_test.path_order (v) SELECT 'x' FROM pg_catalog.generate_series(1, 100) $$),
+  (5, $$ INSERT INTO security_test.path_order (v) SELECT 'x' FROM pg_catalog.generate_series(1,
+        100) $$),
   (6, $$ SELECT * FROM security_test.path_hash WHERE k OPERATOR(pg_catalog.=) 7 $$),
   (7, $$ SELECT * FROM security_test.path_order WHERE id OPERATOR(pg_catalog.=) 7 $$),
   (8, $$ INSERT INTO security_test.path_hash (k) VALUES (101) ON CONFLICT DO NOTHING $$),
@@ -477,26 +563,32 @@ SELECT is(in_hostile_path(command), 'ok', 'hostile path: ' || split_part(btrim(c
   (24, $$ SELECT * FROM shard_fdw.consumers $$),
   (25, $$ SELECT shard_fdw.drop_consumer('security_test.path_order', 'c') $$),
   (26, $$ SELECT shard_fdw.register_consumer('security_test.path_order', 'w', 'at') $$),
-  (27, $$ SELECT * FROM shard_fdw.read_window(NULL::security_test.path_order, 'w', pg_catalog.now() OPERATOR(pg_catalog.-) '1 day'::pg_catalog.interval) $$),
-  (28, $$ SELECT * FROM shard_fdw.read_window(NULL::security_test.path_order, 'w', pg_catalog.now()) $$),
+  (27, $$ SELECT * FROM shard_fdw.read_window(NULL::security_test.path_order, 'w',
+        pg_catalog.now() OPERATOR(pg_catalog.-) '1 day'::pg_catalog.interval) $$),
+  (28, $$ SELECT * FROM shard_fdw.read_window(NULL::security_test.path_order, 'w', pg_catalog.now())
+      $$),
   (29, $$ DELETE FROM shard_fdw.windows $$),
   (30, $$ SELECT * FROM shard_fdw.dequeue(NULL::security_test.path_order, 10, 'v') $$),
-  (31, $$ SELECT * FROM shard_fdw.run_command_on_shards('security_test.path_order', 'ANALYZE %s') $$),
+  (31, $$ SELECT * FROM shard_fdw.run_command_on_shards('security_test.path_order', 'ANALYZE %s')
+      $$),
   (32, $$ SELECT * FROM shard_fdw.format_on_shards('security_test.path_order', 'ANALYZE %s') $$),
   (33, $$ ALTER FOREIGN TABLE security_test.path_order ADD n pg_catalog.int4 $$),
   (34, $$ UPDATE security_test.path_hash SET v = 'y' $$),
   (35, $$ DELETE FROM security_test.path_hash $$),
   (36, $$ ANALYZE security_test.path_hash $$),
   (37, $$ DROP FOREIGN TABLE security_test.path_order CASCADE $$)) t(n, command) ORDER BY n;
-SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'path_hash'::regclass AND state = 'open'), 4::bigint, 'all of that has been done');
+SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'path_hash'::regclass
+    AND state = 'open'), 4::bigint, 'all of that has been done');
 DROP SCHEMA hostile CASCADE;
 
 --
 -- Row-level security, column privileges, and views
 --
 
-CREATE FOREIGN TABLE docs (id int, owner name, body text) SERVER shards OPTIONS (shards '2', route 'round_robin');
-INSERT INTO docs SELECT g, CASE WHEN g % 4 = 0 THEN 'shard_user' ELSE 'shard_reader' END, 'body ' || g FROM generate_series(1, 20) g;
+CREATE FOREIGN TABLE docs (id int, owner name, body text) SERVER shards
+  OPTIONS (shards '2', route 'round_robin');
+INSERT INTO docs SELECT g, CASE WHEN g % 4 = 0 THEN 'shard_user' ELSE 'shard_reader' END, 'body '
+  || g FROM generate_series(1, 20) g;
 SELECT fails('ALTER FOREIGN TABLE docs ENABLE ROW LEVEL SECURITY', '42809',
   title => 'no row-level security on a foreign table');
 SELECT fails('ALTER TABLE docs ENABLE ROW LEVEL SECURITY', '42809',
@@ -504,26 +596,35 @@ SELECT fails('ALTER TABLE docs ENABLE ROW LEVEL SECURITY', '42809',
 SELECT fails('CREATE POLICY p ON docs USING (owner = current_user)', '42809',
   title => 'no row-level security on a foreign table, nor policies');
 GRANT SELECT, INSERT, UPDATE, DELETE ON docs, docs_0, docs_1 TO shard_user;
-DO $$ BEGIN PERFORM shard_fdw.run_command_on_shards('docs', command) FROM unnest(ARRAY['ALTER TABLE %s OWNER TO shard_reader',
-  'ALTER TABLE %s ENABLE ROW LEVEL SECURITY', 'CREATE POLICY p ON %s USING (owner = current_user)']) command; END $$;
+DO $$ BEGIN PERFORM shard_fdw.run_command_on_shards('docs', command)
+  FROM unnest(ARRAY['ALTER TABLE %s OWNER TO shard_reader',
+  'ALTER TABLE %s ENABLE ROW LEVEL SECURITY', 'CREATE POLICY p ON %s USING (owner = current_user)'])
+  command; END $$;
 ALTER FOREIGN TABLE docs OWNER TO shard_reader;
 SET LOCAL ROLE shard_user;
-SELECT is((SELECT count(*) FROM docs), 20::bigint, 'policies of shards do not apply through the logical table');
-SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 5::bigint, 'policies of shards do not apply through the logical table, but where they are named');
+SELECT is((SELECT count(*) FROM docs), 20::bigint,
+  'policies of shards do not apply through the logical table');
+SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 5::bigint,
+  'policies of shards do not apply through the logical table, but where they are named');
 INSERT INTO docs VALUES (21, 'shard_reader', 'x'), (22, 'shard_reader', 'x');
 UPDATE docs SET body = 'y' WHERE id = 21;
 DELETE FROM docs WHERE id = 22;
-SELECT results_eq('SELECT body FROM docs WHERE id > 20', $$ VALUES ('y') $$, 'policies of shards do not apply through the logical table, also to writing');
+SELECT results_eq('SELECT body FROM docs WHERE id > 20', $$ VALUES ('y') $$,
+  'policies of shards do not apply through the logical table, also to writing');
 RESET ROLE;
-SELECT is(result_as('shard_user', 'INSERT INTO docs_0 VALUES (23, ''shard_reader'', ''x'')'), '42501', 'policies of shards keep writers away from the shard itself');
+SELECT is(result_as('shard_user', 'INSERT INTO docs_0 VALUES (23, ''shard_reader'', ''x'')'),
+  '42501', 'policies of shards keep writers away from the shard itself');
 SET LOCAL ROLE shard_reader;
 INSERT INTO docs SELECT g, 'shard_user', 'x' FROM generate_series(24, 27) g;
-SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 25::bigint, 'the owner is not bound by them');
+SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 25::bigint,
+  'the owner is not bound by them');
 ALTER TABLE docs_0 FORCE ROW LEVEL SECURITY;
 ALTER TABLE docs_1 FORCE ROW LEVEL SECURITY;
 INSERT INTO docs SELECT g, 'shard_user', 'x' FROM generate_series(28, 29) g;
-SELECT is((SELECT count(*) FROM docs), 27::bigint, 'the owner is not bound by policies through the logical table, even if they are forced');
-SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 16::bigint, 'the owner is bound by forced policies if the shard is named');
+SELECT is((SELECT count(*) FROM docs), 27::bigint,
+  'the owner is not bound by policies through the logical table, even if they are forced');
+SELECT is((SELECT count(*) FROM docs_0) + (SELECT count(*) FROM docs_1), 16::bigint,
+  'the owner is bound by forced policies if the shard is named');
 
 -- What the reference recommends.
 CREATE VIEW barrier WITH (security_barrier) AS SELECT * FROM docs WHERE owner = current_user;
@@ -538,15 +639,21 @@ GRANT SELECT, INSERT ON barrier, invoker TO shard_user;
 RESET ROLE;
 SET LOCAL ROLE shard_user;
 DELETE FROM traces;
-SELECT is((SELECT count(*) FROM barrier WHERE leak(body)), 11::bigint, 'a security_barrier view shows one''s own');
-SELECT is((SELECT count(*) FROM barrier WHERE leak(body) AND id = 8), 1::bigint, 'a security_barrier view shows one''s own, by a condition that goes to the shards');
+SELECT is((SELECT count(*) FROM barrier WHERE leak(body)), 11::bigint,
+  'a security_barrier view shows one''s own');
+SELECT is((SELECT count(*) FROM barrier WHERE leak(body) AND id = 8), 1::bigint,
+  'a security_barrier view shows one''s own, by a condition that goes to the shards');
 RESET ROLE;
-SELECT is_empty($$ SELECT what FROM traces JOIN docs ON body = what WHERE owner <> 'shard_user' $$, 'a security_barrier view shows one''s own, before functions of the reader''s see a row');
-SELECT is(result_as('shard_user', 'SELECT * FROM invoker'), '42501', 'a security_invoker view gives no right');
-SELECT is(result_as('shard_user', 'INSERT INTO invoker VALUES (30)'), '42501', 'a security_invoker view gives no right, to insert neither');
+SELECT is_empty($$ SELECT what FROM traces JOIN docs ON body = what WHERE owner <> 'shard_user' $$,
+  'a security_barrier view shows one''s own, before functions of the reader''s see a row');
+SELECT is(result_as('shard_user', 'SELECT * FROM invoker'), '42501',
+  'a security_invoker view gives no right');
+SELECT is(result_as('shard_user', 'INSERT INTO invoker VALUES (30)'), '42501',
+  'a security_invoker view gives no right, to insert neither');
 GRANT SELECT, INSERT ON docs TO shard_user;
 SET LOCAL ROLE shard_user;
-SELECT is((SELECT count(*) FROM invoker), 4::bigint, 'a security_invoker view gives no right, and takes that on the logical table, not on shards');
+SELECT is((SELECT count(*) FROM invoker), 4::bigint,
+  'a security_invoker view gives no right, and takes that on the logical table, not on shards');
 INSERT INTO invoker VALUES (30);
 RESET ROLE;
 REVOKE ALL ON docs FROM shard_user;
@@ -566,22 +673,32 @@ SELECT is(result_as('shard_user', command), state, command) FROM (VALUES
   ('SELECT shard_fdw.dequeue(NULL::docs)', '42501')) t(command, state);
 
 -- ON CONFLICT needs what it reads and writes.
-CREATE FOREIGN TABLE upserts (k int, v int, w int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k');
-DO $$ BEGIN PERFORM * FROM shard_fdw.run_command_on_shards('upserts', 'ALTER TABLE %s ADD UNIQUE (k)'); END $$;
+CREATE FOREIGN TABLE upserts (k int, v int, w int) SERVER shards OPTIONS (shards '2', route 'hash',
+  key 'k');
+DO $$ BEGIN PERFORM * FROM shard_fdw.run_command_on_shards('upserts',
+    'ALTER TABLE %s ADD UNIQUE (k)'); END $$;
 GRANT INSERT ON upserts TO shard_user;
 CREATE TABLE upsert_commands AS SELECT * FROM (VALUES
   (1, 'INSERT INTO upserts VALUES (1) ON CONFLICT DO NOTHING'),
   (2, 'INSERT INTO upserts VALUES (1) ON CONFLICT (k) DO NOTHING'),
   (3, 'INSERT INTO upserts VALUES (1) ON CONFLICT (k) DO UPDATE SET v = 1'),
   (4, 'INSERT INTO upserts VALUES (1) ON CONFLICT (k) DO UPDATE SET v = upserts.w'),
-  (5, 'INSERT INTO upserts VALUES (1) ON CONFLICT (k) DO UPDATE SET v = 1 WHERE upserts.w = 1')) t(n, command);
-SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok 42501 42501 42501 42501', 'ON CONFLICT with INSERT alone');
+  (5, 'INSERT INTO upserts VALUES (1) ON CONFLICT (k) DO UPDATE SET v = 1 WHERE upserts.w = 1'))
+  t(n, command);
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n)
+    FROM upsert_commands), 'ok 42501 42501 42501 42501', 'ON CONFLICT with INSERT alone');
 GRANT SELECT (k) ON upserts TO shard_user;
-SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok 42501 42501 42501', 'ON CONFLICT with INSERT alone, with SELECT on the target');
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n)
+    FROM upsert_commands), 'ok ok 42501 42501 42501',
+  'ON CONFLICT with INSERT alone, with SELECT on the target');
 GRANT UPDATE (v) ON upserts TO shard_user;
-SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok ok 42501 42501', 'ON CONFLICT with INSERT alone, with UPDATE on the column');
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n)
+    FROM upsert_commands), 'ok ok ok 42501 42501',
+  'ON CONFLICT with INSERT alone, with UPDATE on the column');
 GRANT SELECT (w) ON upserts TO shard_user;
-SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n) FROM upsert_commands), 'ok ok ok ok ok', 'ON CONFLICT with INSERT alone, with SELECT on what it reads');
+SELECT is((SELECT string_agg(result_as('shard_user', command), ' ' ORDER BY n)
+    FROM upsert_commands), 'ok ok ok ok ok',
+  'ON CONFLICT with INSERT alone, with SELECT on what it reads');
 
 --
 -- Names that try to be SQL
@@ -598,34 +715,48 @@ DECLARE
   result text;
 BEGIN
   EXECUTE format('CREATE SCHEMA %I', name);
-  EXECUTE format('CREATE TABLE %1$I.template (%1$I int NOT NULL, v text COLLATE "C" DEFAULT %1$L, CONSTRAINT %1$I CHECK (%1$I > 0), CONSTRAINT %2$I UNIQUE (%1$I, v))',
+  EXECUTE format('CREATE TABLE %1$I.template (%1$I int NOT NULL, v text COLLATE "C" DEFAULT %1$L, '
+                 'CONSTRAINT %1$I CHECK (%1$I > 0), CONSTRAINT %2$I UNIQUE (%1$I, v))',
                  name, 'u' || name);
-  EXECUTE format('ALTER TABLE %1$I.template ADD CONSTRAINT %2$I FOREIGN KEY (%1$I, v) REFERENCES %1$I.template (%1$I, v)', name, 'f' || name);
-  EXECUTE format('CREATE FUNCTION %1$I.%1$I() RETURNS trigger LANGUAGE plpgsql AS %2$L', name, 'BEGIN RETURN NEW; END');
-  EXECUTE format('CREATE TRIGGER %1$I BEFORE INSERT ON %1$I.template FOR EACH ROW WHEN (NEW.v <> %1$L) EXECUTE FUNCTION %1$I.%1$I()', name);
+  EXECUTE format('ALTER TABLE %1$I.template ADD CONSTRAINT %2$I FOREIGN KEY (%1$I, v) REFERENCES '
+                 '%1$I.template (%1$I, v)', name, 'f' || name);
+  EXECUTE format('CREATE FUNCTION %1$I.%1$I() RETURNS trigger LANGUAGE plpgsql AS %2$L', name,
+    'BEGIN RETURN NEW; END');
+  EXECUTE format('CREATE TRIGGER %1$I BEFORE INSERT ON %1$I.template FOR EACH ROW WHEN (NEW.v <> '
+                 '%1$L) EXECUTE FUNCTION %1$I.%1$I()', name);
   EXECUTE format('ALTER TABLE %1$I.template DISABLE TRIGGER %1$I', name);
-  EXECUTE format('CREATE FOREIGN TABLE %1$I.%1$I (%1$I int, v text COLLATE "C" DEFAULT %1$L) SERVER shards OPTIONS (shards %2$L, route %3$L, key %4$L, template %5$L)',
+  EXECUTE format('CREATE FOREIGN TABLE %1$I.%1$I (%1$I int, v text COLLATE "C" DEFAULT %1$L) '
+                 'SERVER shards OPTIONS (shards %2$L, route %3$L, key %4$L, template %5$L)',
                  name, '3', 'hash', q || ' , v', q || '.template');
   EXECUTE format('INSERT INTO %s (%s) SELECT generate_series(1, 50)', tbl, q);
   EXECUTE format('INSERT INTO %s (%s) VALUES (50) ON CONFLICT DO NOTHING', tbl, q);
-  EXECUTE format('INSERT INTO %1$s (%2$s) VALUES (51) ON CONFLICT (%2$s, v) DO UPDATE SET v = EXCLUDED.v', tbl, q);
+  EXECUTE format('INSERT INTO %1$s (%2$s) VALUES (51) ON CONFLICT (%2$s, v) DO UPDATE SET v = '
+                 'EXCLUDED.v', tbl, q);
   EXECUTE format('SELECT count(*) FROM %s WHERE %I = 7 AND v = %L', tbl, name, name) INTO result;
   RETURN NEXT 'found ' || result;
   RETURN NEXT 'moved ' || shard_fdw.reshard(tbl::regclass, 4);
   SELECT array_agg(shard ORDER BY ordinal) INTO shards FROM shard_fdw.list_shards(tbl::regclass);
   RETURN NEXT 'shards ' || array_length(shards, 1);
-  RETURN NEXT 'checks ' || (SELECT count(*) FROM pg_constraint WHERE conrelid = ANY (shards) AND conname IN (name::name, ('f' || name)::name, 'shard_hash') AND contype IN ('c', 'f'));
-  RETURN NEXT 'triggers ' || (SELECT count(*) FROM pg_trigger WHERE tgrelid = ANY (shards) AND tgname = name AND tgenabled = 'D');
+  RETURN NEXT 'checks ' || (SELECT count(*) FROM pg_constraint WHERE conrelid = ANY (shards)
+    AND conname IN (name::name, ('f' || name)::name, 'shard_hash') AND contype IN ('c', 'f'));
+  RETURN NEXT 'triggers ' || (SELECT count(*) FROM pg_trigger WHERE tgrelid = ANY (shards)
+    AND tgname = name AND tgenabled = 'D');
   PERFORM shard_fdw.seal(shards[1]);
-  RETURN NEXT 'sealed ' || (SELECT count(*) FROM shard_fdw.shards WHERE logical = tbl::regclass AND state = 'sealed');
-  result := (SELECT message FROM error_of(format('INSERT INTO %s (%s) SELECT generate_series(60, 99)', tbl, q)));
-  RETURN NEXT 'said ' || (result = format('shard "%s" of foreign table "%s" is sealed', (SELECT relname FROM pg_class WHERE oid = shards[1]), name));
+  RETURN NEXT 'sealed ' || (SELECT count(*) FROM shard_fdw.shards WHERE logical = tbl::regclass
+    AND state = 'sealed');
+  result := (SELECT message
+    FROM error_of(format('INSERT INTO %s (%s) SELECT generate_series(60, 99)', tbl, q)));
+  RETURN NEXT 'said ' || (result = format('shard "%s" of foreign table "%s" is sealed',
+      (SELECT relname FROM pg_class WHERE oid = shards[1]), name));
   PERFORM shard_fdw.unseal(shards[1]);
-  RETURN NEXT 'run ' || (SELECT count(*) FROM shard_fdw.run_command_on_shards(tbl::regclass, 'ANALYZE %s; COMMENT ON TABLE %s IS ''50 %''') WHERE success);
-  FOR result IN SELECT shard_fdw.format_on_shards(tbl::regclass, 'ALTER TABLE %s ALTER v SET STATISTICS 10') LOOP
+  RETURN NEXT 'run ' || (SELECT count(*) FROM shard_fdw.run_command_on_shards(tbl::regclass,
+      'ANALYZE %s; COMMENT ON TABLE %s IS ''50 %''') WHERE success);
+  FOR result IN SELECT shard_fdw.format_on_shards(tbl::regclass,
+    'ALTER TABLE %s ALTER v SET STATISTICS 10') LOOP
     EXECUTE result;
   END LOOP;
-  EXECUTE format('EXPLAIN (ANALYZE, VERBOSE, FORMAT json) INSERT INTO %s (%s) VALUES (52)', tbl, q) INTO plan;
+  EXECUTE format('EXPLAIN (ANALYZE, VERBOSE, FORMAT json) INSERT INTO %s (%s) VALUES (52)', tbl, q)
+    INTO plan;
   RETURN NEXT 'explained ' || (plan->0->'Plan'->'Shards'->0->>'Schema' = name);
   EXECUTE format('DROP TABLE %s', shards[4]);
   RETURN NEXT 'created ' || (SELECT count(*) FROM shard_fdw.create_shards(tbl::regclass, 1));
@@ -633,34 +764,46 @@ BEGIN
   EXECUTE format('ALTER FOREIGN TABLE %I."%%s" RENAME %I TO "k %%s"', name, name);
   EXECUTE format('ALTER FOREIGN TABLE %I."%%s" OPTIONS (SET key %L)', name, '"k %s",v');
   EXECUTE format('SELECT count(*) FROM %I."%%s"', name) INTO result;
-  RETURN NEXT 'renamed ' || (result::bigint = shard_fdw.reshard(format('%I."%%s"', name)::regclass, 1));
+  RETURN NEXT 'renamed ' || (result::bigint = shard_fdw.reshard(format('%I."%%s"', name)::regclass,
+      1));
   EXECUTE format('DROP SCHEMA %I CASCADE', name);
 
   -- Sequences and consumers.
   EXECUTE format('CREATE SCHEMA %I', name);
-  EXECUTE format('CREATE FOREIGN TABLE %1$I.%1$I (%1$I bigint OPTIONS (sequence %2$L), v text) SERVER shards OPTIONS (shards %3$L, commit_order %4$L)', name, 'always', '2', 'true');
+  EXECUTE format('CREATE FOREIGN TABLE %1$I.%1$I (%1$I bigint OPTIONS (sequence %2$L), v text) '
+                 'SERVER shards OPTIONS (shards %3$L, commit_order %4$L)', name, 'always', '2',
+                 'true');
   EXECUTE format('INSERT INTO %s (v) SELECT %L FROM generate_series(1, 10)', tbl, name);
   PERFORM shard_fdw.register_consumer(tbl::regclass, name, name);
-  EXECUTE format('SELECT count(*) FROM shard_fdw.read_batch(NULL::%s, %L, 4)', tbl, name) INTO result;
+  EXECUTE format('SELECT count(*) FROM shard_fdw.read_batch(NULL::%s, %L, 4)', tbl, name)
+    INTO result;
   RETURN NEXT 'read ' || result;
-  RETURN NEXT 'behind ' || (SELECT max(rows_behind) FROM shard_fdw.consumers WHERE logical = tbl::regclass AND consumer = name AND watermark IS NOT NULL);
+  RETURN NEXT 'behind ' || (SELECT max(rows_behind) FROM shard_fdw.consumers
+    WHERE logical = tbl::regclass AND consumer = name AND watermark IS NOT NULL);
   PERFORM shard_fdw.drop_consumer(tbl::regclass, name);
   EXECUTE format('SELECT count(*) FROM shard_fdw.dequeue(NULL::%s, 3, %L)', tbl, name) INTO result;
   RETURN NEXT 'dequeued ' || result;
   RETURN NEXT 'reset ' || (SELECT count(*) FROM shard_fdw.reset_sequences(tbl::regclass));
-  RETURN NEXT 'listed ' || (SELECT count(maximum) FROM shard_fdw.sequences s JOIN pg_class c ON c.oid = s.sequence WHERE relnamespace = q::regnamespace AND column_name = name);
+  RETURN NEXT 'listed ' || (SELECT count(maximum) FROM shard_fdw.sequences s
+    JOIN pg_class c ON c.oid = s.sequence WHERE relnamespace = q::regnamespace
+      AND column_name = name);
   EXECUTE format('CREATE SEQUENCE %I."seq %s"', name, '%s');
-  EXECUTE format('CREATE TABLE %1$I.plain (%1$I int DEFAULT nextval(%2$L), v text)', name, q || '."seq %s"');
+  EXECUTE format('CREATE TABLE %1$I.plain (%1$I int DEFAULT nextval(%2$L), v text)', name,
+    q || '."seq %s"');
   EXECUTE format('INSERT INTO %I.plain VALUES (41)', name);
   RETURN NEXT 'owned ' || (SELECT count(*) FROM shard_fdw.own_sequences((q || '.plain')::regclass));
-  RETURN NEXT 'next ' || (SELECT next_value FROM shard_fdw.reset_sequences((q || '.plain')::regclass));
+  RETURN NEXT 'next '
+    || (SELECT next_value FROM shard_fdw.reset_sequences((q || '.plain')::regclass));
   EXECUTE format('DROP SCHEMA %I CASCADE', name);
 END $$;
 CREATE TABLE odd_names (name text);
-INSERT INTO odd_names VALUES ('a"b'), ('it''s'), ('UPPER'), ('%s %I %% %n'), ('back\slash\'), (E'new\nline'), (repeat('x', 63)), (repeat('ü', 31)),
-  (repeat('€', 21)), ('select'), ('x.y'), (' a , b '), ('"'), ('''; DROP TABLE odd_names; --'), ('$$'), ('{1,"x"}'), ('1');
+INSERT INTO odd_names VALUES ('a"b'), ('it''s'), ('UPPER'), ('%s %I %% %n'), ('back\slash\'),
+  (E'new\nline'), (repeat('x', 63)), (repeat('ü', 31)),
+  (repeat('€', 21)), ('select'), ('x.y'), (' a , b '), ('"'), ('''; DROP TABLE odd_names; --'),
+    ('$$'), ('{1,"x"}'), ('1');
 SELECT is(array_to_string(ARRAY(SELECT use_name(name)), ', '),
-  'found 1, moved 51, shards 4, checks 12, triggers 4, sealed 1, said true, run 4, explained true, created 1, renamed true, '
+  'found 1, moved 51, shards 4, checks 12, triggers 4, sealed 1, said true, run 4, explained '
+  'true, created 1, renamed true, '
   || 'read 4, behind 6, dequeued 3, reset 2, listed 1, owned 1, next 42',
   'a name: ' || quote_literal(replace(name, E'\n', '\n'))) FROM odd_names;
 -- With the strings of old, which 19 does not know any more.
@@ -669,7 +812,8 @@ SELECT current_setting('server_version_num')::int < 190000 AS has_old_strings \g
 SET LOCAL standard_conforming_strings = off;
 SET LOCAL backslash_quote = on;
 SET LOCAL escape_string_warning = off;
-SELECT is((SELECT count(*) FROM use_name(E'\\''; DROP TABLE odd_names; --')), 18::bigint, 'a name while backslashes escape');
+SELECT is((SELECT count(*) FROM use_name(E'\\''; DROP TABLE odd_names; --')), 18::bigint,
+  'a name while backslashes escape');
 RESET standard_conforming_strings;
 \endif
 SELECT has_table('odd_names'::name, 'nothing has been dropped');

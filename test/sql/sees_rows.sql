@@ -8,7 +8,8 @@ CREATE SCHEMA sees_rows_test;
 SET LOCAL search_path = sees_rows_test, public;
 
 SELECT current_setting('server_version_num')::int >= 170000 AS v17,
-       EXISTS (SELECT FROM pg_config() WHERE name = 'CONFIGURE' AND setting ~ 'with-libxml') AS has_xml \gset
+       EXISTS (SELECT FROM pg_config() WHERE name = 'CONFIGURE' AND setting ~ 'with-libxml')
+         AS has_xml \gset
 
 CREATE TABLE seen (o serial, n bigint);
 -- A volatile function, which takes and returns any number.
@@ -34,8 +35,10 @@ CREATE OPERATOR +# (FUNCTION = looking_add, LEFTARG = int, RIGHTARG = int);
 CREATE OPERATOR =# (FUNCTION = looking_eq, LEFTARG = int, RIGHTARG = int);
 CREATE AGGREGATE looking_sum(int) (sfunc = looking_add, stype = int, initcond = '0');
 CREATE FUNCTION looking_end(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN look($1); END';
-CREATE AGGREGATE ending_sum(int) (sfunc = int4pl, stype = int, initcond = '0', finalfunc = looking_end);
-CREATE FUNCTION with_default(a int, b int DEFAULT look(0)) RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN RETURN a + b; END';
+CREATE AGGREGATE ending_sum(int) (sfunc = int4pl, stype = int, initcond = '0',
+  finalfunc = looking_end);
+CREATE FUNCTION with_default(a int, b int DEFAULT look(0)) RETURNS int STABLE
+  LANGUAGE plpgsql AS 'BEGIN RETURN a + b; END';
 
 CREATE TABLE plain (id int, x text);
 CREATE FOREIGN TABLE log (id int, x text) SERVER shards OPTIONS (shards '3', route 'round_robin');
@@ -57,9 +60,11 @@ BEGIN
   DELETE FROM seen;
   PERFORM set_config('sees_rows.target', target, true);
   EXECUTE replace(command, '@', target);
-  RETURN ARRAY(SELECT n FROM (SELECT o, n, lag(n) OVER (ORDER BY o) AS before FROM seen) s WHERE n IS DISTINCT FROM before ORDER BY o);
+  RETURN ARRAY(SELECT n FROM (SELECT o, n, lag(n) OVER (ORDER BY o) AS before FROM seen) s WHERE n
+    IS DISTINCT FROM before ORDER BY o);
 END $$;
-CREATE FUNCTION same(command text, plain text DEFAULT 'plain', log text DEFAULT 'log') RETURNS SETOF text LANGUAGE plpgsql AS $$
+CREATE FUNCTION same(command text, plain text DEFAULT 'plain', log text DEFAULT 'log') RETURNS SETOF
+  text LANGUAGE plpgsql AS $$
 DECLARE
   expected bigint[] := seen_by(command, plain);
 BEGIN
@@ -71,29 +76,43 @@ END $$;
 
 CREATE TABLE leaves (expr text);
 INSERT INTO leaves VALUES
-  ('look(g)'), ('g::watched'), ('(g::text)::watched'), ('g::deeper'), ('(g::text)::deeper'), ('(ARRAY[g]::watched[])[1]'),
-  ('((''{'' || g || ''}'')::watched[])[1]'), ('(ROW(g, ''b'')::pair).a'), ('((''('' || g || '',b)'')::pair).a'),
+  ('look(g)'), ('g::watched'), ('(g::text)::watched'), ('g::deeper'), ('(g::text)::deeper'),
+    ('(ARRAY[g]::watched[])[1]'),
+  ('((''{'' || g || ''}'')::watched[])[1]'), ('(ROW(g, ''b'')::pair).a'),
+    ('((''('' || g || '',b)'')::pair).a'),
   ('cardinality(((''("{""('' || g || '',b)""}")'')::pairs).p)'),
-  ('lower((''['' || g || '',)'')::stretch)'), ('(json_populate_record(NULL::pair, json_build_object(''a'', g))).a'),
-  ('(jsonb_populate_record(NULL::pairs, jsonb_build_object(''p'', jsonb_build_array(jsonb_build_object(''a'', g))))).p[1].a'),
+  ('lower((''['' || g || '',)'')::stretch)'),
+    ('(json_populate_record(NULL::pair, json_build_object(''a'', g))).a'),
+  ('(jsonb_populate_record(NULL::pairs, jsonb_build_object(''p'', '
+   'jsonb_build_array(jsonb_build_object(''a'', g))))).p[1].a'),
   ('length(to_json(CASE WHEN g % 2 = 0 THEN letter ''a'' ELSE ''b'' END)::text)'),
   ('length(json_build_array(g, CASE WHEN g % 2 = 0 THEN letter ''a'' ELSE ''b'' END)::text)'),
   ('g +# 1'), ('(g =# ANY (ARRAY[1, 2]))::int'), ('with_default(g)'),
-  ('(SELECT looking_sum(v) FROM (VALUES (g), (1)) v(v))'), ('(SELECT ending_sum(v) FROM (VALUES (g), (1)) v(v))'),
+  ('(SELECT looking_sum(v) FROM (VALUES (g), (1)) v(v))'),
+    ('(SELECT ending_sum(v) FROM (VALUES (g), (1)) v(v))'),
   ('(SELECT looking_sum(v) OVER () FROM (VALUES (g)) v(v))'),
-  ('(SELECT j.a FROM json_to_recordset(json_build_array(json_build_object(''a'', g))) AS j(a watched))');
-INSERT INTO leaves SELECT $$(SELECT x.a FROM xmltable('/r' PASSING xmlparse(content '<r><a>' || g || '</a></r>') COLUMNS a watched PATH 'a') x)$$ WHERE :'has_xml';
-INSERT INTO leaves SELECT unnest(ARRAY[$$JSON_VALUE(jsonb_build_array(g), '$[0]' RETURNING watched)$$,
-  $$(SELECT j.a FROM JSON_TABLE(jsonb_build_array(g), '$[*]' COLUMNS (a watched PATH '$')) j)$$]) WHERE :'v17';
+  ('(SELECT j.a FROM json_to_recordset(json_build_array(json_build_object(''a'', g))) AS j(a '
+   'watched))');
+INSERT INTO leaves
+  SELECT $$(SELECT x.a FROM xmltable('/r' PASSING xmlparse(content '<r><a>' || g || '</a></r>')
+        COLUMNS a watched PATH 'a') x)$$ WHERE :'has_xml';
+INSERT INTO leaves
+  SELECT unnest(ARRAY[$$JSON_VALUE(jsonb_build_array(g), '$[0]' RETURNING watched)$$,
+  $$(SELECT j.a FROM JSON_TABLE(jsonb_build_array(g), '$[*]' COLUMNS (a watched PATH '$')) j)$$])
+  WHERE :'v17';
 
 SELECT same(format('INSERT INTO @ SELECT %s FROM generate_series(1, 5) g', expr)) FROM leaves;
-SELECT is(batch_size(format('INSERT INTO log SELECT %s FROM generate_series(1, 5) g', expr)), 1, 'no batch with ' || expr) FROM leaves;
-SELECT same(format('INSERT INTO @ VALUES %s', (SELECT string_agg(format('(%s)', regexp_replace(expr, '\mg\M', i::text, 'g')), ', ') FROM generate_series(1, 4) i)))
+SELECT is(batch_size(format('INSERT INTO log SELECT %s FROM generate_series(1, 5) g', expr)), 1,
+  'no batch with ' || expr) FROM leaves;
+SELECT same(format('INSERT INTO @ VALUES %s',
+    (SELECT string_agg(format('(%s)', regexp_replace(expr, '\mg\M', i::text, 'g')), ', ')
+      FROM generate_series(1, 4) i)))
   FROM leaves;
 SELECT same('INSERT INTO @ SELECT w FROM generate_series(1, 5) g, look(g) w');
 SELECT same('INSERT INTO @ SELECT looking_sum(g) OVER (ORDER BY g) FROM generate_series(1, 5) g');
 SET LOCAL enable_hashagg = off;
-SELECT same('INSERT INTO @ SELECT g FROM generate_series(1, 5) g GROUP BY g HAVING looking_sum(g) > 0');
+SELECT same('INSERT INTO @ SELECT g FROM generate_series(1, 5) g GROUP BY g HAVING looking_sum(g) '
+            '> 0');
 RESET enable_hashagg;
 
 -- random queries
@@ -102,15 +121,27 @@ CREATE FUNCTION pick(n int) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT floor(r
 CREATE TYPE calm_pair AS (a int, b text);
 CREATE FUNCTION random_command() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-  wraps CONSTANT text[] := ARRAY['CASE WHEN g % 2 = 0 THEN @ ELSE 0 END', 'COALESCE(NULLIF(@, -1), 0)', '(ARRAY[@, g])[1]', '(SELECT @ + 0 * g)', 'greatest(@, g)',
-    '(ROW(@, ''b'')::calm_pair).a', 'abs(@)', '(@)::text::int', '(jsonb_build_object(''a'', @)->>''a'')::int', '(@ IN (1, 2, g))::int', '(NOT (@ > 2 OR g > 4))::int',
-    '(EXISTS (SELECT FROM generate_series(1, 2) i WHERE i < @))::int', '(SELECT max(i) FROM generate_series(1, 1) i WHERE @ > i - 5)', 'cardinality(ARRAY(SELECT @))',
+  wraps CONSTANT text[] := ARRAY['CASE WHEN g % 2 = 0 THEN @ ELSE 0 END',
+    'COALESCE(NULLIF(@, -1), 0)', '(ARRAY[@, g])[1]', '(SELECT @ + 0 * g)', 'greatest(@, g)',
+    '(ROW(@, ''b'')::calm_pair).a', 'abs(@)', '(@)::text::int',
+    '(jsonb_build_object(''a'', @)->>''a'')::int', '(@ IN (1, 2, g))::int',
+    '(NOT (@ > 2 OR g > 4))::int',
+    '(EXISTS (SELECT FROM generate_series(1, 2) i WHERE i < @))::int',
+    '(SELECT max(i) FROM generate_series(1, 1) i WHERE @ > i - 5)', 'cardinality(ARRAY(SELECT @))',
     '(ROW(g, @) < ROW(3, 3))::int', '(@ IS DISTINCT FROM g)::int'];
-  shapes CONSTANT text[] := ARRAY['INSERT INTO @ SELECT ~E~ FROM generate_series(1, 6) g', 'INSERT INTO @ SELECT g FROM generate_series(1, 6) g WHERE ~E~ > -100',
-    'WITH w AS MATERIALIZED (SELECT ~E~ AS e FROM generate_series(1, 6) g) INSERT INTO @ SELECT e FROM w', 'INSERT INTO @ SELECT e FROM (SELECT ~E~ AS e FROM generate_series(1, 6) g OFFSET 0) s',
-    'INSERT INTO @ SELECT ~E~ FROM generate_series(1, 3) g UNION ALL SELECT ~E~ FROM generate_series(1, 3) g', 'INSERT INTO @ SELECT e FROM generate_series(1, 6) g, LATERAL (SELECT ~E~ AS e) l',
-    'INSERT INTO @ SELECT e FROM generate_series(1, 6) g LEFT JOIN LATERAL (SELECT ~E~ AS e OFFSET 0) l ON true', 'INSERT INTO @ SELECT i FROM generate_series(1, 6) g, generate_series(1, abs(~E~) % 3 + 1) i',
-    'INSERT INTO @ (x, id) SELECT e, 1 FROM generate_series(1, 6) g CROSS JOIN LATERAL (VALUES (~E~), (2)) v(e)', 'INSERT INTO @ VALUES (~V~), (~V~), (~V~)'];
+  shapes CONSTANT text[] := ARRAY['INSERT INTO @ SELECT ~E~ FROM generate_series(1, 6) g',
+    'INSERT INTO @ SELECT g FROM generate_series(1, 6) g WHERE ~E~ > -100',
+    'WITH w AS MATERIALIZED (SELECT ~E~ AS e FROM generate_series(1, 6) g) INSERT INTO @ SELECT e '
+    'FROM w',
+    'INSERT INTO @ SELECT e FROM (SELECT ~E~ AS e FROM generate_series(1, 6) g OFFSET 0) s',
+    'INSERT INTO @ SELECT ~E~ FROM generate_series(1, 3) g UNION ALL SELECT ~E~ FROM '
+    'generate_series(1, 3) g',
+    'INSERT INTO @ SELECT e FROM generate_series(1, 6) g, LATERAL (SELECT ~E~ AS e) l',
+    'INSERT INTO @ SELECT e FROM generate_series(1, 6) g LEFT JOIN LATERAL (SELECT ~E~ AS e '
+    'OFFSET 0) l ON true',
+    'INSERT INTO @ SELECT i FROM generate_series(1, 6) g, generate_series(1, abs(~E~) % 3 + 1) i',
+    'INSERT INTO @ (x, id) SELECT e, 1 FROM generate_series(1, 6) g CROSS JOIN LATERAL (VALUES '
+    '(~E~), (2)) v(e)', 'INSERT INTO @ VALUES (~V~), (~V~), (~V~)'];
   result text := shapes[1 + pick(cardinality(shapes))];
   expr text;
 BEGIN
@@ -119,7 +150,8 @@ BEGIN
     expr := replace(wraps[1 + pick(cardinality(wraps))], '@', expr);
   END LOOP;
   WHILE result ~ '~V~' LOOP
-    result := regexp_replace(result, '~V~', regexp_replace(expr, '\mg\M', (1 + pick(9))::text, 'g'));
+    result := regexp_replace(result, '~V~', regexp_replace(expr, '\mg\M', (1 + pick(9))::text,
+        'g'));
   END LOOP;
   RETURN replace(result, '~E~', expr);
 END $$;
@@ -142,12 +174,14 @@ SELECT is_empty(format('SELECT differ(%s, 150)', :seed), 'random queries, seed '
 
 CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 -- Tables with "definition", and commands for the plain one and each shard.
-CREATE FUNCTION same_with(definition text, commands text DEFAULT NULL, own text DEFAULT NULL) RETURNS SETOF text LANGUAGE plpgsql AS $$
+CREATE FUNCTION same_with(definition text, commands text DEFAULT NULL, own text DEFAULT NULL)
+  RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
   t text;
 BEGIN
   EXECUTE format('CREATE TABLE p (%s)', concat_ws(', ', definition, own));
-  EXECUTE format('CREATE FOREIGN TABLE l (%s) SERVER shards OPTIONS (route ''round_robin'')', definition);
+  EXECUTE format('CREATE FOREIGN TABLE l (%s) SERVER shards OPTIONS (route ''round_robin'')',
+    definition);
   FOREACH t IN ARRAY '{l_0,l_1}'::text[] LOOP
     EXECUTE format('CREATE TABLE %s (%s) INHERITS (l)', t, own);
   END LOOP;
@@ -157,7 +191,8 @@ BEGIN
   RETURN QUERY SELECT same('INSERT INTO @ (id) SELECT generate_series(1, 5)', 'p', 'l');
   RETURN QUERY SELECT same('INSERT INTO @ (id) VALUES (1), (2), (3), (4)', 'p', 'l');
   -- A plain table is filled in batches, and look() sees fewer of them.
-  RETURN NEXT is(seen_by('COPY @ (id) FROM PROGRAM ''seq 6''', 'l'), seen_by('INSERT INTO @ (id) SELECT generate_series(1, 6)', 'p'),
+  RETURN NEXT is(seen_by('COPY @ (id) FROM PROGRAM ''seq 6''', 'l'),
+    seen_by('INSERT INTO @ (id) SELECT generate_series(1, 6)', 'p'),
     'as many rows are seen: COPY');
   DROP TABLE p;
   DROP FOREIGN TABLE l CASCADE;
@@ -178,28 +213,43 @@ SELECT same_with('id int', own => 'w watched');
 SELECT same_with('id int', own => 'w int DEFAULT with_default(1)');
 SELECT same_with('id int', 'CREATE INDEX ON %s ((id::watched))');
 SELECT same_with('id int', 'CREATE INDEX ON %s (id) WHERE id::watched > 0');
-SELECT same_with('id int', 'CREATE TRIGGER t AFTER INSERT ON %s FOR EACH ROW WHEN (look(NEW.id) > 0) EXECUTE FUNCTION nothing()');
-SELECT same_with('id int', 'CREATE TRIGGER t AFTER INSERT ON %s FOR EACH ROW WHEN (NEW.id::watched > 0) EXECUTE FUNCTION nothing()');
+SELECT same_with('id int',
+  'CREATE TRIGGER t AFTER INSERT ON %s FOR EACH ROW WHEN (look(NEW.id) > 0) EXECUTE FUNCTION '
+  'nothing()');
+SELECT same_with('id int',
+  'CREATE TRIGGER t AFTER INSERT ON %s FOR EACH ROW WHEN (NEW.id::watched > 0) EXECUTE FUNCTION '
+  'nothing()');
 
 -- COPY, by columns and WHERE
 
-CREATE FOREIGN TABLE typed (id int, w watched, p pair, a deeper[], r stretch) SERVER shards OPTIONS (shards '2', route 'round_robin');
-SELECT is(seen_by(format('COPY @ (id, %s) FROM PROGRAM %L WITH (DELIMITER '';'')', col, 'for i in 1 2 3 4 5; do echo "$i;' || value || '"; done'), 'typed'),
+CREATE FOREIGN TABLE typed (id int, w watched, p pair, a deeper[], r stretch) SERVER shards
+  OPTIONS (shards '2', route 'round_robin');
+SELECT is(seen_by(format('COPY @ (id, %s) FROM PROGRAM %L WITH (DELIMITER '';'')', col,
+      'for i in 1 2 3 4 5; do echo "$i;' || value || '"; done'), 'typed'),
           ARRAY(SELECT generate_series(0, 4)::bigint), 'COPY into a column of type ' || type)
-  FROM (VALUES ('w', 'domain', '$i'), ('p', 'composite type', '($i,b)'), ('a', 'array', '{$i}')) v(col, type, value);
-SELECT is(seen_by('COPY @ (id) FROM PROGRAM ''seq 5'' WHERE look(id) > 0', 'log'), ARRAY(SELECT generate_series(0, 4)::bigint), 'COPY ... WHERE');
+  FROM (VALUES ('w', 'domain', '$i'), ('p', 'composite type', '($i,b)'), ('a', 'array', '{$i}'))
+    v(col, type, value);
+SELECT is(seen_by('COPY @ (id) FROM PROGRAM ''seq 5'' WHERE look(id) > 0', 'log'),
+  ARRAY(SELECT generate_series(0, 4)::bigint), 'COPY ... WHERE');
 
 -- what does not look may wait
 
 CREATE DOMAIN positive AS int CHECK (VALUE > 0) CHECK (length(VALUE::text) < 100);
 CREATE TYPE positives AS (p positive, l text[]);
 CREATE TYPE size AS ENUM ('s', 'm');
-SELECT is(batch_size(format('INSERT INTO log SELECT %s FROM generate_series(1, 5) g', expr)), 1000, 'a batch with ' || expr)
-  FROM unnest(ARRAY['g::positive', '(g::text)::positive', '(ARRAY[g]::positive[])[1]', '(ROW(g, NULL)::positives).p', '1, to_json(ROW(g, NULL)::positives)::text',
-                    '1, to_json(size ''s'')::text', '1, (size ''s'')::text', '(json_populate_record(NULL::positives, json_build_object(''p'', g))).p', 'sum(g) OVER ()']) expr;
-SELECT is(batch_size('INSERT INTO log SELECT (l).* FROM log l'), 1000, 'COPY ... WHERE, with values of a table''s row type');
-CREATE FOREIGN TABLE calm (id positive, p positives, s size DEFAULT 's', g positive GENERATED ALWAYS AS (1) STORED) SERVER shards OPTIONS (shards '2');
-SELECT is(batch_size('INSERT INTO calm SELECT generate_series(1, 5)'), 1000, 'COPY ... WHERE, in columns of such types');
+SELECT is(batch_size(format('INSERT INTO log SELECT %s FROM generate_series(1, 5) g', expr)), 1000,
+  'a batch with ' || expr)
+  FROM unnest(ARRAY['g::positive', '(g::text)::positive', '(ARRAY[g]::positive[])[1]',
+      '(ROW(g, NULL)::positives).p', '1, to_json(ROW(g, NULL)::positives)::text',
+                    '1, to_json(size ''s'')::text', '1, (size ''s'')::text',
+                    '(json_populate_record(NULL::positives, json_build_object(''p'', g))).p',
+                    'sum(g) OVER ()']) expr;
+SELECT is(batch_size('INSERT INTO log SELECT (l).* FROM log l'), 1000,
+  'COPY ... WHERE, with values of a table''s row type');
+CREATE FOREIGN TABLE calm (id positive, p positives, s size DEFAULT 's',
+  g positive GENERATED ALWAYS AS (1) STORED) SERVER shards OPTIONS (shards '2');
+SELECT is(batch_size('INSERT INTO calm SELECT generate_series(1, 5)'), 1000,
+  'COPY ... WHERE, in columns of such types');
 
 -- changes
 
@@ -211,13 +261,15 @@ ALTER DOMAIN later ADD CHECK (VALUE > 0);
 SELECT is(batch_size('EXECUTE later'), 1000, 'a domain with a harmless constraint');
 ALTER DOMAIN later ADD CONSTRAINT looks CHECK (look(VALUE) > 0);
 SELECT is(batch_size('EXECUTE later'), 1, 'a domain with a constraint that looks');
-SELECT is(seen_by('EXECUTE later', 'log'), '{0,1,2,3,4}', 'a domain with a constraint that looks sees all rows');
+SELECT is(seen_by('EXECUTE later', 'log'), '{0,1,2,3,4}',
+  'a domain with a constraint that looks sees all rows');
 ALTER DOMAIN later DROP CONSTRAINT looks;
 -- The transaction itself learns of that with its next change.
 COMMENT ON DOMAIN later IS 'calm';
 SELECT is(batch_size('EXECUTE later'), 1000, 'a domain without constraints, and without it again');
 
-CREATE FUNCTION fickle(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN look($1) > 0; END';
+CREATE FUNCTION fickle(int) RETURNS bool IMMUTABLE
+  LANGUAGE plpgsql AS 'BEGIN RETURN look($1) > 0; END';
 CREATE DOMAIN indirect AS int CHECK (fickle(VALUE));
 PREPARE indirect AS INSERT INTO log SELECT ((g || '')::indirect) FROM generate_series(1, 5) g;
 SELECT is(batch_size('EXECUTE indirect'), 1000, 'a function that a domain calls');
@@ -229,19 +281,25 @@ SELECT is(batch_size('EXECUTE indirect'), 1000, 'a function that a domain calls,
 CREATE FOREIGN TABLE checked (id int) SERVER shards OPTIONS (shards '2', route 'round_robin');
 ALTER FUNCTION fickle(int) IMMUTABLE;
 ALTER TABLE checked_1 ADD CHECK (fickle(id));
-SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1000, 'a function that a constraint of a shard calls');
+SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1000,
+  'a function that a constraint of a shard calls');
 ALTER FUNCTION fickle(int) VOLATILE;
-SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, 'a function that a constraint of a shard calls is made volatile');
+SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1,
+  'a function that a constraint of a shard calls is made volatile');
 SAVEPOINT s;
 ALTER FUNCTION fickle(int) STABLE;
-SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1000, 'a function that a constraint of a shard calls, and stable again');
+SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1000,
+  'a function that a constraint of a shard calls, and stable again');
 ROLLBACK TO s;
-SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, 'a function that a constraint of a shard calls, which is rolled back');
+SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1,
+  'a function that a constraint of a shard calls, which is rolled back');
 CREATE DOMAIN of_shard AS int;
 ALTER TABLE checked_1 DROP CONSTRAINT checked_1_id_check, ADD CHECK (id::of_shard > 0);
-SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1000, 'a domain in a constraint of a shard');
+SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1000,
+  'a domain in a constraint of a shard');
 ALTER DOMAIN of_shard ADD CHECK (look(VALUE) > 0);
-SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1, 'a domain in a constraint of a shard gets a constraint that looks');
+SELECT is(batch_size('INSERT INTO checked VALUES (1), (2)'), 1,
+  'a domain in a constraint of a shard gets a constraint that looks');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -260,7 +260,8 @@ SELECT is(nodes($$ SELECT * FROM ev WHERE ctid = '(0,1)' $$), '{Append,Tid Scan}
 
 UPDATE ev SET txt = txt WHERE id < 10;
 UPDATE ev_twin SET txt = txt WHERE id < 10;
-SELECT shape(settings, '{Gather,Parallel Append,Parallel Seq Scan,Partial Aggregate,Finalize Aggregate}',
+SELECT shape(settings,
+  '{Gather,Parallel Append,Parallel Seq Scan,Partial Aggregate,Finalize Aggregate}',
   'SELECT count(*), sum(price), avg(val) FROM ev{}', 'parallel aggregate')
   FROM profiles WHERE name = 'parallel';
 SELECT shape(settings, '{Gather Merge}',
@@ -295,7 +296,8 @@ SELECT shape('enable_partitionwise_aggregate=on',
   'SELECT grp, count(*), sum(val), avg(price) FROM ev{} GROUP BY grp',
   'partial aggregates');
 SELECT is((SELECT count(*) FROM unnest(plan_nodes('SELECT grp, count(*) FROM ev GROUP BY grp')) n
-            WHERE n->>'Partial Mode' = 'Partial'), 0::bigint, 'partial aggregates, not without the setting');
+            WHERE n->>'Partial Mode' = 'Partial'), 0::bigint,
+  'partial aggregates, not without the setting');
 SELECT put('enable_partitionwise_aggregate=on') \gset was_
 SELECT is((SELECT count(*) FROM unnest(plan_nodes('SELECT grp, count(*) FROM ev GROUP BY grp')) n
             WHERE n->>'Partial Mode' = 'Partial' AND n->>'Parent Relationship' = 'Member'),
@@ -320,12 +322,14 @@ SELECT shape(settings || ' enable_hashagg=on',
 
 SELECT same(query, 'grouping: ' || query) FROM (VALUES
   ('SELECT grp FROM ev{} GROUP BY grp'),
-  ('SELECT grp, count(*), count(val), sum(val), min(price), max(at), avg(price), bool_or(val > 900) FROM ev{} GROUP BY grp'),
+  ('SELECT grp, count(*), count(val), sum(val), min(price), max(at), avg(price), bool_or(val > '
+   '900) FROM ev{} GROUP BY grp'),
   ('SELECT grp, count(*) FROM ev{} GROUP BY grp HAVING count(val) > 224 AND grp > 2'),
   ('SELECT grp, txt, count(*) FROM ev{} WHERE val > 300 GROUP BY grp, txt HAVING sum(val) > 2500'),
   ('SELECT txt, grp, sum(val) FROM ev{} GROUP BY txt, grp ORDER BY txt, grp'),
   ('SELECT grp % 3 AS k, sum(val + 1) FROM ev{} GROUP BY grp % 3'),
-  ('SELECT lower(txt) AS k, length(txt) + 1 AS l, count(*) FROM ev{} GROUP BY lower(txt), length(txt)'),
+  ('SELECT lower(txt) AS k, length(txt) + 1 AS l, count(*) FROM ev{} GROUP BY lower(txt), '
+   'length(txt)'),
   ('SELECT doc->>''k'' AS k, count(DISTINCT grp), max(id) FROM ev{} GROUP BY 1'),
   ('SELECT 1 AS one, count(*) FROM ev{} GROUP BY 1'),
   ('SELECT ''c'' AS c, grp, count(*) FROM ev{} GROUP BY 1, 2'),
@@ -345,24 +349,30 @@ SELECT same(query, 'grouping: ' || query) FROM (VALUES
   ('SELECT grp, count(DISTINCT val), count(*) FROM ev{} GROUP BY grp'),
   ('SELECT grp, array_agg(id ORDER BY id DESC) FROM ev{} WHERE id < 200 GROUP BY grp'),
   ('SELECT grp, string_agg(txt, '','' ORDER BY txt, id) FROM ev{} WHERE val > 950 GROUP BY grp'),
-  ('SELECT grp, percentile_cont(0.5) WITHIN GROUP (ORDER BY val), mode() WITHIN GROUP (ORDER BY txt) FROM ev{} GROUP BY grp'),
+  ('SELECT grp, percentile_cont(0.5) WITHIN GROUP (ORDER BY val), mode() WITHIN GROUP (ORDER BY '
+   'txt) FROM ev{} GROUP BY grp'),
   ('SELECT percentile_disc(ARRAY[0.1, 0.9]) WITHIN GROUP (ORDER BY price) AS p FROM ev{}'),
-  ('SELECT grp, count(*) FILTER (WHERE val > 500), sum(val) FILTER (WHERE false) FROM ev{} GROUP BY grp'),
+  ('SELECT grp, count(*) FILTER (WHERE val > 500), sum(val) FILTER (WHERE false) FROM ev{} GROUP '
+   'BY grp'),
   ('SELECT grp, round(stddev(val), 4) AS s, round(variance(price), 4) AS v FROM ev{} GROUP BY grp'),
   ('SELECT grp, jsonb_agg(id ORDER BY id) FROM ev{} WHERE id < 100 GROUP BY grp'),
-  ('SELECT grp, val % 2 AS v, count(*), grouping(grp, val % 2) FROM ev{} GROUP BY GROUPING SETS ((grp), (val % 2), ())'),
+  ('SELECT grp, val % 2 AS v, count(*), grouping(grp, val % 2) FROM ev{} GROUP BY GROUPING SETS '
+   '((grp), (val % 2), ())'),
   ('SELECT grp, doc->''k'' AS k, sum(price) FROM ev{} GROUP BY ROLLUP (grp, doc->''k'')'),
   ('SELECT grp % 4 AS a, id % 3 AS b, count(*) FROM ev{} GROUP BY CUBE (grp % 4, id % 3)'),
   ('SELECT grp, sum(count(*)) OVER (ORDER BY grp) FROM ev{} GROUP BY grp'),
   ('SELECT max(c), min(c), sum(c) FROM (SELECT count(*) AS c FROM ev{} GROUP BY grp, txt) s'),
   ('SELECT count(*), sum(x) FROM (SELECT DISTINCT val AS x FROM ev{}) s'),
   ('SELECT e.grp, count(*), sum(d.cls) FROM ev{} e JOIN dim{} d USING (grp) GROUP BY e.grp'),
-  ('SELECT d.cls, max(e.val), count(DISTINCT e.grp) FROM ev{} e LEFT JOIN dim{} d USING (grp) GROUP BY d.cls'),
+  ('SELECT d.cls, max(e.val), count(DISTINCT e.grp) FROM ev{} e LEFT JOIN dim{} d USING (grp) '
+   'GROUP BY d.cls'),
   ('SELECT generate_series(1, grp % 3) AS s, count(*) FROM ev{} GROUP BY 1'),
   ('SELECT grp, generate_series(1, 2) AS s, max(id) FROM ev{} GROUP BY grp'),
-  ('SELECT grp, EXISTS (SELECT FROM dim{} d WHERE d.grp = e.grp) AS x, count(*) FROM ev{} e GROUP BY grp'),
+  ('SELECT grp, EXISTS (SELECT FROM dim{} d WHERE d.grp = e.grp) AS x, count(*) FROM ev{} e GROUP '
+   'BY grp'),
   ('SELECT (SELECT name FROM dim{} d WHERE d.grp = e.grp) AS n, max(val) FROM ev{} e GROUP BY 1'),
-  ('SELECT grp, sum((SELECT cls FROM dim{} d WHERE d.grp = e.grp)) FROM ev{} e GROUP BY grp HAVING max(id) > (SELECT count(*) - 10 FROM ev{})'),
+  ('SELECT grp, sum((SELECT cls FROM dim{} d WHERE d.grp = e.grp)) FROM ev{} e GROUP BY grp '
+   'HAVING max(id) > (SELECT count(*) - 10 FROM ev{})'),
   ('SELECT count(ev{}) AS c, count(ev{}.*) AS d FROM ev{}'),
   ('SELECT ev{}::text AS r, count(*) FROM ev{} WHERE id < 60 GROUP BY ev{}'),
   ('SELECT e.grp, (array_agg(e ORDER BY e.id))[1]::text AS r FROM ev{} e GROUP BY e.grp'),
@@ -373,11 +383,15 @@ SELECT same(query, 'grouping: ' || query) FROM (VALUES
 
 SELECT same(query, 'window: ' || query) FROM (VALUES
   ('SELECT id, row_number() OVER (ORDER BY id) AS n FROM ev{} WHERE grp = 5'),
-  ('SELECT id, rank() OVER (PARTITION BY grp ORDER BY val, id) AS r, lag(id) OVER (PARTITION BY grp ORDER BY id) AS l FROM ev{} WHERE id < 900'),
-  ('SELECT grp, sum(sum(val)) OVER (ORDER BY grp ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s FROM ev{} GROUP BY grp'),
-  ('SELECT * FROM (SELECT id, grp, row_number() OVER (PARTITION BY grp ORDER BY id) AS n FROM ev{}) s WHERE n <= 2'),
+  ('SELECT id, rank() OVER (PARTITION BY grp ORDER BY val, id) AS r, lag(id) OVER (PARTITION BY '
+   'grp ORDER BY id) AS l FROM ev{} WHERE id < 900'),
+  ('SELECT grp, sum(sum(val)) OVER (ORDER BY grp ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s '
+   'FROM ev{} GROUP BY grp'),
+  ('SELECT * FROM (SELECT id, grp, row_number() OVER (PARTITION BY grp ORDER BY id) AS n FROM '
+   'ev{}) s WHERE n <= 2'),
   ('SELECT id, count(*) OVER () AS c, ntile(4) OVER (ORDER BY id) AS q FROM ev{} WHERE val > 800'),
-  ('SELECT DISTINCT first_value(id) OVER w AS f, last_value(id) OVER w AS l FROM ev{} WINDOW w AS (PARTITION BY txt ORDER BY id RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)')
+  ('SELECT DISTINCT first_value(id) OVER w AS f, last_value(id) OVER w AS l FROM ev{} WINDOW w AS '
+   '(PARTITION BY txt ORDER BY id RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)')
 ) q(query);
 
 -- joins
@@ -385,14 +399,19 @@ SELECT same(query, 'window: ' || query) FROM (VALUES
 SELECT same(query, 'join: ' || query) FROM (VALUES
   ('SELECT e.id, d.name FROM ev{} e JOIN dim{} d ON d.grp = e.grp WHERE e.val < 50'),
   ('SELECT e.id, d.name FROM ev{} e, dim{} d WHERE d.grp = e.grp AND d.grp = 7'),
-  ('SELECT e.id, d.name FROM ev{} e LEFT JOIN dim{} d ON d.grp = e.grp AND d.cls = 1 WHERE e.id < 100'),
+  ('SELECT e.id, d.name FROM ev{} e LEFT JOIN dim{} d ON d.grp = e.grp AND d.cls = 1 WHERE e.id < '
+   '100'),
   ('SELECT e.id, d.name FROM ev{} e RIGHT JOIN dim{} d ON d.grp = e.grp AND e.val > 950'),
   ('SELECT e.id, d.grp FROM ev{} e FULL JOIN dim{} d ON d.grp = e.id'),
-  ('SELECT e.id, d.grp FROM (SELECT * FROM ev{} WHERE grp < 5) e FULL JOIN dim{} d ON d.grp = e.grp WHERE coalesce(e.id, 0) < 30'),
+  ('SELECT e.id, d.grp FROM (SELECT * FROM ev{} WHERE grp < 5) e FULL JOIN dim{} d ON d.grp = '
+   'e.grp WHERE coalesce(e.id, 0) < 30'),
   ('SELECT a.id AS i, b.id AS j FROM ev{} a JOIN ev{} b ON a.id = b.id + 1 WHERE a.grp = 4'),
-  ('SELECT a.id AS i, b.id AS j FROM ev{} a JOIN ev{} b ON a.val = b.val AND a.id < b.id WHERE a.grp = 1'),
-  ('SELECT a.id AS i, b.id AS j, c.id AS k FROM ev{} a, ev{} b, ev{} c WHERE a.id = b.id AND b.id = c.id AND c.id IN (1, 77, 4200)'),
-  ('SELECT a.id AS i, d.name, b.id AS j FROM ev{} a JOIN dim{} d USING (grp) LEFT JOIN ev{} b ON b.id = a.val WHERE a.id BETWEEN 40 AND 90'),
+  ('SELECT a.id AS i, b.id AS j FROM ev{} a JOIN ev{} b ON a.val = b.val AND a.id < b.id WHERE '
+   'a.grp = 1'),
+  ('SELECT a.id AS i, b.id AS j, c.id AS k FROM ev{} a, ev{} b, ev{} c WHERE a.id = b.id AND b.id '
+   '= c.id AND c.id IN (1, 77, 4200)'),
+  ('SELECT a.id AS i, d.name, b.id AS j FROM ev{} a JOIN dim{} d USING (grp) LEFT JOIN ev{} b ON '
+   'b.id = a.val WHERE a.id BETWEEN 40 AND 90'),
   ('SELECT d.grp FROM dim{} d WHERE EXISTS (SELECT FROM ev{} e WHERE e.grp = d.grp AND e.val > 990)'),
   ('SELECT d.grp FROM dim{} d WHERE NOT EXISTS (SELECT FROM ev{} e WHERE e.grp = d.grp)'),
   ('SELECT id FROM ev{} WHERE grp IN (SELECT grp FROM dim{} WHERE cls = 2) AND id < 300'),
@@ -402,22 +421,31 @@ SELECT same(query, 'join: ' || query) FROM (VALUES
   ('SELECT id, (SELECT name FROM dim{} d WHERE d.grp = e.grp) AS n FROM ev{} e WHERE id < 60'),
   ('SELECT id FROM ev{} WHERE val > ALL (SELECT grp * 39 FROM dim{})'),
   ('SELECT id FROM ev{} WHERE id = ANY (SELECT val FROM ev{} WHERE grp = 9)'),
-  ('SELECT d.grp, x.id FROM dim{} d, LATERAL (SELECT id FROM ev{} e WHERE e.grp = d.grp ORDER BY val DESC NULLS LAST, id LIMIT 2) x'),
-  ('SELECT d.grp, x.c FROM dim{} d LEFT JOIN LATERAL (SELECT count(*) AS c FROM ev{} e WHERE e.grp = d.grp AND e.val > d.cls * 300) x ON true'),
+  ('SELECT d.grp, x.id FROM dim{} d, LATERAL (SELECT id FROM ev{} e WHERE e.grp = d.grp ORDER BY '
+   'val DESC NULLS LAST, id LIMIT 2) x'),
+  ('SELECT d.grp, x.c FROM dim{} d LEFT JOIN LATERAL (SELECT count(*) AS c FROM ev{} e WHERE '
+   'e.grp = d.grp AND e.val > d.cls * 300) x ON true'),
   ('SELECT e.id, f.g FROM ev{} e, LATERAL generate_series(1, e.grp % 3) f(g) WHERE e.id < 40'),
-  ('SELECT e.id, x.a FROM ev{} e LEFT JOIN LATERAL (SELECT e.id + d.grp AS a FROM dim{} d WHERE d.cls = e.id % 4) x ON x.a % 2 = 0 WHERE e.id < 40'),
-  ('SELECT e.id, s.n FROM ev{} e LEFT JOIN (SELECT grp, coalesce(name, ''none'') AS n FROM dim{} d WHERE cls > 0) s ON s.grp = e.grp WHERE e.id < 60'),
-  ('SELECT e.id FROM ev{} e JOIN dim{} d ON e.grp = d.grp OR e.id = d.grp * 10 WHERE d.cls = 3 AND e.id < 400'),
-  ('SELECT e.id, d.grp FROM ev{} e JOIN dim{} d ON (e.grp = 4 AND d.grp = 5) OR (e.grp = 6 AND d.grp = 7)'),
+  ('SELECT e.id, x.a FROM ev{} e LEFT JOIN LATERAL (SELECT e.id + d.grp AS a FROM dim{} d WHERE '
+   'd.cls = e.id % 4) x ON x.a % 2 = 0 WHERE e.id < 40'),
+  ('SELECT e.id, s.n FROM ev{} e LEFT JOIN (SELECT grp, coalesce(name, ''none'') AS n FROM dim{} '
+   'd WHERE cls > 0) s ON s.grp = e.grp WHERE e.id < 60'),
+  ('SELECT e.id FROM ev{} e JOIN dim{} d ON e.grp = d.grp OR e.id = d.grp * 10 WHERE d.cls = 3 '
+   'AND e.id < 400'),
+  ('SELECT e.id, d.grp FROM ev{} e JOIN dim{} d ON (e.grp = 4 AND d.grp = 5) OR (e.grp = 6 AND '
+   'd.grp = 7)'),
   ('SELECT e.id, d.grp FROM ev{} e JOIN dim{} d ON e.id > d.grp * 180'),
   ('SELECT e.tableoid IS NOT NULL AS t, d.name FROM ev{} e JOIN dim{} d ON d.grp = e.id'),
   ('SELECT e::text AS e, d::text AS d FROM ev{} e LEFT JOIN dim{} d ON d.grp = e.id WHERE e.id < 30'),
   ('SELECT v.x, e.id FROM (VALUES (5), (17), (9999)) v(x) LEFT JOIN ev{} e ON e.id = v.x'),
   ('SELECT e.id FROM ev{} e JOIN unnest(ARRAY[3, 33, 333]) u ON u = e.id'),
   ('SELECT DISTINCT d.cls FROM dim{} d JOIN ev{} e ON e.grp = d.grp'),
-  ('SELECT d.name, s.c FROM dim{} d JOIN (SELECT grp, count(*) AS c FROM ev{} GROUP BY grp) s USING (grp)'),
-  ('SELECT a.id AS i FROM ev{} a LEFT JOIN ev{} b ON b.id = a.id + 4000 WHERE b.id IS NULL AND a.id > 150'),
-  ('SELECT a.grp, count(*) FROM ev{} a JOIN ev{} b ON a.txt = b.txt AND a.grp = b.grp GROUP BY a.grp'),
+  ('SELECT d.name, s.c FROM dim{} d JOIN (SELECT grp, count(*) AS c FROM ev{} GROUP BY grp) s '
+   'USING (grp)'),
+  ('SELECT a.id AS i FROM ev{} a LEFT JOIN ev{} b ON b.id = a.id + 4000 WHERE b.id IS NULL AND '
+   'a.id > 150'),
+  ('SELECT a.grp, count(*) FROM ev{} a JOIN ev{} b ON a.txt = b.txt AND a.grp = b.grp GROUP BY '
+   'a.grp'),
   ('SELECT e.id, d.name FROM ev{} e JOIN dim{} d ON d.grp = e.grp ORDER BY e.id, d.name LIMIT 15'),
   ('SELECT e.id, d.cls FROM ev{} e JOIN dim{} d ON d.grp = e.grp ORDER BY e.at DESC, e.id LIMIT 15')
 ) q(query);
@@ -426,22 +454,30 @@ SELECT same(query, 'join: ' || query) FROM (VALUES
 
 SELECT same(query, 'query: ' || query) FROM (VALUES
   ('SELECT * FROM (SELECT id, grp FROM ev{} UNION ALL SELECT grp, cls FROM dim{}) u WHERE id < 20'),
-  ('SELECT grp, count(*) FROM (SELECT id, grp FROM ev{} UNION ALL SELECT id, grp FROM ev{} WHERE val > 500) u GROUP BY grp'),
-  ('SELECT id FROM (SELECT id FROM ev{} UNION ALL SELECT id + 10000 FROM ev{}) u ORDER BY id LIMIT 12'),
-  ('SELECT u.id, d.name FROM (SELECT id, grp FROM ev{} WHERE id < 30 UNION ALL SELECT -grp, grp FROM dim{}) u JOIN dim{} d ON d.grp = u.grp'),
+  ('SELECT grp, count(*) FROM (SELECT id, grp FROM ev{} UNION ALL SELECT id, grp FROM ev{} WHERE '
+   'val > 500) u GROUP BY grp'),
+  ('SELECT id FROM (SELECT id FROM ev{} UNION ALL SELECT id + 10000 FROM ev{}) u ORDER BY id '
+   'LIMIT 12'),
+  ('SELECT u.id, d.name FROM (SELECT id, grp FROM ev{} WHERE id < 30 UNION ALL SELECT -grp, grp '
+   'FROM dim{}) u JOIN dim{} d ON d.grp = u.grp'),
   ('SELECT max(id), min(id) FROM (SELECT id FROM ev{} UNION ALL SELECT grp FROM dim{}) u'),
-  ('SELECT * FROM (SELECT id, val FROM ev{} WHERE grp = 1 UNION ALL (SELECT id, val FROM ev{} WHERE grp = 2 UNION ALL SELECT grp, cls FROM dim{})) u WHERE val < 100'),
+  ('SELECT * FROM (SELECT id, val FROM ev{} WHERE grp = 1 UNION ALL (SELECT id, val FROM ev{} '
+   'WHERE grp = 2 UNION ALL SELECT grp, cls FROM dim{})) u WHERE val < 100'),
   ('SELECT grp FROM ev{} INTERSECT SELECT grp FROM dim{}'),
   ('SELECT grp FROM dim{} EXCEPT SELECT grp FROM ev{}'),
   ('SELECT grp FROM ev{} EXCEPT ALL SELECT grp FROM dim{}'),
   ('SELECT grp FROM ev{} UNION SELECT grp FROM dim{}'),
-  ('WITH e AS MATERIALIZED (SELECT * FROM ev{} WHERE val > 900) SELECT a.id FROM e a JOIN e b ON a.id = b.id + 1'),
-  ('WITH e AS (SELECT grp, max(id) AS m FROM ev{} GROUP BY grp) SELECT e.m, ev{}.txt FROM e JOIN ev{} ON ev{}.id = e.m'),
-  ('WITH RECURSIVE r(id, n) AS (SELECT id, 0 FROM ev{} WHERE id = 1 UNION ALL SELECT e.id, n + 1 FROM r JOIN ev{} e ON e.id = r.id * 2 + 1) SELECT * FROM r'),
+  ('WITH e AS MATERIALIZED (SELECT * FROM ev{} WHERE val > 900) SELECT a.id FROM e a JOIN e b ON '
+   'a.id = b.id + 1'),
+  ('WITH e AS (SELECT grp, max(id) AS m FROM ev{} GROUP BY grp) SELECT e.m, ev{}.txt FROM e JOIN '
+   'ev{} ON ev{}.id = e.m'),
+  ('WITH RECURSIVE r(id, n) AS (SELECT id, 0 FROM ev{} WHERE id = 1 UNION ALL SELECT e.id, n + 1 '
+   'FROM r JOIN ev{} e ON e.id = r.id * 2 + 1) SELECT * FROM r'),
   ('SELECT id, val FROM ev{} ORDER BY val NULLS FIRST, id LIMIT 30 OFFSET 370'),
   ('SELECT grp, id FROM ev{} WHERE id < 500 ORDER BY grp DESC, id'),
   ('SELECT grp, txt, id FROM ev{} ORDER BY grp, txt, id LIMIT 40'),
-  ('SELECT id, at FROM ev{} WHERE at BETWEEN timestamp ''2026-02-01'' AND timestamp ''2026-02-02'' ORDER BY at'),
+  ('SELECT id, at FROM ev{} WHERE at BETWEEN timestamp ''2026-02-01'' AND timestamp '
+   '''2026-02-02'' ORDER BY at'),
   ('SELECT id FROM (SELECT id FROM ev{} ORDER BY price FETCH FIRST 45 ROWS WITH TIES) s'),
   ('SELECT id FROM ev{} WHERE id IN (1, 2, 3, 500, NULL)'),
   ('SELECT id FROM ev{} WHERE NOT (val > 10) OR val IS NULL'),
@@ -453,11 +489,13 @@ SELECT same(query, 'query: ' || query) FROM (VALUES
   ('SELECT (ev{}).txt, (ev{}).id FROM ev{} WHERE (ev{}).grp = 3'),
   ('SELECT row_to_json(e)->>''txt'' AS j FROM ev{} e WHERE id < 50'),
   ('SELECT e.*, 1 AS one FROM ev{} e WHERE e.id = 99'),
-  ('SELECT CASE WHEN val > 500 THEN txt ELSE (SELECT max(name) FROM dim{}) END AS c FROM ev{} WHERE id < 50'),
+  ('SELECT CASE WHEN val > 500 THEN txt ELSE (SELECT max(name) FROM dim{}) END AS c FROM ev{} '
+   'WHERE id < 50'),
   ('SELECT id FROM ev{} WHERE random() >= 0 AND id < 9'),
   ('SELECT generate_series(1, 2) AS g, id FROM ev{} WHERE id < 30'),
   ('SELECT id, unnest(arr) AS u FROM ev{} WHERE id < 30 ORDER BY id, u LIMIT 17'),
-  ('SELECT exists(SELECT FROM ev{} WHERE id = 4200) AS a, exists(SELECT FROM ev{} WHERE id = 4201) AS b'),
+  ('SELECT exists(SELECT FROM ev{} WHERE id = 4200) AS a, exists(SELECT FROM ev{} WHERE id = '
+   '4201) AS b'),
   ('SELECT ARRAY(SELECT id FROM ev{} WHERE grp = 16 ORDER BY id) AS a')
 ) q(query);
 
@@ -509,7 +547,8 @@ SELECT same(query, 'function: ' || query) FROM (VALUES
 SELECT results_eq('SELECT tableoid::regclass::text, count(*) FROM ev GROUP BY 1 ORDER BY 1',
   $$ SELECT 'ev_' || g, 700::bigint FROM generate_series(0, 5) g $$, 'tableoid');
 SELECT put('enable_partitionwise_aggregate=on') \gset was_
-SELECT results_eq('SELECT tableoid::regclass::text, count(*), count(DISTINCT ctid) FROM ev GROUP BY tableoid ORDER BY 1',
+SELECT results_eq('SELECT tableoid::regclass::text, count(*), count(DISTINCT ctid) FROM ev GROUP '
+                  'BY tableoid ORDER BY 1',
   $$ SELECT 'ev_' || g, 700::bigint, 700::bigint FROM generate_series(0, 5) g $$,
   'grouping by tableoid');
 SELECT put(:'was_put') \gset was_
@@ -548,9 +587,11 @@ SELECT ok(plan ~ '\mev_0\M' AND plan ~ '\mev_5\M' AND plan ~ '\mdim_2\M' AND pla
   LATERAL (SELECT explained(options,
     'SELECT e.txt, count(e), max(d.name) FROM ev e LEFT JOIN dim d ON d.grp = e.grp
       WHERE e.val > 7 GROUP BY e.txt HAVING count(*) > 2 ORDER BY 2') AS plan) p;
-SELECT is(explained('FORMAT json, COSTS OFF', 'SELECT * FROM ev WHERE id = 5')::jsonb #>> '{0,Plan,Node Type}',
+SELECT is(explained('FORMAT json, COSTS OFF', 'SELECT * FROM ev WHERE id = 5')::jsonb #>>
+  '{0,Plan,Node Type}',
   'Append', 'the JSON is JSON');
-SELECT matches(explained('FORMAT xml', 'SELECT * FROM ev'), '^<explain .*</explain>\s*$', 'the XML is whole');
+SELECT matches(explained('FORMAT xml', 'SELECT * FROM ev'), '^<explain .*</explain>\s*$',
+  'the XML is whole');
 
 -- constraint exclusion
 
@@ -586,12 +627,15 @@ SELECT is(scanned(query), relations::text[], 'exclusion: ' || query)
   ) q(query, relations);
 ALTER TABLE rng_3 ADD CHECK (k >= 300);
 SELECT is(scanned('SELECT * FROM rng WHERE k = 150'), '{rng_1}', 'exclusion to one shard');
-SELECT is(nodes('SELECT * FROM rng WHERE k = 150'), '{Seq Scan}', 'exclusion to one shard, without an Append');
-SELECT is(scanned('DELETE FROM rng WHERE k = 150'), '{rng_1}', 'exclusion to one shard, for DELETE');
+SELECT is(nodes('SELECT * FROM rng WHERE k = 150'), '{Seq Scan}',
+  'exclusion to one shard, without an Append');
+SELECT is(scanned('DELETE FROM rng WHERE k = 150'), '{rng_1}',
+  'exclusion to one shard, for DELETE');
 SELECT shape('enable_partitionwise_aggregate=on', '{Finalize Aggregate,Partial Aggregate}',
   'SELECT v, count(*) FROM rng{} WHERE k < 150 GROUP BY v', 'exclusion and partial aggregates');
 SELECT shape('enable_partitionwise_aggregate=on', '{Aggregate}',
-  'SELECT v, count(*) FROM rng{} WHERE k < 50 GROUP BY v', 'exclusion and partial aggregates, with one shard left');
+  'SELECT v, count(*) FROM rng{} WHERE k < 50 GROUP BY v',
+  'exclusion and partial aggregates, with one shard left');
 SELECT put('constraint_exclusion=off') \gset was_
 SELECT is(scanned('SELECT * FROM rng WHERE k = 150'), '{rng_0,rng_1,rng_2,rng_3}',
   'constraint_exclusion = off');
@@ -646,7 +690,8 @@ SELECT ok(estimate('SELECT * FROM ev') BETWEEN 4100 AND 4500, 'estimate of all r
 SELECT is(estimate('SELECT grp FROM ev GROUP BY grp'), 17::float, 'estimate of groups');
 SELECT is(estimate('SELECT grp, price, count(*) FROM ev WHERE id < 0 GROUP BY grp, price') < 20,
   true, 'estimate of groups of few rows');
-SELECT ok(estimate('SELECT * FROM ev WHERE grp = 3') BETWEEN 200 AND 300, 'estimate of a condition');
+SELECT ok(estimate('SELECT * FROM ev WHERE grp = 3') BETWEEN 200 AND 300,
+  'estimate of a condition');
 SELECT ok(estimate('SELECT * FROM ev a JOIN ev b USING (id)') BETWEEN 4100 AND 4300,
   'estimate of a join');
 CREATE STATISTICS ev_statistics (ndistinct, dependencies) ON grp, txt FROM ev;
@@ -655,7 +700,8 @@ ANALYZE ev;
 SELECT is((SELECT count(*) FROM pg_statistic_ext_data d JOIN pg_statistic_ext e ON e.oid = stxoid
             WHERE stxname = 'ev_statistics' AND stxdinherit AND stxdndistinct IS NOT NULL),
   1::bigint, 'extended statistics are inherited ones');
-SELECT is(estimate('SELECT grp, txt FROM ev GROUP BY grp, txt'), 17::float, 'extended statistics are inherited ones, and used');
+SELECT is(estimate('SELECT grp, txt FROM ev GROUP BY grp, txt'), 17::float,
+  'extended statistics are inherited ones, and used');
 UPDATE ev SET txt = t.txt FROM ev_twin t WHERE t.id = ev.id;
 
 -- prepared statements: plans die when the shards change
@@ -713,7 +759,8 @@ ALTER TABLE prep_3 ADD CONSTRAINT high CHECK (k >= 50);
 SELECT is(scanned('SELECT * FROM prep WHERE k < 20'), '{prep_0,prep_1,prep_2}',
   'a constraint rules a shard out');
 PREPARE small AS SELECT count(*) FROM prep WHERE k < 20;
-SELECT results_eq('small', 'SELECT count(*) FROM prep_twin WHERE k < 20', 'prepared: without a shard');
+SELECT results_eq('small', 'SELECT count(*) FROM prep_twin WHERE k < 20',
+  'prepared: without a shard');
 ALTER TABLE prep_3 DROP CONSTRAINT high;
 INSERT INTO prep_3 VALUES (7, 'c');
 INSERT INTO prep_twin VALUES (7, 'c');
@@ -825,7 +872,8 @@ SELECT same(query, 'layouts: ' || query) FROM (VALUES
   ('SELECT x.a, y.c FROM lay{} x JOIN lay{} y ON x.a = y.c'),
   ('SELECT x::text AS x, y::text AS y FROM lay{} x LEFT JOIN lay{} y ON y.a = x.c * 4 + 1'),
   ('SELECT l.a, c * a AS p, row_number() OVER (PARTITION BY b ORDER BY a) AS n FROM lay{} l'),
-  ('SELECT q.b, q.a FROM (SELECT a, b, c FROM lay{} UNION ALL SELECT a, b, c FROM lay{}) q WHERE q.a < 9'),
+  ('SELECT q.b, q.a FROM (SELECT a, b, c FROM lay{} UNION ALL SELECT a, b, c FROM lay{}) q WHERE '
+   'q.a < 9'),
   ('SELECT to_jsonb(l) - ''c'' AS j FROM lay{} l WHERE l.a BETWEEN 5 AND 25'),
   ('SELECT l.a FROM lay{} l WHERE l = (SELECT m FROM lay{} m WHERE m.a = 9)')
 ) q(query);
@@ -880,7 +928,8 @@ SELECT is(scanned('SELECT * FROM deep'),
   '{deep_0,deep_0_child,deep_0_grandchild,deep_1,deep_2,deep_both,deep_direct}',
   'each is scanned');
 SELECT is((SELECT count(*) FROM unnest(plan_nodes('SELECT * FROM deep')) n
-            WHERE n->>'Relation Name' IN ('deep_both', 'deep_direct')), 2::bigint, 'each is scanned, and once');
+            WHERE n->>'Relation Name' IN ('deep_both', 'deep_direct')), 2::bigint,
+  'each is scanned, and once');
 SELECT is(returned('UPDATE deep SET a = -a WHERE b IN (''both'', ''grandchild'') RETURNING a, b'),
   returned('UPDATE deep_twin SET a = -a WHERE b IN (''both'', ''grandchild'') RETURNING a, b'),
   'each is scanned, and updated once');
@@ -889,13 +938,15 @@ SELECT is(returned('UPDATE deep SET a = -a WHERE b IN (''both'', ''grandchild'')
 
 CREATE TABLE top (a int, b text);
 CREATE TABLE middle (m int) INHERITS (top);
-CREATE FOREIGN TABLE leaf (l int) INHERITS (middle) SERVER shards OPTIONS (shards '2', route 'round_robin');
+CREATE FOREIGN TABLE leaf (l int) INHERITS (middle) SERVER shards
+  OPTIONS (shards '2', route 'round_robin');
 CREATE TABLE top_twin (a int, b text);
 CREATE TABLE middle_twin (a int, b text, m int);
 INSERT INTO top VALUES (1, 'top');
 INSERT INTO middle VALUES (2, 'middle', 2);
 INSERT INTO leaf SELECT g, 'leaf', g, g FROM generate_series(3, 40) g;
-INSERT INTO middle_twin SELECT 2, 'middle', 2 UNION ALL SELECT g, 'leaf', g FROM generate_series(3, 40) g;
+INSERT INTO middle_twin SELECT 2, 'middle', 2 UNION ALL SELECT g, 'leaf',
+  g FROM generate_series(3, 40) g;
 INSERT INTO top_twin SELECT 1, 'top' UNION ALL SELECT a, b FROM middle_twin;
 SELECT same(query, 'child of plain tables: ' || query) FROM (VALUES
   ('SELECT a, b FROM top{}'),
@@ -914,13 +965,15 @@ SELECT is((SELECT count(*) FROM pg_stats WHERE schemaname = 'select_test' AND ta
               AND inherited), 2::bigint, 'ANALYZE from the top');
 -- and a logical table as a shard of another
 CREATE FOREIGN TABLE outer_log (a int, b text, m int, l int) SERVER shards OPTIONS (shards '1');
-CREATE FOREIGN TABLE inner_log () INHERITS (outer_log) SERVER shards OPTIONS (shards '2', route 'round_robin');
+CREATE FOREIGN TABLE inner_log () INHERITS (outer_log) SERVER shards
+  OPTIONS (shards '2', route 'round_robin');
 INSERT INTO inner_log SELECT g, 'inner', g, g FROM generate_series(1, 20) g;
 INSERT INTO outer_log_0 SELECT g, 'outer', g, g FROM generate_series(1, 5) g;
 SELECT results_eq('SELECT b, count(*), sum(a) FROM outer_log GROUP BY b ORDER BY b',
   $$ VALUES ('inner', 20::bigint, 210::bigint), ('outer', 5, 15) $$,
   'a logical table below a logical table');
-SELECT is(scanned('SELECT * FROM outer_log'), '{inner_log_0,inner_log_1,outer_log_0}', 'a logical table below a logical table is not scanned');
+SELECT is(scanned('SELECT * FROM outer_log'), '{inner_log_0,inner_log_1,outer_log_0}',
+  'a logical table below a logical table is not scanned');
 
 -- temporary and unlogged shards
 
@@ -930,7 +983,8 @@ INSERT INTO temp_shard (id, grp, val, txt) VALUES (9001, 3, 5, 'temp'), (9002, 4
 INSERT INTO ev_twin (id, grp, val, txt) VALUES (9001, 3, 5, 'temp'), (9002, 4, 6, 'temp');
 SELECT same('SELECT grp, count(*), max(id) FROM ev{} GROUP BY grp', 'a temporary shard is read');
 SELECT put(settings) FROM profiles WHERE name = 'parallel' \gset was_
-SELECT ok(NOT nodes('SELECT count(*) FROM ev') && '{Gather,Gather Merge}', 'a logical table below a logical table, and not by workers');
+SELECT ok(NOT nodes('SELECT count(*) FROM ev') && '{Gather,Gather Merge}',
+  'a logical table below a logical table, and not by workers');
 SELECT put(:'was_put') \gset was_
 DROP TABLE temp_shard;
 DELETE FROM ev_twin WHERE id > 9000;
@@ -940,17 +994,22 @@ DELETE FROM ev_twin WHERE id > 9000;
 INSERT INTO ev (id, grp, txt)
 SELECT e.id + 10000, d.cls, 'copy of ' || e.txt FROM ev e JOIN dim d USING (grp) WHERE e.id < 500;
 INSERT INTO ev_twin (id, grp, txt)
-SELECT e.id + 10000, d.cls, 'copy of ' || e.txt FROM ev_twin e JOIN dim_twin d USING (grp) WHERE e.id < 500;
+SELECT e.id + 10000, d.cls, 'copy of ' || e.txt FROM ev_twin e JOIN dim_twin d USING (grp)
+  WHERE e.id < 500;
 SELECT bag_eq('SELECT * FROM ev', 'SELECT * FROM ev_twin', 'INSERT from itself and another');
 WITH gone AS (DELETE FROM ev WHERE id > 10200 RETURNING id, grp)
 INSERT INTO dim SELECT id, 'from ' || grp, (SELECT count(*) FROM ev WHERE id > 10200) FROM gone;
 WITH gone AS (DELETE FROM ev_twin WHERE id > 10200 RETURNING id, grp)
-INSERT INTO dim_twin SELECT id, 'from ' || grp, (SELECT count(*) FROM ev_twin WHERE id > 10200) FROM gone;
-SELECT bag_eq('SELECT * FROM dim', 'SELECT * FROM dim_twin', 'DELETE, INSERT and SELECT in one command');
-SELECT bag_eq('SELECT * FROM ev', 'SELECT * FROM ev_twin', 'DELETE, INSERT and SELECT in one command, on both tables');
+INSERT INTO dim_twin SELECT id, 'from ' || grp, (SELECT count(*) FROM ev_twin WHERE id > 10200)
+  FROM gone;
+SELECT bag_eq('SELECT * FROM dim', 'SELECT * FROM dim_twin',
+  'DELETE, INSERT and SELECT in one command');
+SELECT bag_eq('SELECT * FROM ev', 'SELECT * FROM ev_twin',
+  'DELETE, INSERT and SELECT in one command, on both tables');
 CREATE TABLE plain AS SELECT g AS grp, 'plain ' || g AS name FROM generate_series(1, 30) g;
 CREATE TABLE plain_twin AS SELECT * FROM plain;
-SELECT bag_eq('SELECT p.name, e.id FROM plain p JOIN ev e USING (grp) WHERE e.id < 200 FOR UPDATE OF p',
+SELECT bag_eq('SELECT p.name, e.id FROM plain p JOIN ev e USING (grp) WHERE e.id < 200 FOR UPDATE '
+              'OF p',
   'SELECT p.name, e.id FROM plain p JOIN ev_twin e USING (grp) WHERE e.id < 200',
   'FOR UPDATE of a plain table joined to a logical one');
 SELECT bag_eq('SELECT d.name, e.id FROM dim d JOIN ev e USING (grp) WHERE e.id < 200 FOR SHARE OF d',
@@ -959,11 +1018,15 @@ SELECT bag_eq('SELECT d.name, e.id FROM dim d JOIN ev e USING (grp) WHERE e.id <
 SELECT bag_eq('SELECT name, (SELECT count(*) FROM ev e WHERE e.grp = d.grp) FROM dim d FOR UPDATE',
   'SELECT name, (SELECT count(*) FROM ev_twin e WHERE e.grp = d.grp) FROM dim_twin d',
   'FOR UPDATE with a logical table in a subquery');
-UPDATE plain p SET name = e.txt || d.name FROM ev e LEFT JOIN dim d ON d.grp = e.grp WHERE e.id = p.grp;
-UPDATE plain_twin p SET name = e.txt || d.name FROM ev_twin e LEFT JOIN dim_twin d ON d.grp = e.grp WHERE e.id = p.grp;
+UPDATE plain p SET name = e.txt || d.name FROM ev e LEFT JOIN dim d ON d.grp = e.grp
+  WHERE e.id = p.grp;
+UPDATE plain_twin p SET name = e.txt || d.name FROM ev_twin e LEFT JOIN dim_twin d ON d.grp = e.grp
+  WHERE e.id = p.grp;
 SELECT bag_eq('SELECT * FROM plain', 'SELECT * FROM plain_twin', 'UPDATE ... FROM logical tables');
-SELECT is(returned('DELETE FROM plain p USING ev e WHERE e.id = p.grp AND e.val > 500 RETURNING p.grp, e'),
-  returned('DELETE FROM plain_twin p USING ev_twin e WHERE e.id = p.grp AND e.val > 500 RETURNING p.grp, e'),
+SELECT is(returned('DELETE FROM plain p USING ev e WHERE e.id = p.grp AND e.val > 500 RETURNING '
+                   'p.grp, e'),
+  returned('DELETE FROM plain_twin p USING ev_twin e WHERE e.id = p.grp AND e.val > 500 RETURNING '
+           'p.grp, e'),
   'DELETE ... USING a logical table');
 MERGE INTO plain p USING ev e ON e.id = p.grp AND p.grp < 10
  WHEN MATCHED AND e.val > 300 THEN UPDATE SET name = 'merged ' || e.txt
@@ -976,9 +1039,11 @@ MERGE INTO plain_twin p USING ev_twin e ON e.id = p.grp AND p.grp < 10
 SELECT bag_eq('SELECT * FROM plain', 'SELECT * FROM plain_twin', 'MERGE ... USING a logical table');
 MERGE INTO plain p USING (SELECT grp, max(txt) AS t FROM ev GROUP BY grp) e ON e.grp = p.grp
  WHEN MATCHED THEN UPDATE SET name = e.t WHEN NOT MATCHED THEN INSERT VALUES (e.grp, 'none');
-MERGE INTO plain_twin p USING (SELECT grp, max(txt) AS t FROM ev_twin GROUP BY grp) e ON e.grp = p.grp
+MERGE INTO plain_twin p USING (SELECT grp, max(txt) AS t FROM ev_twin GROUP BY grp) e ON e.grp
+  = p.grp
  WHEN MATCHED THEN UPDATE SET name = e.t WHEN NOT MATCHED THEN INSERT VALUES (e.grp, 'none');
-SELECT bag_eq('SELECT * FROM plain', 'SELECT * FROM plain_twin', 'MERGE ... USING groups of a logical table');
+SELECT bag_eq('SELECT * FROM plain', 'SELECT * FROM plain_twin',
+  'MERGE ... USING groups of a logical table');
 CREATE MATERIALIZED VIEW mat AS SELECT grp, count(*) AS c FROM ev GROUP BY grp;
 DELETE FROM ev WHERE grp = 2;
 REFRESH MATERIALIZED VIEW mat;
@@ -991,8 +1056,10 @@ GRANT SELECT (id, grp) ON ev TO shard_reader;
 SET LOCAL ROLE shard_reader;
 SELECT results_eq('SELECT count(id), max(grp) FROM ev WHERE id < 100',
   'VALUES (93::bigint, 16)', 'SELECT on the logical table is enough');
-SELECT fails('SELECT txt FROM ev', '42501', title => 'SELECT on the logical table is enough, for the columns granted');
-SELECT fails('SELECT id FROM ev_0', '42501', title => 'SELECT on the logical table is enough, and not for a shard by itself');
+SELECT fails('SELECT txt FROM ev', '42501',
+  title => 'SELECT on the logical table is enough, for the columns granted');
+SELECT fails('SELECT id FROM ev_0', '42501',
+  title => 'SELECT on the logical table is enough, and not for a shard by itself');
 RESET ROLE;
 
 SELECT * FROM finish();

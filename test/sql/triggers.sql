@@ -498,7 +498,8 @@ DECLARE
 BEGIN
   FOREACH t IN ARRAY '{plain,log,leased}'::text[] LOOP
     CALL move(t, 'WITH d AS (DELETE FROM source RETURNING *) INSERT INTO %s SELECT * FROM d');
-    CALL move(t, 'WITH u AS (UPDATE source SET id = id + 100 RETURNING *) INSERT INTO %s SELECT * FROM u');
+    CALL move(t, 'WITH u AS (UPDATE source SET id = id + 100 RETURNING *) INSERT INTO %s SELECT * '
+                 'FROM u');
   END LOOP;
 END $$;
 SELECT results_eq($$ SELECT what, id, seen FROM noted WHERE target = 'log' ORDER BY seq $$,
@@ -507,7 +508,8 @@ SELECT results_eq($$ SELECT what, id, seen FROM noted WHERE target = 'log' ORDER
 SELECT results_eq($$ SELECT what, id, seen FROM noted WHERE target = 'leased' ORDER BY seq $$,
   $$ SELECT what, id, seen FROM noted WHERE target = 'plain' ORDER BY seq $$,
   'triggers of a table that rows come from, round robin: session');
-SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain', 'triggers of a table that rows come from, round robin, with the same rows');
+SELECT bag_eq('SELECT * FROM log', 'SELECT * FROM plain',
+  'triggers of a table that rows come from, round robin, with the same rows');
 
 -- What a trigger made of a row is what a view checks, and what other columns
 -- are computed from.
@@ -522,7 +524,8 @@ CALL on_shards('made', 'CREATE TRIGGER minus BEFORE INSERT ON %s
 SELECT fails('INSERT INTO positive VALUES (15), (5)', '44000',
   title => 'WITH CHECK OPTION looks at what a trigger of a shard made');
 SELECT results_eq('INSERT INTO positive VALUES (11), (12), (13) RETURNING id, twice',
-  'VALUES (1, 2), (2, 4), (3, 6)', 'WITH CHECK OPTION looks at what a trigger of a shard made, and lets it in if it is right');
+  'VALUES (1, 2), (2, 4), (3, 6)',
+  'WITH CHECK OPTION looks at what a trigger of a shard made, and lets it in if it is right');
 SELECT results_eq('SELECT * FROM made ORDER BY id', 'VALUES (1, 2), (2, 4), (3, 6)',
   'WITH CHECK OPTION looks at what a trigger of a shard made, with generated columns');
 
@@ -549,7 +552,8 @@ ALTER TABLE states_0 ENABLE REPLICA TRIGGER b;
 ALTER FOREIGN TABLE states ENABLE ALWAYS TRIGGER z;
 SELECT is(fired(), 'z 1, z 2', 'ENABLE REPLICA and ENABLE ALWAYS');
 SET LOCAL session_replication_role = replica;
-SELECT is(fired(), 'b 1, b 2, z 1, z 2', 'ENABLE REPLICA and ENABLE ALWAYS, in a session that replays changes');
+SELECT is(fired(), 'b 1, b 2, z 1, z 2',
+  'ENABLE REPLICA and ENABLE ALWAYS, in a session that replays changes');
 ALTER TABLE states_0 ENABLE TRIGGER b;
 ALTER FOREIGN TABLE states ENABLE TRIGGER z;
 SELECT is(fired(), NULL, 'ENABLE REPLICA and ENABLE ALWAYS, which leaves out ordinary triggers');
@@ -625,7 +629,8 @@ INSERT INTO odd SELECT g, 'b' || g FROM generate_series(21, 40) g;
 INSERT INTO odd VALUES (41, 'b41');
 DO $$ BEGIN EXECUTE format('COPY odd (a, b) FROM %L', path()); END $$;
 SELECT bag_eq('SELECT a, b, c FROM odd WHERE a > 20',
-  $$ SELECT a, format('%s in %s', CASE WHEN a > 200 THEN CASE a % 10 WHEN 3 THEN 'skip' ELSE 'copy' END
+  $$ SELECT a, format('%s in %s', CASE WHEN a > 200 THEN CASE a % 10 WHEN 3 THEN 'skip' ELSE 'copy'
+      END
                                        ELSE 'b' || a END,
                       tableoid::regclass), 6
        FROM odd WHERE a > 20 $$,
@@ -660,17 +665,22 @@ DROP TRIGGER image ON odd;
 TRUNCATE odd, images;
 INSERT INTO odd SELECT g, 'b' || g FROM generate_series(1, 8) g;
 SELECT bag_eq($$ SELECT j->'a' AS a FROM images $$,
-  'SELECT to_jsonb(a) FROM odd', 'AFTER triggers of shards see the row in its shard''s layout, in batches, too');
+  'SELECT to_jsonb(a) FROM odd',
+  'AFTER triggers of shards see the row in its shard''s layout, in batches, too');
 
 -- The system columns of a new row, however it comes.
 CREATE FOREIGN TABLE sysless (id int, v text) SERVER shards OPTIONS (shards '1');
 CREATE TABLE seen_xmin (v text);
-CREATE FUNCTION see_xmin() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen_xmin VALUES (NEW.v); RETURN NULL; END $$;
-CREATE TRIGGER x AFTER INSERT ON sysless_0 FOR EACH ROW WHEN (NEW.xmin IS NOT NULL AND NEW.tableoid = 'sysless_0'::regclass) EXECUTE FUNCTION see_xmin();
+CREATE FUNCTION see_xmin() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen_xmin
+  VALUES (NEW.v); RETURN NULL; END $$;
+CREATE TRIGGER x AFTER INSERT ON sysless_0 FOR EACH ROW
+  WHEN (NEW.xmin IS NOT NULL AND NEW.tableoid = 'sysless_0'::regclass) EXECUTE FUNCTION see_xmin();
 INSERT INTO sysless (v) VALUES ('single');
 INSERT INTO sysless (v) SELECT 'many' FROM generate_series(1, 3);
-INSERT INTO sysless (v) SELECT note FROM (VALUES ('a'), ('b')) n (note) WHERE rows_in('sysless') > 0;
-SELECT results_eq('SELECT v FROM seen_xmin', $$ VALUES ('single'), ('many'), ('many'), ('many'), ('a'), ('b') $$, 'WHEN may name system columns');
+INSERT INTO sysless (v) SELECT note FROM (VALUES ('a'), ('b')) n (note) WHERE rows_in('sysless')
+  > 0;
+SELECT results_eq('SELECT v FROM seen_xmin', $$ VALUES ('single'), ('many'), ('many'), ('many'),
+    ('a'), ('b') $$, 'WHEN may name system columns');
 
 -- The files were outside the transaction.
 COPY (SELECT 1) TO PROGRAM

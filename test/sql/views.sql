@@ -26,7 +26,8 @@ BEGIN
   END LOOP;
 END $$;
 CREATE FUNCTION failing_views() RETURNS text LANGUAGE sql AS $$
-  SELECT string_agg(v, E'\n') FROM unnest('{postgres,shard_user,shard_reader}'::text[]) role, failing_views(role) v
+  SELECT string_agg(v, E'\n') FROM unnest('{postgres,shard_user,shard_reader}'::text[]) role,
+  failing_views(role) v
 $$;
 
 --
@@ -35,45 +36,69 @@ $$;
 
 CREATE OPERATOR === (FUNCTION = int4eq, LEFTARG = int, RIGHTARG = int);
 SET LOCAL ROLE shard_user;
-CREATE FUNCTION failing(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RAISE ''the owner''''s function has run''; END';
+CREATE FUNCTION failing(int) RETURNS bool IMMUTABLE
+  LANGUAGE plpgsql AS 'BEGIN RAISE ''the owner''''s function has run''; END';
 CREATE DOMAIN nasty AS bool CHECK (failing(1));
-CREATE FOREIGN TABLE nasty_table (id bigint OPTIONS (sequence 'by_default'), k int, b bool) SERVER shards
+CREATE FOREIGN TABLE nasty_table (id bigint OPTIONS (sequence 'by_default'), k int, b bool)
+  SERVER shards
   OPTIONS (shards '2', commit_order 'true');
 SELECT shard_fdw.register_consumer('nasty_table', 'c', 'id');
 CREATE TABLE nasty_checks (expression text, state text, title text);
 INSERT INTO nasty_checks VALUES
   -- what cannot be evaluated
   ('ARRAY[''{1,2}''::int[], ''{1}''::int[]] IS NOT NULL', 'open'),
-  ('(1 / 0) IS NULL', 'open'), ('1 / 0 = 1', 'open'), ('''a'' ~ ''(''', 'open'), ('2147483647 + 1 > 0', 'open'),
+  ('(1 / 0) IS NULL', 'open'), ('1 / 0 = 1', 'open'), ('''a'' ~ ''(''', 'open'),
+    ('2147483647 + 1 > 0', 'open'),
   ('ROW(1, NULL) IS NULL', 'open'),
-  ('CASE WHEN true THEN false END', 'open'), ('COALESCE(false, true)', 'open'), ('1 IN (2, 3)', 'open'), ('1 IS DISTINCT FROM 1', 'open'),
-  ('''x'' > ''y''', 'open'), ('1.5 > 2', 'open'), ('date ''infinity'' - date ''2000-01-01'' > 1', 'open'), ('pg_sleep(1000) IS NULL', 'open'),
-  ('failing(1)', 'open'), ('failing(1) AND k > 1', 'open'), ('false::nasty', 'open'), ('1 OPERATOR(views_test.===) 1', 'open'), ('NOT 1 OPERATOR(views_test.===) 1', 'open'),
-  ('repeat(''x'', 1000000000) IS NULL', 'open'), ('current_setting(''nothing'') = ''x''', 'open'), ('XMLPARSE(DOCUMENT ''<'') IS NULL', 'open'),
-  ('shard_fdw.in_hash(0, 0, k)', 'open'), ('shard_fdw.in_hash(2147483647, 5, k)', 'open'), ('shard_fdw.in_hash(2, 1, 1)', 'open'), ('shard_fdw.in_slot(0, -1, id)', 'open'),
+  ('CASE WHEN true THEN false END', 'open'), ('COALESCE(false, true)', 'open'),
+    ('1 IN (2, 3)', 'open'), ('1 IS DISTINCT FROM 1', 'open'),
+  ('''x'' > ''y''', 'open'), ('1.5 > 2', 'open'), ('date ''infinity'' - date ''2000-01-01'' > 1',
+    'open'), ('pg_sleep(1000) IS NULL', 'open'),
+  ('failing(1)', 'open'), ('failing(1) AND k > 1', 'open'), ('false::nasty', 'open'),
+    ('1 OPERATOR(views_test.===) 1', 'open'), ('NOT 1 OPERATOR(views_test.===) 1', 'open'),
+  ('repeat(''x'', 1000000000) IS NULL', 'open'), ('current_setting(''nothing'') = ''x''', 'open'),
+    ('XMLPARSE(DOCUMENT ''<'') IS NULL', 'open'),
+  ('shard_fdw.in_hash(0, 0, k)', 'open'), ('shard_fdw.in_hash(2147483647, 5, k)', 'open'),
+    ('shard_fdw.in_hash(2, 1, 1)', 'open'), ('shard_fdw.in_slot(0, -1, id)', 'open'),
   ('shard_fdw.in_hash(NULL, NULL, k)', 'open'), ('shard_fdw.in_hash(1, 0, NULL::text)', 'open'),
   -- what is known
-  ('false', 'sealed'), ('1 = 0', 'sealed'), ('NULL IS NOT NULL', 'sealed'), ('NOT true', 'sealed'), ('1 <> 1', 'sealed'), ('int2 ''1'' > int8 ''2''', 'sealed'),
-  ('2 <= int2 ''1''', 'sealed'), ('1 >= 2', 'sealed'), ('2 < 1', 'sealed'), ('true = false', 'sealed'), ('true <> true', 'sealed'), ('false > false', 'sealed'),
-  ('9223372036854775807 < -9223372036854775808', 'sealed'), ('NULL::int IS NOT NULL', 'sealed'), ('1 IS NULL', 'sealed'), ('''x''::varchar::text IS NULL', 'sealed'),
-  ('false AND k > 0', 'sealed'), ('k > 0 AND failing(1) AND 1 = 2', 'sealed'), ('NOT (k > 0 OR true)', 'sealed'), ('false OR (NULL AND false)', 'sealed'),
-  ('true IS FALSE', 'sealed'), ('false IS TRUE', 'sealed'), ('(1 = 1) IS NOT TRUE', 'sealed'), ('(1 = 2) IS NOT FALSE', 'sealed'),
-  ('NULL::bool IS TRUE', 'sealed'), ('NULL::bool IS NOT UNKNOWN', 'sealed'), ('true IS UNKNOWN', 'sealed'),
-  ('NULL::bool', 'open'), ('1 = NULL', 'open'), ('NULL::bool AND true', 'open'), ('NULL::bool OR false', 'open'), ('NOT NULL::bool', 'open'), ('true', 'open'), ('0 = 0', 'open'),
-  ('b', 'open'), ('b AND NOT b', 'open'), ('k IS NULL', 'open'), ('b IS UNKNOWN', 'open'), ('k = 1', 'open'), ('false OR b', 'open'), ('true AND b', 'open'),
-  ('(NULL::bool OR b) AND true', 'open'), ('2 > 1', 'open'), ('true > false', 'open'), ('1 < 9223372036854775807', 'open'), ('NULL::bool IS UNKNOWN', 'open');
+  ('false', 'sealed'), ('1 = 0', 'sealed'), ('NULL IS NOT NULL', 'sealed'), ('NOT true', 'sealed'),
+    ('1 <> 1', 'sealed'), ('int2 ''1'' > int8 ''2''', 'sealed'),
+  ('2 <= int2 ''1''', 'sealed'), ('1 >= 2', 'sealed'), ('2 < 1', 'sealed'),
+    ('true = false', 'sealed'), ('true <> true', 'sealed'), ('false > false', 'sealed'),
+  ('9223372036854775807 < -9223372036854775808', 'sealed'), ('NULL::int IS NOT NULL', 'sealed'),
+    ('1 IS NULL', 'sealed'), ('''x''::varchar::text IS NULL', 'sealed'),
+  ('false AND k > 0', 'sealed'), ('k > 0 AND failing(1) AND 1 = 2', 'sealed'),
+    ('NOT (k > 0 OR true)', 'sealed'), ('false OR (NULL AND false)', 'sealed'),
+  ('true IS FALSE', 'sealed'), ('false IS TRUE', 'sealed'), ('(1 = 1) IS NOT TRUE', 'sealed'),
+    ('(1 = 2) IS NOT FALSE', 'sealed'),
+  ('NULL::bool IS TRUE', 'sealed'), ('NULL::bool IS NOT UNKNOWN', 'sealed'),
+    ('true IS UNKNOWN', 'sealed'),
+  ('NULL::bool', 'open'), ('1 = NULL', 'open'), ('NULL::bool AND true', 'open'),
+    ('NULL::bool OR false', 'open'), ('NOT NULL::bool', 'open'), ('true', 'open'),
+      ('0 = 0', 'open'),
+  ('b', 'open'), ('b AND NOT b', 'open'), ('k IS NULL', 'open'), ('b IS UNKNOWN', 'open'),
+    ('k = 1', 'open'), ('false OR b', 'open'), ('true AND b', 'open'),
+  ('(NULL::bool OR b) AND true', 'open'), ('2 > 1', 'open'), ('true > false', 'open'),
+    ('1 < 9223372036854775807', 'open'), ('NULL::bool IS UNKNOWN', 'open');
 -- Long and deep ones, which cannot be read with the stack that there is.
-INSERT INTO nasty_checks SELECT string_agg('k = ' || g, ' OR '), 'open', 'a long constraint' FROM generate_series(1, 5000) g;
-INSERT INTO nasty_checks SELECT repeat('(false OR ', n) || 'false' || repeat(')', n), CASE WHEN n < 100 THEN 'sealed' ELSE 'open' END, 'a constraint of depth ' || n
+INSERT INTO nasty_checks SELECT string_agg('k = ' || g, ' OR '), 'open', 'a long constraint'
+  FROM generate_series(1, 5000) g;
+INSERT INTO nasty_checks SELECT repeat('(false OR ', n) || 'false' || repeat(')', n),
+  CASE WHEN n < 100 THEN 'sealed' ELSE 'open' END, 'a constraint of depth ' || n
   FROM unnest('{4,40,400,1000,1500,2000}'::int[]) n;
-INSERT INTO nasty_checks SELECT repeat('NOT ', n) || 'false', 'open', n || ' times NOT' FROM unnest('{1001,2001,4001}'::int[]) n;
-INSERT INTO nasty_checks SELECT '1' || repeat(' + k', n) || ' = 1', 'open', 'a sum of ' || n FROM unnest('{100,1000,2000,3000,4000}'::int[]) n;
+INSERT INTO nasty_checks SELECT repeat('NOT ', n) || 'false', 'open', n || ' times NOT'
+  FROM unnest('{1001,2001,4001}'::int[]) n;
+INSERT INTO nasty_checks SELECT '1' || repeat(' + k', n) || ' = 1', 'open', 'a sum of ' || n
+  FROM unnest('{100,1000,2000,3000,4000}'::int[]) n;
 RESET ROLE;
 
 -- The state of a shard with such a constraint, and the views meanwhile.
-CREATE FUNCTION with_check(expression text, wanted text, title text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+CREATE FUNCTION with_check(expression text, wanted text, title text) RETURNS SETOF text
+  LANGUAGE plpgsql AS $$
 DECLARE
-  command text := format('ALTER TABLE nasty_table_1 ADD CONSTRAINT nasty CHECK (%s) NOT VALID', expression);
+  command text := format('ALTER TABLE nasty_table_1 ADD CONSTRAINT nasty CHECK (%s) NOT VALID',
+    expression);
   error text;
 BEGIN
   SET LOCAL ROLE shard_user;
@@ -85,7 +110,8 @@ BEGIN
     RETURN;
   END IF;
   RETURN NEXT is(error, NULL, 'CHECK: ' || title);
-  RETURN NEXT is((SELECT state FROM shard_fdw.list_shards('nasty_table') WHERE shard = 'nasty_table_1'::regclass), wanted,
+  RETURN NEXT is((SELECT state FROM shard_fdw.list_shards('nasty_table')
+      WHERE shard = 'nasty_table_1'::regclass), wanted,
     title || ': the shard is ' || wanted);
   RETURN NEXT is((SELECT string_agg(v, E'\n') FROM failing_views('shard_reader') v), NULL,
     title || ': the views work');
@@ -101,7 +127,8 @@ DECLARE
   error text;
 BEGIN
   SET LOCAL ROLE shard_user;
-  error := (error_of(format('ALTER TABLE nasty_table_1 ALTER id SET DEFAULT %s', expression))).message;
+  error := (error_of(format('ALTER TABLE nasty_table_1 ALTER id SET DEFAULT %s',
+        expression))).message;
   SET LOCAL ROLE none;
   IF error ~ 'stack depth' THEN
     RETURN NEXT pass('no stack for ' || title);
@@ -110,8 +137,11 @@ BEGIN
   RETURN NEXT is(error, NULL, 'DEFAULT: ' || title);
   RETURN NEXT is(failing_views(), NULL, title || ': the views work');
 END $$;
-SELECT with_default(expression, left(expression, 40)) FROM (VALUES ('nextval(''nasty_table''::regclass)'), ('nextval(NULL)'), ('nextval(0)'), ('nextval(4294967295::oid)'),
-  ('1 / 0'), ('failing(1)::int'), ('nextval(''pg_class''::regclass)'), (repeat('(1 + ', 1500) || '1' || repeat(')', 1500)), (repeat('- ', 3000) || '1'),
+SELECT with_default(expression, left(expression, 40))
+  FROM (VALUES ('nextval(''nasty_table''::regclass)'), ('nextval(NULL)'), ('nextval(0)'),
+    ('nextval(4294967295::oid)'),
+  ('1 / 0'), ('failing(1)::int'), ('nextval(''pg_class''::regclass)'),
+  (repeat('(1 + ', 1500) || '1' || repeat(')', 1500)), (repeat('- ', 3000) || '1'),
   (format('length(%L)', repeat('x', 100000)))) t(expression);
 
 -- Options that no validator of ours has seen, and other wrappers.
@@ -121,9 +151,11 @@ ALTER SERVER shards OPTIONS (ADD route 'nonsense', ADD batch_size '-1');
 SELECT fails('INSERT INTO nasty_table (k) VALUES (1)', 'HV024',
   title => 'options that make no sense');
 SELECT is(failing_views(), NULL, 'options that make no sense are no matter for the views');
-SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'nasty_table'::regclass), 2::bigint, 'options that make no sense, which show the shards');
+SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'nasty_table'::regclass),
+  2::bigint, 'options that make no sense, which show the shards');
 ROLLBACK TO validator;
-CREATE FUNCTION gone_handler() RETURNS fdw_handler LANGUAGE c AS '$libdir/shard_fdw', 'shard_fdw_handler';
+CREATE FUNCTION gone_handler() RETURNS fdw_handler LANGUAGE c AS '$libdir/shard_fdw',
+  'shard_fdw_handler';
 UPDATE pg_proc SET probin = '$libdir/gone', prosrc = 'gone_handler' WHERE proname = 'gone_handler';
 CREATE FOREIGN DATA WRAPPER gone HANDLER gone_handler;
 CREATE SERVER gone FOREIGN DATA WRAPPER gone;
@@ -135,8 +167,10 @@ CREATE FOREIGN TABLE gone () INHERITS (with_gone) SERVER gone;
 CREATE FOREIGN TABLE none (id int) SERVER none;
 CREATE TABLE shard_of_none () INHERITS (none);
 SELECT is(failing_views(), NULL, 'foreign tables whose wrapper cannot be loaded');
-SELECT results_eq($$ SELECT last_value, maximum, collides FROM shard_fdw.sequences WHERE sequence = 'with_gone_id_seq'::regclass AND tbl = 'with_gone'::regclass $$,
-  'VALUES (1::bigint, NULL::bigint, NULL::bool)', 'foreign tables whose wrapper cannot be loaded have rows that nobody looks at');
+SELECT results_eq($$ SELECT last_value, maximum, collides FROM shard_fdw.sequences
+    WHERE sequence = 'with_gone_id_seq'::regclass AND tbl = 'with_gone'::regclass $$,
+  'VALUES (1::bigint, NULL::bigint, NULL::bool)',
+  'foreign tables whose wrapper cannot be loaded have rows that nobody looks at');
 DROP TABLE with_gone CASCADE;
 
 --
@@ -150,12 +184,16 @@ BEGIN
   EXECUTE 'EXPLAIN (FORMAT JSON) ' || query INTO plan;
   RETURN plan->0->'Plan'->>'Total Cost';
 END $$;
-SELECT cmp_ok(plan_cost(format('SELECT * FROM shard_fdw.%I', relname)), '<', current_setting('jit_above_cost')::numeric / 4, 'a plan of view ' || relname) FROM pg_class
+SELECT cmp_ok(plan_cost(format('SELECT * FROM shard_fdw.%I', relname)), '<',
+  current_setting('jit_above_cost')::numeric / 4, 'a plan of view ' || relname) FROM pg_class
  WHERE relnamespace = 'shard_fdw'::regnamespace AND relkind = 'v' ORDER BY relname;
 
--- In order, whatever the plan is; asking for one table, or for no sizes, does not cost what all of it does.
+-- In order, whatever the plan is; asking for one table, or for no sizes, does not cost what all of
+-- it does.
 CREATE FOREIGN TABLE ordered (id int) SERVER shards OPTIONS (shards '12');
-SELECT is((SELECT array_agg(ordinal) FROM (SELECT ordinal FROM shard_fdw.shards WHERE logical = 'ordered'::regclass) s), ARRAY(SELECT generate_series(0, 11)), 'shards are in order');
+SELECT is((SELECT array_agg(ordinal) FROM (SELECT ordinal FROM shard_fdw.shards
+      WHERE logical = 'ordered'::regclass) s), ARRAY(SELECT generate_series(0, 11)),
+  'shards are in order');
 CREATE FUNCTION plan_of(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   plan json;
@@ -163,8 +201,10 @@ BEGIN
   EXECUTE 'EXPLAIN (VERBOSE, FORMAT JSON) ' || query INTO plan;
   RETURN plan::text;
 END $$;
-SELECT doesnt_match(plan_of('SELECT count(*) FROM shard_fdw.shards'), 'table_bytes', 'no sizes if nobody asks');
-SELECT matches(plan_of('SELECT * FROM shard_fdw.shards WHERE logical = ''ordered''::regclass'), 'ft\.ftrelid = ''\d+''::oid', 'one table if one is asked for');
+SELECT doesnt_match(plan_of('SELECT count(*) FROM shard_fdw.shards'), 'table_bytes',
+  'no sizes if nobody asks');
+SELECT matches(plan_of('SELECT * FROM shard_fdw.shards WHERE logical = ''ordered''::regclass'),
+  'ft\.ftrelid = ''\d+''::oid', 'one table if one is asked for');
 
 --
 -- Greatest ids, without any function of the owner's
@@ -177,9 +217,12 @@ BEGIN
   INSERT INTO views_test.traces VALUES (what);
   RETURN 1;
 END $$;
-CREATE FUNCTION trace(what text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN views_test.leave_trace(what); END $$;
--- A table too large to be read from end to end, and what is found in it; compared with max(), which may run the functions.
-CREATE FUNCTION make_table(definition text, rows int DEFAULT 3000) RETURNS regclass LANGUAGE plpgsql AS $$
+CREATE FUNCTION trace(what text) RETURNS int
+  LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN views_test.leave_trace(what); END $$;
+-- A table too large to be read from end to end, and what is found in it; compared with max(),
+-- which may run the functions.
+CREATE FUNCTION make_table(definition text, rows int DEFAULT 3000) RETURNS regclass
+  LANGUAGE plpgsql AS $$
 BEGIN
   DROP TABLE IF EXISTS looked_at CASCADE;
   EXECUTE 'CREATE TABLE looked_at ' || definition;
@@ -202,36 +245,71 @@ BEGIN
   RETURN result;
 END $$;
 CREATE FUNCTION trace_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-SELECT is(CASE WHEN make_table(definition) IS NOT NULL THEN found_maximum(commands) END, wanted::bigint, definition || ' ' || commands)
+SELECT is(CASE WHEN make_table(definition) IS NOT NULL THEN found_maximum(commands) END,
+  wanted::bigint, definition || ' ' || commands)
   FROM (VALUES ('(id int, fill text)', '', NULL),
                ('(id int PRIMARY KEY, fill text)', '', 3000),
                ('(id int2 PRIMARY KEY, fill text)', '', 3000),
-               ('(id int8 UNIQUE, fill text)', 'INSERT INTO looked_at VALUES (NULL), (NULL), (9223372036854775807)', 9223372036854775807),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id DESC); INSERT INTO looked_at VALUES (NULL)', 3000),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id DESC NULLS LAST); INSERT INTO looked_at VALUES (NULL)', 3000),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id NULLS FIRST, fill); INSERT INTO looked_at VALUES (NULL)', 3000),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id); UPDATE looked_at SET id = NULL', NULL),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id); DELETE FROM looked_at', NULL),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id); DELETE FROM looked_at WHERE id > 20', 20),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id); UPDATE looked_at SET id = -id', -1),
-               ('(dropped text, id int8, fill text)', 'ALTER TABLE looked_at DROP dropped; CREATE INDEX ON looked_at (id); UPDATE looked_at SET fill = NULL', 3000),
-               ('(id int8, fill text)', 'ALTER TABLE looked_at RENAME id TO other; ALTER TABLE looked_at ADD id int8 DEFAULT 5; CREATE INDEX ON looked_at (id)', 5),
+               ('(id int8 UNIQUE, fill text)',
+                 'INSERT INTO looked_at VALUES (NULL), (NULL), (9223372036854775807)',
+                 9223372036854775807),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id DESC); INSERT INTO looked_at VALUES (NULL)', 3000),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id DESC NULLS LAST); INSERT INTO looked_at VALUES '
+                 '(NULL)', 3000),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id NULLS FIRST, fill); INSERT INTO looked_at VALUES '
+                 '(NULL)', 3000),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id); UPDATE looked_at SET id = NULL', NULL),
+               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id); DELETE FROM looked_at',
+                 NULL),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id); DELETE FROM looked_at WHERE id > 20', 20),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id); UPDATE looked_at SET id = -id', -1),
+               ('(dropped text, id int8, fill text)',
+                 'ALTER TABLE looked_at DROP dropped; CREATE INDEX ON looked_at (id); UPDATE '
+                 'looked_at SET fill = NULL', 3000),
+               ('(id int8, fill text)',
+                 'ALTER TABLE looked_at RENAME id TO other; ALTER TABLE looked_at ADD id int8 '
+                 'DEFAULT 5; CREATE INDEX ON looked_at (id)', 5),
                ('(id int8, fill text)', 'CREATE INDEX ON looked_at (fill, id)', NULL),
                ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id) WHERE id > 5', NULL),
                ('(id int8, fill text)', 'CREATE INDEX ON looked_at ((id + 1))', NULL),
                ('(id int8, fill text)', 'CREATE INDEX ON looked_at USING hash (id)', NULL),
                ('(id int8, fill text)', 'CREATE INDEX ON looked_at USING brin (id)', NULL),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id) WHERE trace(''predicate'') = 1', NULL),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (trace(''expression'' || id))', NULL),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id, (trace(''second'' || id)))', 3000),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id); ALTER TABLE looked_at ADD CHECK (trace(''check'') = id) NOT VALID', 3000),
-               ('(id int8, fill text, more int GENERATED ALWAYS AS (trace(''generated'')) STORED)', 'CREATE INDEX ON looked_at (id)', 3000),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id); CREATE TABLE child (UNIQUE (id)) INHERITS (looked_at); INSERT INTO child VALUES (5000)', 5000),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id); CREATE TABLE child () INHERITS (looked_at); INSERT INTO child VALUES (5000)', 5000),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id); CREATE TABLE child () INHERITS (looked_at); INSERT INTO child SELECT g, repeat(''x'', 1000) FROM generate_series(1, 2000) g', NULL),
-               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id); CREATE FOREIGN TABLE child () INHERITS (looked_at) SERVER shards OPTIONS (shards ''2''); INSERT INTO child SELECT 6000', 6000),
-               ('(id int8, fill text) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF looked_at FOR VALUES FROM (0) TO (1000000)', 'CREATE INDEX ON looked_at (id)', 3000),
-               ('(id numeric, fill text)', 'CREATE INDEX ON looked_at (id)', NULL)) t(definition, commands, wanted);
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id) WHERE trace(''predicate'') = 1', NULL),
+               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (trace(''expression'' || id))',
+                 NULL),
+               ('(id int8, fill text)', 'CREATE INDEX ON looked_at (id, (trace(''second'' || id)))',
+                 3000),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id); ALTER TABLE looked_at ADD CHECK '
+                 '(trace(''check'') = id) NOT VALID', 3000),
+               ('(id int8, fill text, more int GENERATED ALWAYS AS (trace(''generated'')) STORED)',
+                 'CREATE INDEX ON looked_at (id)', 3000),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id); CREATE TABLE child (UNIQUE (id)) INHERITS '
+                 '(looked_at); INSERT INTO child VALUES (5000)', 5000),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id); CREATE TABLE child () INHERITS (looked_at); '
+                 'INSERT INTO child VALUES (5000)', 5000),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id); CREATE TABLE child () INHERITS (looked_at); '
+                 'INSERT INTO child SELECT g, repeat(''x'', 1000) FROM generate_series(1, 2000) g',
+                 NULL),
+               ('(id int8, fill text)',
+                 'CREATE INDEX ON looked_at (id); CREATE FOREIGN TABLE child () INHERITS '
+                 '(looked_at) SERVER shards OPTIONS (shards ''2''); INSERT INTO child SELECT 6000',
+                 6000),
+               ('(id int8, fill text) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF '
+                'looked_at FOR VALUES FROM (0) TO (1000000)', 'CREATE INDEX ON looked_at (id)',
+                3000),
+               ('(id numeric, fill text)', 'CREATE INDEX ON looked_at (id)',
+                 NULL)) t(definition, commands, wanted);
 -- An index that is not valid.
 SELECT make_table('(id int8 UNIQUE, fill text)');
 UPDATE pg_index SET indisvalid = false WHERE indrelid = 'looked_at'::regclass;
@@ -243,11 +321,14 @@ SELECT is(shard_fdw.column_maximum('looked_at', 'id'), NULL, 'a foreign table be
 ROLLBACK TO gone_child;
 SELECT make_table('(id int8, fill text)', 20);
 SELECT is(found_maximum(), 20::bigint, 'a small table is read');
-SELECT is(shard_fdw.column_maximum('looked_at', column_name), NULL, 'no maximum of ' || column_name) FROM unnest('{fill,tableoid,ctid,none}'::name[]) column_name;
-SELECT is(shard_fdw.column_maximum(relid, 'id'), NULL, 'nor of what is no table') FROM unnest('{0,4294967295}'::oid[]) relid;
+SELECT is(shard_fdw.column_maximum('looked_at', column_name), NULL, 'no maximum of ' || column_name)
+  FROM unnest('{fill,tableoid,ctid,none}'::name[]) column_name;
+SELECT is(shard_fdw.column_maximum(relid, 'id'), NULL, 'nor of what is no table')
+  FROM unnest('{0,4294967295}'::oid[]) relid;
 CREATE TEMP TABLE temporary (id serial PRIMARY KEY);
 INSERT INTO temporary DEFAULT VALUES;
-SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'temporary'::regclass), 1::bigint, 'a temporary table of one''s own');
+SELECT is((SELECT maximum FROM shard_fdw.sequences WHERE tbl = 'temporary'::regclass), 1::bigint,
+  'a temporary table of one''s own');
 -- Other access methods.
 CREATE ACCESS METHOD like_heap TYPE TABLE HANDLER heap_tableam_handler;
 SELECT make_table('(id int8, fill text) USING like_heap', 20);
@@ -255,7 +336,8 @@ SELECT is(found_maximum(), 20::bigint, 'another name of heap');
 
 -- Where sequences are.
 CREATE SEQUENCE s;
-CREATE FUNCTION pos() RETURNS text LANGUAGE sql AS $$ SELECT p::text FROM shard_fdw.sequence_position('s') p $$;
+CREATE FUNCTION pos() RETURNS text LANGUAGE sql AS $$ SELECT p::text
+  FROM shard_fdw.sequence_position('s') p $$;
 SELECT is(pos(), '(,1)', 'a new sequence');
 SELECT nextval('s'), nextval('s');
 SELECT is(pos(), '(2,3)', 'a new sequence that has been used');
@@ -268,16 +350,19 @@ SELECT is(pos(), '(40,33)', 'a new sequence, and goes down');
 ALTER SEQUENCE s INCREMENT 1 MAXVALUE 9223372036854775807 RESTART 9223372036854775807;
 SELECT nextval('s');
 SELECT is(pos(), '(9223372036854775807,)', 'a new sequence, to its end');
-SELECT is((SELECT p::text FROM shard_fdw.sequence_position(relid) p), '(,)', 'no sequence') FROM unnest('{pg_class,looked_at}'::regclass[] || 0::regclass) relid;
+SELECT is((SELECT p::text FROM shard_fdw.sequence_position(relid) p), '(,)', 'no sequence')
+  FROM unnest('{pg_class,looked_at}'::regclass[] || 0::regclass) relid;
 SET LOCAL ROLE shard_reader;
 SELECT is(pos(), '(,)', 'who has no right on it sees nothing');
 RESET ROLE;
 CREATE TABLE set_back (id serial PRIMARY KEY);
 INSERT INTO set_back SELECT generate_series(1, 5);
 SELECT setval('set_back_id_seq', 6, false);
-SELECT is((SELECT collides FROM shard_fdw.sequences WHERE tbl = 'set_back'::regclass), false, 'a sequence whose next value is free');
+SELECT is((SELECT collides FROM shard_fdw.sequences WHERE tbl = 'set_back'::regclass), false,
+  'a sequence whose next value is free');
 SELECT setval('set_back_id_seq', 5, false);
-SELECT is((SELECT collides FROM shard_fdw.sequences WHERE tbl = 'set_back'::regclass), true, 'a sequence whose next value is free, and one whose next value is not');
+SELECT is((SELECT collides FROM shard_fdw.sequences WHERE tbl = 'set_back'::regclass), true,
+  'a sequence whose next value is free, and one whose next value is not');
 
 -- Rows behind.
 CREATE TABLE behind_model (id bigint PRIMARY KEY, fill text);
@@ -285,7 +370,8 @@ CREATE FOREIGN TABLE behind (id bigint OPTIONS (sequence 'always'), fill text) S
   OPTIONS (shards '2', max_shards '10', commit_order 'true', template 'views_test.behind_model');
 SELECT shard_fdw.register_consumer('behind', 'c', 'id');
 CREATE FUNCTION rows_behind() RETURNS text LANGUAGE sql AS $$
-  SELECT string_agg(coalesce(rows_behind::text, '-'), ' ' ORDER BY shard::text) FROM shard_fdw.consumers WHERE logical = 'behind'::regclass $$;
+  SELECT string_agg(coalesce(rows_behind::text, '-'), ' ' ORDER BY shard::text)
+    FROM shard_fdw.consumers WHERE logical = 'behind'::regclass $$;
 SELECT is(rows_behind(), '0 0', 'no rows');
 SET LOCAL shard_fdw.shard = 0;
 INSERT INTO behind (fill) SELECT repeat('x', 400) FROM generate_series(1, 3000);
@@ -299,7 +385,8 @@ SELECT is(rows_behind(), '2000 0', 'without an index the sequence tells');
 SELECT count(*) FROM shard_fdw.read_batch(NULL::behind, 'c', 1000);
 SELECT is(rows_behind(), '1000 0', 'without an index the sequence tells, also then');
 SELECT is(shard_fdw.rows_behind(logical, shard, 5), NULL, 'no shard of that table')
-  FROM (VALUES ('behind'::regclass, 'set_back'::regclass), ('set_back', 'behind_0'), ('behind', NULL), (NULL, 'behind_0'), ('0', '0')) t(logical, shard);
+  FROM (VALUES ('behind'::regclass, 'set_back'::regclass), ('set_back', 'behind_0'),
+    ('behind', NULL), (NULL, 'behind_0'), ('0', '0')) t(logical, shard);
 RESET shard_fdw.shard;
 
 --
@@ -312,14 +399,18 @@ DECLARE
   result text;
 BEGIN
   PERFORM set_config('role', role, true);
-  SELECT string_agg(concat_ws(' ', coalesce(watermark::text, '-'), (last_read IS NOT NULL)::text, coalesce(rows_behind::text, '-')), ', ' ORDER BY shard::text) INTO result
+  SELECT string_agg(concat_ws(' ', coalesce(watermark::text, '-'), (last_read IS NOT NULL)::text,
+      coalesce(rows_behind::text, '-')), ', ' ORDER BY shard::text) INTO result
     FROM shard_fdw.consumers WHERE logical = 'behind'::regclass;
-  result := result || (SELECT format('; %s %s', count(bytes), bool_and(bytes > 0)) FROM shard_fdw.shards WHERE logical = 'behind'::regclass)
-    || (SELECT format('; %s %s', max(last_value), max(maximum)) FROM shard_fdw.sequences WHERE tbl = 'behind_0'::regclass);
+  result := result || (SELECT format('; %s %s', count(bytes), bool_and(bytes > 0))
+    FROM shard_fdw.shards WHERE logical = 'behind'::regclass)
+    || (SELECT format('; %s %s', max(last_value), max(maximum)) FROM shard_fdw.sequences
+      WHERE tbl = 'behind_0'::regclass);
   PERFORM set_config('role', 'none', true);
   RETURN result;
 END $$;
-SELECT is(numbers('views_monitor'), '19991 true 1000, - false 0; 2 t; 29991 ', 'a member of pg_monitor');
+SELECT is(numbers('views_monitor'), '19991 true 1000, - false 0; 2 t; 29991 ',
+  'a member of pg_monitor');
 SELECT is(numbers('shard_reader'), '- false -, - false -; 2 t;  ', 'somebody else');
 
 SELECT * FROM finish();
