@@ -20,11 +20,13 @@ OBJS = \
 	src/consume/dequeue.o \
 	src/consume/registry.o \
 	src/consume/result.o \
+	src/plan/assume.o \
 	src/plan/core_plan.o \
 	src/plan/cursor.o \
 	src/plan/join.o \
 	src/plan/plan.o \
 	src/plan/prune.o \
+	src/plan/times.o \
 	src/shards/admin.o \
 	src/shards/advice.o \
 	src/shards/clone.o \

@@ -24,6 +24,7 @@
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
 #include "optimizer/plancat.h"
 #include "storage/lock.h"
@@ -415,6 +416,28 @@ typedef build_simple_rel_hook_type ShardRelationHook;
 	Query *parse, const char *query_string, int cursor_options, \
 	ParamListInfo params, ExplainState *es
 #define SHARD_PLANNER_ARGUMENTS	parse, query_string, cursor_options, params, es
+#endif
+
+static inline PlannedStmt *
+shard_plan_query(Query *query, const char *query_string, int cursor_options,
+				 ParamListInfo params)
+{
+#if PG_VERSION_NUM < 190000
+	return planner(query, query_string, cursor_options, params);
+#else
+	return planner(query, query_string, cursor_options, params, NULL);
+#endif
+}
+
+/* 16 notes in the columns themselves which outer joins can null them. */
+#if PG_VERSION_NUM < 160000
+#define shard_ec_below_outer_join(ec) ((ec)->ec_below_outer_join)
+#define shard_em_may_be_null(em) (!bms_is_empty((em)->em_nullable_relids))
+#else
+#define shard_ec_below_outer_join(ec) false
+#define shard_em_may_be_null(em) \
+	(IsA((em)->em_expr, Var) && \
+	 !bms_is_empty(((Var *) (em)->em_expr)->varnullingrels))
 #endif
 
 /* 19 can be told more about a scan. */

@@ -82,9 +82,23 @@ take_over_expansion(SHARD_RELATION_HOOK_PARAMETERS)
 static PlannedStmt *
 prepare_and_plan(SHARD_PLANNER_PARAMETERS)
 {
+	ShardPlanning planning;
+	PlannedStmt *result;
+
 	shard_prepare_on_conflict(parse);
-	return (prev_planner_hook ? prev_planner_hook : standard_planner)
-		(SHARD_PLANNER_ARGUMENTS);
+	shard_planning_begin(&planning, parse, cursor_options);
+	PG_TRY();
+	{
+		result = (prev_planner_hook ? prev_planner_hook : standard_planner)
+			(SHARD_PLANNER_ARGUMENTS);
+	}
+	PG_FINALLY();
+	{
+		shard_planning_end(&planning);
+	}
+	PG_END_TRY();
+	shard_planning_note(&planning, result);
+	return result;
 }
 
 /*
@@ -121,8 +135,7 @@ lock_kept_shards(PlannerInfo *root, RelOptInfo *rel, Oid relid,
 		for (int i = 0; i < pruning->nkept; i++)
 			LockRelationOid(pruning->kept[i].relid, lockmode);
 	} while (!table->is_valid && seen != SharedInvalidMessageCounter);
-	root->glob->relationOids = list_concat(root->glob->relationOids,
-										   pruning->left_out);
+	shard_prune_settle(root, pruning);
 	return pruning;
 }
 
@@ -284,8 +297,11 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 		{
 			Index		rti = shard_expand_child(root, rel, rte, parent, child);
 
-			/* If its place is all it has, that has been looked at. */
-			if (pruning->is_hash && constr != NULL && constr->num_check == 1)
+			const ShardKept *kept = shard_prune_find(pruning, lfirst_oid(lc));
+
+			/* If we have read all constraints, nothing new is in them. */
+			if (kept != NULL && constr != NULL &&
+				constr->num_check == kept->nchecks)
 				settled = bms_add_member(settled, rti);
 		}
 		table_close(child, NoLock);
@@ -339,6 +355,7 @@ prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	shard_prune_gate(root, pruning);
 	if (pruning->left_out == NIL)
 		return;
+	shard_prune_settle(root, pruning);
 	while ((child = shard_next_child(&children)) != NULL)
 	{
 		if (!shard_prune_leaves_out(pruning,

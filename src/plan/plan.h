@@ -10,6 +10,9 @@
 
 #include "table/table.h"
 
+/* in assume.c */
+extern void shard_assume_init(void);
+
 /* in cursor.c */
 extern void shard_cursor_init(void);
 

@@ -26,9 +26,37 @@ typedef struct ShardKept
 	int			part;			/* which partition it is; see below */
 	int			modulus;		/* which hashes of the key it holds */
 	int			remainder;
+	int			nchecks;		/* CHECK constraints that we have read */
+	bool		has_range;		/* its times are in this range, as in
+								 * ShardMember */
+	int64		range_min;
+	int64		range_max;
 	int			stride;			/* which ids it holds; 0: any */
 	int			id_slot;
 } ShardKept;
+
+/* Times from min to max, both included, as in ShardMember. */
+typedef struct ShardTimes
+{
+	int64		min;
+	int64		max;
+} ShardTimes;
+
+/* A set of times, in parts that do not overlap, ascending. */
+typedef struct ShardTimeSet
+{
+	int			n;
+	ShardTimes *times;
+} ShardTimeSet;
+
+/* A query that is being planned; see assume.c. */
+typedef struct ShardPlanning
+{
+	struct ShardPlanning *outer;	/* what is planned while that goes on */
+	Query	   *query;			/* as it was, or NULL: nothing is assumed */
+	int			cursor_options;
+	List	   *assumptions;
+} ShardPlanning;
 
 /*
  * What the conditions of a query leave of a logical table.
@@ -47,6 +75,15 @@ typedef struct ShardPruning
 	ShardByOid *sorted;			/* all shards, by OID */
 	int		   *kept_index;		/* in kept, by ordinal; -1: left out */
 	struct ShardIds *ids;		/* what conditions say of ids */
+	bool		is_transient;	/* a later snapshot would leave out more */
+
+	/* Option "time_column". */
+	ShardTimeSet *times;		/* what conditions allow; NULL: all */
+	List	   *time_conditions;	/* these conditions */
+	bool		has_estimates;	/* they allow that for now */
+	ShardTimes *gaps;			/* where left out shards are; see add_gap() */
+	List	   *late_conditions;	/* those that can gate shards */
+	Index		time_security;
 
 	bool		is_hash;
 	int			nparts;
@@ -56,6 +93,15 @@ typedef struct ShardPruning
 	List	   *key_values;		/* expressions that gate shards, or NIL */
 	Index		key_security;
 } ShardPruning;
+
+/* in assume.c */
+extern void shard_planning_begin(ShardPlanning *planning, Query *query,
+								 int cursor_options);
+extern void shard_planning_end(ShardPlanning *planning);
+extern bool shard_may_assume(void);
+extern void shard_assume(List *conditions, const ShardTimes *gaps, int ngaps);
+extern void shard_planning_note(const ShardPlanning *planning,
+								PlannedStmt *plan);
 
 /* in core_plan.c */
 extern Index shard_expand_child(PlannerInfo *root, RelOptInfo *rel,
@@ -75,6 +121,21 @@ extern ShardPruning *shard_prune_begin(PlannerInfo *root, RelOptInfo *rel,
 extern const ShardKept *shard_prune_find(const ShardPruning *pruning,
 										 Oid relid);
 extern bool shard_prune_leaves_out(const ShardPruning *pruning, Oid relid);
+extern void shard_prune_settle(PlannerInfo *root,
+							   const ShardPruning *pruning);
 extern void shard_prune_gate(PlannerInfo *root, const ShardPruning *pruning);
+
+/* in times.c */
+extern List *shard_time_conditions(PlannerInfo *root, RelOptInfo *rel,
+								   AttrNumber attno, Oid type,
+								   Index *security_level);
+extern ShardTimeSet *shard_times_allowed(PlannerInfo *root, List *conditions,
+										 bool may_estimate,
+										 bool *has_estimates, List **useful,
+										 List **unknown);
+extern int	shard_times_from(const ShardTimeSet *set, int64 min);
+extern bool shard_times_overlap(const ShardTimeSet *set, int64 min, int64 max);
+extern List *shard_time_gates(PlannerInfo *root, List *conditions, int64 min,
+							  int64 max);
 
 #endif							/* SHARD_PLAN_PRIVATE_H */

@@ -4,7 +4,7 @@
  *	  Which shards of a logical table a query can do without.
  *
  * What is known of a shard is compared with the conditions of the query: the
- * hashes of the key that it holds, its ids, its OID.  A shard that cannot have
+ * hashes of the key that it holds, its ids, its times, its OID.  A shard that cannot have
  * a matching row is left out of the plan.  If that depends on a value that is
  * only known when the query runs, the shard gets a gate: a condition that the
  * executor evaluates once, before it reads the shard.
@@ -19,6 +19,8 @@
 
 #include "access/stratnum.h"
 #include "access/sysattr.h"
+#include "access/transam.h"
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -32,6 +34,7 @@
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
+#include "utils/snapmgr.h"
 #include "utils/typcache.h"
 
 /* What conditions say of the column with option "sequence", and of tableoid. */
@@ -398,6 +401,88 @@ may_have_ids(const ShardMember *member, const ShardIds *ids)
 }
 
 /*
+ * Find out which times the conditions allow, if there are ranges of times.
+ */
+static void
+find_times(PlannerInfo *root, const ShardTable *table, ShardPruning *pruning)
+{
+	List	   *conditions;
+	ShardTimeSet *times;
+
+	if (table->nranges == 0 ||
+		(pruning->rel->baserestrictinfo == NIL &&
+		 !pruning->rel->has_eclass_joins) ||
+		!enable_partition_pruning)
+		return;
+	conditions = shard_time_conditions(root, pruning->rel, table->time_attno,
+									   table->time_type,
+									   &pruning->time_security);
+	times = shard_times_allowed(root, conditions, shard_may_assume(),
+								&pruning->has_estimates,
+								&pruning->time_conditions,
+								&pruning->late_conditions);
+	if (pruning->time_conditions == NIL)
+		return;
+	pruning->times = times;
+	pruning->gaps = palloc(sizeof(ShardTimes) * (times->n + 1));
+	for (int i = 0; i <= times->n; i++)
+	{
+		pruning->gaps[i].min = PG_INT64_MAX;
+		pruning->gaps[i].max = PG_INT64_MIN;
+	}
+}
+
+/*
+ * Does the range of a shard hold for all rows that the query can see?
+ *
+ * Only if its snapshot is not older.  To an older one, rows are still there
+ * that had been deleted when the constraint was validated.
+ */
+static bool
+is_range_certain(const ShardMember *member)
+{
+	TransactionId xid = member->range_xid;
+
+	if (!TransactionIdIsNormal(xid))
+		return true;
+	if (TransactionIdIsCurrentTransactionId(xid))
+		return !IsolationUsesXactSnapshot();
+	return !ActiveSnapshotSet() ||
+		!XidInMVCCSnapshot(xid, GetActiveSnapshot());
+}
+
+/*
+ * Can the member have rows with the times that conditions allow?  If not, its
+ * range is added to that of the shards left out between the same two of the
+ * times that are allowed: none of those is in the ranges together.
+ */
+static bool
+may_have_times(const ShardMember *member, ShardPruning *pruning)
+{
+	ShardTimes *gap;
+
+	if (pruning->times == NULL || !member->has_range ||
+		member->has_children ||
+		shard_times_overlap(pruning->times, member->range_min,
+							member->range_max))
+		return true;
+	if (!is_range_certain(member))
+	{
+		pruning->is_transient = true;
+		return true;
+	}
+	/* In an empty range there is no time, whatever is allowed. */
+	if (member->range_min <= member->range_max)
+	{
+		gap = &pruning->gaps[shard_times_from(pruning->times,
+											  member->range_min)];
+		gap->min = Min(gap->min, member->range_min);
+		gap->max = Max(gap->max, member->range_max);
+	}
+	return false;
+}
+
+/*
  * Note whether a shard is kept.  "part" is its number among the places of the
  * table, or -1.
  */
@@ -424,6 +509,23 @@ add_shard(ShardPruning *pruning, const ShardTable *table, int ordinal,
 	kept->stride = member->is_id_slot_valid && !member->has_children ?
 		member->stride : 0;
 	kept->id_slot = member->id_slot;
+	kept->has_range = member->has_range && !member->has_children &&
+		is_range_certain(member);
+	kept->range_min = member->range_min;
+	kept->range_max = member->range_max;
+	kept->nchecks = (pruning->is_hash ? member->nplace_checks : 0) +
+		(kept->stride != 0 ? member->n_id_slot_checks : 0) +
+		(member->has_range ? 1 : 0);
+}
+
+/*
+ * Can the member have matching rows?  Its place has been looked at.
+ */
+static bool
+may_match(const ShardMember *member, ShardPruning *pruning)
+{
+	return may_have_ids(member, pruning->ids) &&
+		may_have_times(member, pruning);
 }
 
 /*
@@ -442,6 +544,9 @@ shard_prune_begin(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	Bitmapset  *live = NULL;
 
 	pruning->rel = rel;
+	find_times(root, table, pruning);
+	/* Functions may have been called, which could have anything rebuilt. */
+	table = shard_table_get(relid);
 	if (table->bounds != NULL)
 	{
 		live = prune_hash_table(root, table, pruning);
@@ -461,13 +566,36 @@ shard_prune_begin(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 		for (int i = 0; i < pruning->nparts; i++)
 			add_shard(pruning, table, table->places[i].ordinal, i,
 					  bms_is_member(i, live) &&
-					  may_have_ids(&table->members[table->places[i].ordinal],
-								   pruning->ids));
+					  may_match(&table->members[table->places[i].ordinal],
+								pruning));
 	else
 		for (int i = 0; i < table->nmembers; i++)
 			add_shard(pruning, table, i, -1,
-					  may_have_ids(&table->members[i], pruning->ids));
+					  may_match(&table->members[i], pruning));
 	return pruning;
+}
+
+/*
+ * shard_prune_settle
+ *		Make the plan depend on what has left shards out: on their constraints,
+ *		and on times that have been estimated.
+ */
+void
+shard_prune_settle(PlannerInfo *root, const ShardPruning *pruning)
+{
+	ShardTimes *gaps = pruning->gaps;
+	int			ngaps = 0;
+
+	root->glob->relationOids = list_concat(root->glob->relationOids,
+										   pruning->left_out);
+	root->glob->transientPlan |= pruning->is_transient;
+	if (pruning->times == NULL || !pruning->has_estimates)
+		return;
+	for (int i = 0; i <= pruning->times->n; i++)
+		if (gaps[i].min <= gaps[i].max)
+			gaps[ngaps++] = gaps[i];
+	if (ngaps > 0)
+		shard_assume(pruning->time_conditions, gaps, ngaps);
 }
 
 /*
@@ -519,7 +647,8 @@ shard_prune_gate(PlannerInfo *root, const ShardPruning *pruning)
 	bool		by_id = !ids->known && ids->late != NULL;
 	RelOptInfo *child;
 
-	if (pruning->key_values == NIL && !by_id)
+	if (pruning->key_values == NIL && !by_id &&
+		pruning->late_conditions == NIL)
 		return;
 	while ((child = shard_next_child(&children)) != NULL)
 	{
@@ -539,5 +668,15 @@ shard_prune_gate(PlannerInfo *root, const ShardPruning *pruning)
 					   shard_in_hash_clause(kept->modulus, kept->remainder,
 											copyObject(pruning->key_values)),
 					   pruning->key_security);
+		if (pruning->late_conditions != NIL && kept->has_range)
+		{
+			List	   *gates = shard_time_gates(root, pruning->late_conditions,
+												 kept->range_min,
+												 kept->range_max);
+			ListCell   *lc;
+
+			foreach(lc, gates)
+				shard_gate(root, child, lfirst(lc), pruning->time_security);
+		}
 	}
 }

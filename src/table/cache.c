@@ -464,15 +464,18 @@ list_children(Oid relid, const ShardTable *old, int *n)
 }
 
 /*
- * Note which members are open, and what they have in common.
+ * Note which members are open, what these have in common, and how many members
+ * have ranges.
  */
 static void
 note_open(ShardTable *table)
 {
 	table->nopen = 0;
+	table->nranges = 0;
 	table->sees_rows = false;
 	for (int i = 0; i < table->nmembers; i++)
 	{
+		table->nranges += table->members[i].has_range ? 1 : 0;
 		if (table->members[i].is_open)
 		{
 			table->open[table->nopen++] = i;
@@ -792,6 +795,7 @@ shard_table_sweep(void)
 			continue;
 		shard_forget_lease(table);
 		table->nmembers = 0;
+		table->nranges = 0;
 		table->nopen = 0;
 		MemoryContextDelete(table->context);
 		table->context = NULL;

@@ -285,9 +285,13 @@ shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 			continue;
 		checks->sees_rows |= shard_sees_rows(expr, &checks->depends);
 		if (table != NULL && table->time_attno != 0 && con->convalidated &&
-			con->coninhcount == 0)
-			member->has_range |= shard_read_range(expr, relid, table->relid,
-												  table->time_attno, member);
+			con->coninhcount == 0 && !member->has_range &&
+			shard_read_range(expr, relid, table->relid, table->time_attno,
+							 member))
+		{
+			member->has_range = true;
+			member->range_xid = HeapTupleHeaderGetXmin(tuple->t_data);
+		}
 		/* An inherited constraint is about all shards of the parent. */
 		if (con->coninhcount > 0 || !shard_is_placement(expr))
 			continue;

@@ -121,6 +121,7 @@ typedef struct ShardMember
 	 * minimum is greater than the maximum.
 	 */
 	bool		has_range;
+	TransactionId range_xid;	/* the transaction that has made it valid */
 	int64		range_min;
 	int64		range_max;
 
@@ -180,6 +181,7 @@ typedef struct ShardTable
 	bool		commit_order;	/* one transaction at a time writes a shard */
 	AttrNumber	time_attno;		/* column of option "time_column", or 0 */
 	Oid			time_type;		/* ... its type */
+	int			nranges;		/* members that have a range */
 	int			nmembers;
 	ShardMember *members;		/* in ordinal order */
 	ShardByOid *sorted;			/* the shards, by OID */
