@@ -35,24 +35,28 @@ OBJS = \
 	src/shards/drop_guard.o \
 	src/shards/event.o \
 	src/shards/lifecycle.o \
+	src/shards/maintain.o \
 	src/shards/range.o \
 	src/shards/release.o \
 	src/shards/reshard.o \
 	src/shards/sequence_ddl.o \
 	src/shards/sequence_reset.o \
 	src/shards/view.o \
+	src/shards/worker.o \
 	src/table/cache.o \
 	src/table/checks.o \
-	src/table/closed.o \
 	src/table/command.o \
+	src/table/due.o \
 	src/table/key.o \
 	src/table/lease.o \
+	src/table/ledger.o \
 	src/table/lock.o \
 	src/table/logical.o \
 	src/table/option.o \
 	src/table/placement.o \
 	src/table/sees_rows.o \
 	src/table/sequence.o \
+	src/write/alarm.o \
 	src/write/batch.o \
 	src/write/conflict.o \
 	src/write/core_exec.o \

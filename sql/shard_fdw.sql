@@ -341,6 +341,16 @@ SELECT i.inhparent::regclass AS logical,
 COMMENT ON VIEW shard_fdw.leases
 IS 'which session inserts into which shard, and whose transaction has its lane';
 
+-- The options are those of pg_foreign_table.
+CREATE FUNCTION shard_fdw.range_of(
+  logical regclass, options text[], shard regclass,
+  OUT range_start text, OUT range_end text)
+RETURNS record
+AS 'MODULE_PATHNAME', 'shard_range_of'
+LANGUAGE C STABLE STRICT COST 100;
+COMMENT ON FUNCTION shard_fdw.range_of(regclass, text[], regclass)
+IS 'from when to when the rows of a closed shard are, if it has a range';
+
 CREATE FUNCTION shard_fdw.table_bytes(tbl regclass)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'shard_table_bytes'
@@ -364,7 +374,14 @@ SELECT ft.ftrelid::regclass AS logical,
        CASE WHEN c.relkind <> 'f'
             THEN shard_fdw.table_bytes(s.shard)
         END AS bytes,
-       COALESCE(l.sessions, 0) AS sessions
+       COALESCE(l.sessions, 0) AS sessions,
+       r.range_start,
+       r.range_end,
+       CASE WHEN c.relkind <> 'f'
+            THEN pg_catalog.pg_stat_get_dead_tuples(s.shard)
+        END AS dead_rows,
+       GREATEST(pg_catalog.pg_stat_get_last_vacuum_time(s.shard),
+                pg_catalog.pg_stat_get_last_autovacuum_time(s.shard)) AS last_vacuum
   FROM pg_catalog.pg_foreign_table ft
   JOIN pg_catalog.pg_foreign_server fs ON fs.oid = ft.ftserver
   JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
@@ -375,6 +392,7 @@ SELECT ft.ftrelid::regclass AS logical,
   LEFT JOIN (SELECT shard, pg_catalog.count(level) AS sessions
                FROM shard_fdw.leases
               GROUP BY shard) l ON l.shard = s.shard
+ CROSS JOIN LATERAL shard_fdw.range_of(ft.ftrelid, COALESCE(ft.ftoptions, '{}'), s.shard) r
  WHERE fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc
  ORDER BY ft.ftrelid, s.ordinal;
 COMMENT ON VIEW shard_fdw.shards
@@ -433,6 +451,92 @@ AS 'MODULE_PATHNAME', 'shard_retain_sql'
 LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.retain(regclass, timestamptz, bool)
 IS 'drops the closed shards all of whose rows are older than a time, or than option "retain_for" says';
+
+--
+-- Maintenance
+--
+
+-- Backends read these two as they read closed_shards.
+CREATE TABLE shard_fdw.generations (
+  logical regclass PRIMARY KEY,
+  began timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE shard_fdw.generations
+IS 'since when the open shards of a table are; written by rotate() and maintain()';
+SELECT pg_catalog.pg_extension_config_dump('shard_fdw.generations',
+  'WHERE EXISTS (SELECT FROM pg_catalog.pg_foreign_table f WHERE f.ftrelid = logical)');
+GRANT SELECT ON shard_fdw.generations TO pg_database_owner;
+
+-- This one is in no dump: who restores a table has to confirm that its old
+-- rows are to go.
+CREATE TABLE shard_fdw.maintenance_runs (
+  logical regclass PRIMARY KEY,
+  is_confirmed bool NOT NULL DEFAULT false,
+  last_run timestamptz,
+  failures int NOT NULL DEFAULT 0,
+  last_error text
+);
+COMMENT ON TABLE shard_fdw.maintenance_runs
+IS 'how the last maintenance of a table went; written by maintain() and confirm_retention()';
+
+CREATE PROCEDURE shard_fdw.maintain(logical regclass DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'shard_maintain'
+LANGUAGE C;
+COMMENT ON PROCEDURE shard_fdw.maintain(regclass)
+IS 'does what is due about a table, or about all that one owns: new generations, ranges, dropping old shards';
+
+CREATE FUNCTION shard_fdw.confirm_retention(logical regclass)
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_confirm_retention'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.confirm_retention(regclass)
+IS 'lets maintain() drop old shards of a table that comes from a dump';
+
+CREATE FUNCTION shard_fdw.maintenance_state(
+  logical regclass, options text[],
+  OUT mode text, OUT rotate_every interval, OUT retain_for interval,
+  OUT open int, OUT closed int, OUT sealed int,
+  OUT began timestamptz, OUT next_rotation timestamptz, OUT due text)
+RETURNS record
+AS 'MODULE_PATHNAME', 'shard_maintenance_state'
+LANGUAGE C VOLATILE STRICT COST 1000;
+COMMENT ON FUNCTION shard_fdw.maintenance_state(regclass, text[])
+IS 'the generations of a table and what is due; for view maintenance';
+
+CREATE VIEW shard_fdw.maintenance WITH (security_barrier) AS
+SELECT ft.ftrelid::regclass AS logical,
+       s.mode,
+       s.rotate_every,
+       s.retain_for,
+       (s.open > 0)::int
+         + (SELECT pg_catalog.count(DISTINCT k.closed)::int
+              FROM shard_fdw.list_shards(ft.ftrelid, true) l
+              JOIN shard_fdw.closed_shards k ON k.shard = l.shard) AS generations,
+       s.open,
+       s.closed,
+       s.sealed,
+       s.began,
+       s.next_rotation,
+       s.due,
+       COALESCE(r.is_confirmed, false) AS is_confirmed,
+       r.last_run,
+       -- It may tell about others' rows.
+       CASE WHEN pg_catalog.pg_has_role(c.relowner, 'USAGE')
+              OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+            THEN r.last_error
+        END AS last_error
+  FROM pg_catalog.pg_foreign_table ft
+  JOIN pg_catalog.pg_class c ON c.oid = ft.ftrelid
+  JOIN pg_catalog.pg_foreign_server fs ON fs.oid = ft.ftserver
+  JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
+ CROSS JOIN LATERAL shard_fdw.maintenance_state(ft.ftrelid, ft.ftoptions) s
+  LEFT JOIN shard_fdw.maintenance_runs r ON r.logical = ft.ftrelid
+ WHERE fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc
+   AND s.mode IS NOT NULL
+ ORDER BY ft.ftrelid;
+COMMENT ON VIEW shard_fdw.maintenance
+IS 'the generations of tables with a time column, what is due, and how the last maintenance went';
+GRANT SELECT ON shard_fdw.maintenance TO PUBLIC;
 
 --
 -- Consumers

@@ -20,6 +20,7 @@
 #include "access/tupconvert.h"
 #include "access/tableam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
@@ -67,6 +68,17 @@ shard_may_use_schema(Oid schema)
 #else
 	return object_aclcheck(NamespaceRelationId, schema, GetUserId(),
 						   ACL_USAGE) == ACLCHECK_OK;
+#endif
+}
+
+static inline bool
+shard_may_connect(Oid role)
+{
+#if PG_VERSION_NUM < 160000
+	return pg_database_aclcheck(MyDatabaseId, role, ACL_CONNECT) == ACLCHECK_OK;
+#else
+	return object_aclcheck(DatabaseRelationId, MyDatabaseId, role,
+						   ACL_CONNECT) == ACLCHECK_OK;
 #endif
 }
 

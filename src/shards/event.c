@@ -70,6 +70,35 @@ has_subcommand(const Node *parsetree, AlterTableType subtype)
 	return false;
 }
 
+/*
+ * Does the command give a table's option a value?
+ */
+static bool
+sets_option(const Node *parsetree, const char *option)
+{
+	ListCell   *lc;
+	ListCell   *lc2;
+
+	if (!IsA(parsetree, AlterTableStmt))
+		return false;
+	foreach(lc, ((const AlterTableStmt *) parsetree)->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+
+		if (cmd->subtype != AT_GenericOptions)
+			continue;
+		foreach(lc2, castNode(List, cmd->def))
+		{
+			DefElem    *def = lfirst_node(DefElem, lc2);
+
+			if (strcmp(def->defname, option) == 0 &&
+				def->defaction != DEFELEM_DROP)
+				return true;
+		}
+	}
+	return false;
+}
+
 /* The options of a logical table whose values are names of its columns. */
 static const char *const column_options[] = {"key", "time_column"};
 
@@ -210,7 +239,10 @@ logical_table_changed(Oid relid, const Node *parsetree)
 
 	/* A table that had this OID before may have had consumers. */
 	if (is_new)
+	{
 		shard_forget_consumers(relid);
+		shard_forget_maintenance(relid);
+	}
 
 	shard_get_options(relid, &options);
 	key = options.route == SHARD_ROUTE_HASH ?
@@ -224,6 +256,11 @@ logical_table_changed(Oid relid, const Node *parsetree)
 		((is_new && options.shards == 0) ||
 		 has_subcommand(parsetree, AT_GenericOptions)))
 		shard_advise_options(relid, &options);
+	/* A restore alters columns, but sets no option of the table. */
+	if (sets_option(parsetree, "rotate_every"))
+		shard_note_generation(relid, false);
+	if (sets_option(parsetree, "retain_for"))
+		shard_confirm(relid);
 	if (options.shards == 0)
 		return;
 	if (!is_new)
@@ -236,6 +273,12 @@ logical_table_changed(Oid relid, const Node *parsetree)
 	consume_options(relid, &options);
 	/* It is up to the template whether it can be null. */
 	shard_check_time_column(relid);
+	/* What comes from a dump has lost option "shards". */
+	if (options.time_column != NULL)
+	{
+		shard_note_generation(relid, false);
+		shard_confirm(relid);
+	}
 }
 
 /*

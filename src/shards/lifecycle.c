@@ -33,7 +33,6 @@
 #include "funcapi.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/date.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -48,38 +47,16 @@ PG_FUNCTION_INFO_V1(shard_retain_sql);
 #define RETAIN_PATIENCE		5000
 
 /*
- * Run a command on the table of closed shards, as its owner, with a shard as
- * its parameter.  Returns the number of rows.
+ * Run a command on the table of closed shards, with a shard as its parameter.
+ * Returns the number of rows.
  */
 static uint64
 execute_on_closed_shards(const char *sql, Oid shard)
 {
-	Relation	closed_shards = shard_open_closed(RowExclusiveLock);
-	Oid			types[] = {REGCLASSOID};
-	Datum		values[] = {ObjectIdGetDatum(shard)};
-	Oid			userid;
-	int			sec_context;
-	int			rc;
-	uint64		result;
+	Oid			type = REGCLASSOID;
+	Datum		value = ObjectIdGetDatum(shard);
 
-	if (closed_shards == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation \"%s\" does not exist",
-						"shard_fdw.closed_shards")));
-	GetUserIdAndSecContext(&userid, &sec_context);
-	SetUserIdAndSecContext(closed_shards->rd_rel->relowner,
-						   sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	SPI_connect();
-	rc = SPI_execute_with_args(sql, 1, types, values, NULL, false, 0);
-	if (rc < 0)
-		elog(ERROR, "SPI_execute_with_args failed: %s",
-			 SPI_result_code_string(rc));
-	result = SPI_processed;
-	SPI_finish();
-	SetUserIdAndSecContext(userid, sec_context);
-	relation_close(closed_shards, NoLock);
-	return result;
+	return shard_write_ledger("closed_shards", sql, 1, &type, &value, NULL);
 }
 
 /*
@@ -111,6 +88,23 @@ shard_forget_closed(Oid shard)
 {
 	if (shard_is_closed(shard))
 		set_closed(shard, false);
+}
+
+/*
+ * shard_note_generation
+ *		Note that the open shards of a logical table are a new generation.
+ *		Those of which that is known already only if "is_new".
+ */
+void
+shard_note_generation(Oid logical, bool is_new)
+{
+	Oid			types[] = {REGCLASSOID, BOOLOID};
+	Datum		values[] = {ObjectIdGetDatum(logical), BoolGetDatum(is_new)};
+
+	shard_write_ledger("generations",
+					   "INSERT INTO shard_fdw.generations AS g (logical) VALUES ($1)"
+					   " ON CONFLICT (logical) DO UPDATE SET began = EXCLUDED.began WHERE $2",
+					   2, types, values, NULL);
 }
 
 /*
@@ -380,6 +374,7 @@ shard_rotate(Oid logical, int count)
 	foreach(lc, old)
 		set_closed(lfirst_oid(lc), true);
 	result = shard_create(logical, count, model, InvalidOid, true);
+	shard_note_generation(logical, true);
 	forget_dropped();
 	return result;
 }
@@ -425,19 +420,6 @@ shard_rotate_sql(PG_FUNCTION_ARGS)
 }
 
 /*
- * Is a time of the type of a time column before another?
- */
-static bool
-is_before(Datum value, Oid type, TimestampTz limit)
-{
-	PGFunction	function = type == TIMESTAMPTZOID ? timestamp_lt :
-		type == TIMESTAMPOID ? timestamp_lt_timestamptz : date_lt_timestamptz;
-
-	return DatumGetBool(DirectFunctionCall2(function, value,
-											TimestampTzGetDatum(limit)));
-}
-
-/*
  * Are all rows of a closed shard older than the limit?  The range knows, if
  * there is one; else the rows are asked.  SPI is connected.
  */
@@ -452,10 +434,7 @@ is_old(const ShardTable *table, Oid shard, TimestampTz limit)
 	bool		isnull;
 
 	if (member->has_range)
-		return is_before(type == DATEOID ?
-						 DateADTGetDatum((DateADT) member->range_max) :
-						 Int64GetDatum(member->range_max),
-						 type, limit);
+		return shard_is_expired(member, type, limit);
 	sql = psprintf("SELECT pg_catalog.max(%s) FROM %s",
 				   quote_identifier(get_attname(table->relid,
 												table->time_attno, false)),
@@ -464,7 +443,7 @@ is_old(const ShardTable *table, Oid shard, TimestampTz limit)
 		elog(ERROR, "SPI_execute failed: %s", sql);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
 						  &isnull);
-	return isnull || is_before(value, type, limit);
+	return isnull || shard_is_before(value, type, limit);
 }
 
 /*
@@ -485,7 +464,8 @@ is_closed_member(const ShardTable *table, Oid shard)
  */
 static bool
 retain_locked(Oid logical, Oid shard, TimestampTz older_than,
-			  bool keep_tables, int patience)
+			  bool keep_tables, int patience,
+			  MemoryContext context, char **trouble)
 {
 	List	   *relids = list_make1_oid(shard);
 	char	   *consumer;
@@ -499,6 +479,9 @@ retain_locked(Oid logical, Oid shard, TimestampTz older_than,
 		relids = list_concat(relids, referenced_tables(shard));
 	if (!shard_try_patiently(relids, AccessExclusiveLock, patience))
 	{
+		*trouble = MemoryContextStrdup(context,
+									   psprintf("shard \"%s\" is in use",
+												get_rel_name(shard)));
 		ereport(WARNING,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("shard \"%s\" of foreign table \"%s\" is in use, skipping",
@@ -514,6 +497,9 @@ retain_locked(Oid logical, Oid shard, TimestampTz older_than,
 	consumer = shard_unread_by(logical, shard);
 	if (consumer != NULL)
 	{
+		*trouble = MemoryContextStrdup(context,
+									   psprintf("shard \"%s\" is kept for consumer \"%s\"",
+												get_rel_name(shard), consumer));
 		ereport(WARNING,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("shard \"%s\" of foreign table \"%s\" is kept for consumer \"%s\"",
@@ -548,11 +534,12 @@ retain_locked(Oid logical, Oid shard, TimestampTz older_than,
  * read, is reported as a WARNING.  Takes ACCESS EXCLUSIVE locks on the shard
  * and, if that is dropped, on the tables that its foreign keys point to; they
  * last until the end of the transaction.  We wait for them for "patience"
- * milliseconds, in which nobody has to wait for long behind us.
+ * milliseconds, in which nobody has to wait for long behind us.  What the
+ * WARNING says in short is also in *trouble, in the current memory context.
  */
 char *
 shard_retain(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables,
-			 int patience)
+			 int patience, char **trouble)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -560,6 +547,7 @@ shard_retain(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables,
 	char	   *relname = get_rel_name(shard);
 	volatile bool done = false;
 
+	*trouble = NULL;
 	if (name == NULL)
 		return NULL;
 	BeginInternalSubTransaction(NULL);
@@ -574,7 +562,7 @@ shard_retain(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables,
 		table_close(rel, NoLock);
 		shard_set("row_security", "off");
 		done = retain_locked(logical, shard, older_than, keep_tables,
-							 patience);
+							 patience, context, trouble);
 		shard_restore_identity(&identity);
 		SPI_finish();
 		/* What is kept need not stay locked. */
@@ -587,6 +575,8 @@ shard_retain(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables,
 	{
 		ErrorData  *error = shard_catch(context, owner);
 
+		*trouble = psprintf("could not drop shard \"%s\": %s", relname,
+							error->message);
 		ereport(WARNING,
 				(errcode(error->sqlerrcode),
 				 errmsg("could not drop shard \"%s\": %s", relname,
@@ -630,9 +620,8 @@ retention_limit(FunctionCallInfo fcinfo, Oid logical)
 				 errmsg("foreign table \"%s\" has no option \"retain_for\"",
 						get_rel_name(logical)),
 				 errhint("Set the option, or call retain() with a time.")));
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
-												   TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()),
-												   IntervalPGetDatum(options.retain_for)));
+	return shard_retention_limit(GetCurrentTransactionStartTimestamp(),
+								 options.retain_for);
 }
 
 /*
@@ -682,8 +671,9 @@ shard_retain_sql(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	foreach(lc, shards)
 	{
+		char	   *trouble;
 		char	   *name = shard_retain(logical, lfirst_oid(lc), limit,
-										keep_tables, patience);
+										keep_tables, patience, &trouble);
 		Datum		value;
 		bool		isnull = false;
 

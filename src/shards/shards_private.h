@@ -56,9 +56,15 @@ extern List *shard_create(Oid logical_relid, int count, Oid template,
 /* in lifecycle.c */
 extern List *shard_rotate(Oid logical, int count);
 extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
-						  bool keep_tables, int patience);
+						  bool keep_tables, int patience, char **trouble);
 extern int	shard_retain_patience(void);
+extern void shard_note_generation(Oid logical, bool is_new);
 extern void shard_forget_closed(Oid shard);
+
+/* in maintain.c */
+extern void shard_maintain_table(Oid logical);
+extern void shard_confirm(Oid logical);
+extern void shard_forget_maintenance(Oid logical);
 
 /* in range.c */
 extern bool shard_is_busy(Oid relid);
@@ -78,5 +84,8 @@ extern void shard_check_ids(Oid relid, const AlterTableStmt *stmt);
 
 /* in sequence_reset.c */
 extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
+
+/* in worker.c */
+extern PGDLLEXPORT void shard_worker_main(Datum main_arg);
 
 #endif							/* SHARD_SHARDS_PRIVATE_H */

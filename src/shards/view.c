@@ -36,6 +36,7 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/date.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
@@ -46,6 +47,8 @@ PG_FUNCTION_INFO_V1(shard_table_bytes);
 PG_FUNCTION_INFO_V1(shard_sequence_position);
 PG_FUNCTION_INFO_V1(shard_rows_behind);
 PG_FUNCTION_INFO_V1(shard_column_maximum);
+PG_FUNCTION_INFO_V1(shard_range_of);
+PG_FUNCTION_INFO_V1(shard_maintenance_state);
 
 /* A table of up to so many blocks may be read from end to end. */
 #define SMALL_TABLE		100
@@ -548,4 +551,157 @@ shard_column_maximum(PG_FUNCTION_ARGS)
 	if (!is_known || range.is_empty)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(range.greatest);
+}
+
+/*
+ * Read options of a logical table as pg_foreign_table has them.  Returns its
+ * time column, or 0 if it has none.
+ */
+static AttrNumber
+read_time_options(Oid logical, Datum stored, ShardOptions *options,
+				  ShardSchedule *schedule)
+{
+	AttrNumber	attno;
+	Oid			type = InvalidOid;
+
+	shard_read_options(stored, options);
+	attno = options->time_column == NULL ? 0 :
+		get_attnum(logical, options->time_column);
+	if (attno > 0)
+		type = get_atttype(logical, attno);
+	if (!shard_is_time_type(type))
+	{
+		type = InvalidOid;
+		attno = 0;
+	}
+	shard_make_schedule(options, type, schedule);
+	return attno;
+}
+
+/*
+ * shard_range_of(logical regclass, options text[], shard regclass)
+ *		SQL function range_of(): the least and the greatest time that the rows
+ *		of a shard can have, as the table's time column writes them; null if
+ *		the shard has no range, or if that is empty.
+ *
+ * Strict.
+ */
+Datum
+shard_range_of(PG_FUNCTION_ARGS)
+{
+	Oid			logical = PG_GETARG_OID(0);
+	Oid			shard = PG_GETARG_OID(2);
+	ShardOptions options;
+	ShardSchedule schedule;
+	ShardMember member = {0};
+	AttrNumber	attno;
+	TupleDesc	desc;
+	Datum		values[2] = {0};
+	bool		isnull[2] = {true, true};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	attno = read_time_options(logical, PG_GETARG_DATUM(1), &options, &schedule);
+	if (attno != 0 && shard_find_range(shard, logical, attno, &member) &&
+		member.range_min <= member.range_max)
+	{
+		int64		ends[] = {member.range_min, member.range_max};
+		Oid			output;
+		bool		is_varlena;
+
+		getTypeOutputInfo(schedule.time_type, &output, &is_varlena);
+		for (int i = 0; i < lengthof(ends); i++)
+		{
+			Datum		end = schedule.time_type == DATEOID ?
+				DateADTGetDatum((DateADT) ends[i]) : Int64GetDatum(ends[i]);
+
+			values[i] = CStringGetTextDatum(OidOutputFunctionCall(output, end));
+			isnull[i] = false;
+		}
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+													  values, isnull)));
+}
+
+/*
+ * What is due in words, or NULL if nothing is.
+ */
+static char *
+describe_due(const ShardDue *due, bool is_confirmed)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	if (due->rotate)
+		appendStringInfoString(&buf, "rotation");
+	if (due->nranges > 0)
+		appendStringInfo(&buf, "%s%d %s", buf.len > 0 ? ", " : "",
+						 due->nranges, due->nranges == 1 ? "range" : "ranges");
+	if (due->nexpired > 0)
+		appendStringInfo(&buf, "%s%d %s to drop%s", buf.len > 0 ? ", " : "",
+						 due->nexpired,
+						 due->nexpired == 1 ? "shard" : "shards",
+						 is_confirmed ? "" : " when confirmed");
+	return buf.len > 0 ? buf.data : NULL;
+}
+
+/*
+ * shard_maintenance_state(logical regclass, options text[])
+ *		SQL function maintenance_state(): what view "maintenance" shows of a
+ *		logical table beside its last run.
+ *
+ * Strict.
+ */
+Datum
+shard_maintenance_state(PG_FUNCTION_ARGS)
+{
+	Oid			logical = PG_GETARG_OID(0);
+	ShardOptions options;
+	ShardSchedule schedule;
+	AttrNumber	attno;
+	ShardMember *members;
+	int			nmembers;
+	int			counts[SHARD_SEALED + 1] = {0};
+	ShardDue	due;
+	ShardRun	last;
+	char	   *text;
+	TupleDesc	desc;
+	Datum		values[9] = {0};
+	bool		isnull[9] = {0};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	attno = read_time_options(logical, PG_GETARG_DATUM(1), &options, &schedule);
+	members = shard_list_members(logical, &nmembers);
+	for (int i = 0; i < nmembers; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		counts[members[i].state]++;
+		if (attno != 0 && !members[i].is_open && members[i].is_local)
+			(void) shard_find_range(members[i].relid, logical, attno,
+									&members[i]);
+	}
+	shard_find_due(logical, &schedule, members, nmembers,
+				   GetCurrentTimestamp(), &due);
+	shard_get_run(logical, &last);
+	text = describe_due(&due, last.is_confirmed);
+
+	values[0] = CStringGetTextDatum(options.is_manual ? "manual" : "auto");
+	isnull[0] = attno == 0;
+	values[1] = IntervalPGetDatum(options.rotate_every);
+	isnull[1] = options.rotate_every == NULL;
+	values[2] = IntervalPGetDatum(options.retain_for);
+	isnull[2] = options.retain_for == NULL;
+	values[3] = Int32GetDatum(counts[SHARD_OPEN]);
+	values[4] = Int32GetDatum(counts[SHARD_CLOSED]);
+	values[5] = Int32GetDatum(counts[SHARD_SEALED]);
+	values[6] = TimestampTzGetDatum(due.began);
+	isnull[6] = due.began == 0;
+	values[7] = TimestampTzGetDatum(due.next_rotation);
+	isnull[7] = due.next_rotation == DT_NOEND;
+	isnull[8] = text == NULL;
+	if (text != NULL)
+		values[8] = CStringGetTextDatum(text);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+													  values, isnull)));
 }

@@ -509,6 +509,8 @@ read_table(ShardTable *table, const ShardTable *old, bool open_only,
 		get_atttype(table->relid, table->time_attno);
 	if (!shard_is_time_type(table->time_type))
 		table->time_attno = 0;
+	shard_make_schedule(&options, table->time_attno != 0 ?
+						table->time_type : InvalidOid, &table->schedule);
 
 	MemoryContextSwitchTo(oldcontext);
 	table->key = options.route == SHARD_ROUTE_HASH ?

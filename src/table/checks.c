@@ -317,6 +317,51 @@ shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 }
 
 /*
+ * shard_find_range
+ *		Does a CHECK constraint of the relation say from when to when its rows
+ *		are, by the logical table's column "attno"?  If so, fills in the range
+ *		of "member".
+ *
+ * For views: takes no lock on the relation, and evaluates nothing.
+ */
+bool
+shard_find_range(Oid relid, Oid logical, AttrNumber attno,
+				 ShardMember *member)
+{
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	member->has_range = false;
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (!member->has_range && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+		Datum		bin;
+		bool		isnull;
+
+		if (con->contype != CONSTRAINT_CHECK || !con->convalidated ||
+			con->coninhcount > 0 || !shard_constraint_enforced(con))
+			continue;
+		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
+						   RelationGetDescr(catalog), &isnull);
+		if (isnull || toast_raw_datum_size(bin) > SHARD_MAX_SIMPLE_EXPRESSION)
+			continue;
+		member->has_range =
+			shard_read_range(stringToNode(TextDatumGetCString(bin)), relid,
+							 logical, attno, member);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return member->has_range;
+}
+
+/*
  * shard_seal_constraint
  *		The name of a CHECK constraint of the relation that rejects every
  *		row, or NULL if there is none.

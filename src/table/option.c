@@ -552,6 +552,24 @@ shard_get_good_options(Oid relid, ShardOptions *options)
 }
 
 /*
+ * shard_read_options
+ *		The same from the options as pg_foreign_table has them, those of the
+ *		server left out.
+ *
+ * For views: reads no catalog.
+ */
+void
+shard_read_options(Datum stored, ShardOptions *options)
+{
+	ListCell   *lc;
+
+	set_defaults(options);
+	foreach(lc, untransformRelOptions(stored))
+		(void) apply_stored_option(options, lfirst_node(DefElem, lc),
+								   ForeignTableRelationId, true);
+}
+
+/*
  * shard_check_column_option
  *		Check an option of a column of a logical table, as shard_get_options()
  *		does for the table.  Returns false if it is bad and missing_ok.

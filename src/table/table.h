@@ -35,6 +35,7 @@
 #define SHARD_LEASE_LOCK_KIND		28784	/* 0x7070 */
 #define SHARD_LANE_LOCK_KIND		28785
 #define SHARD_CONSUMER_LOCK_KIND	28786
+#define SHARD_MAINTENANCE_LOCK_KIND 28787
 
 /* The greatest value of option "max_shards". */
 #define SHARD_MAX_SHARDS	65536
@@ -148,6 +149,45 @@ typedef struct ShardPlace
 	int			ordinal;
 } ShardPlace;
 
+/* When something is to be done about a logical table. */
+typedef struct ShardSchedule
+{
+	Oid			time_type;		/* of its time column; InvalidOid: none, and so
+								 * there is nothing to do */
+	bool		is_manual;		/* sessions that insert need not see to it */
+	bool		has_rotate_every;
+	Interval	rotate_every;
+	bool		has_retain_for;
+	Interval	retain_for;
+} ShardSchedule;
+
+/* What is to be done about it now. */
+typedef struct ShardDue
+{
+	bool		begin;			/* nobody has noted the present generation */
+	TimestampTz began;			/* of the present generation, else */
+	TimestampTz next_rotation;	/* DT_NOEND: never, or not known */
+	bool		rotate;
+	int			nranges;		/* closed shards that can get a range */
+	int			nexpired;		/* closed shards whose rows are too old */
+} ShardDue;
+
+/* What a session that finds something to be due tells the worker. */
+typedef struct ShardWorkerTask
+{
+	Oid			database;
+	Oid			role;			/* the owner of the logical table */
+	Oid			logical;
+} ShardWorkerTask;
+
+/* What the last run of maintain() has left. */
+typedef struct ShardRun
+{
+	bool		is_confirmed;	/* old rows may be dropped */
+	TimestampTz last_run;		/* 0: there was none */
+	int			failures;		/* runs since all went well */
+} ShardRun;
+
 /*
  * What this backend knows about a logical table.
  *
@@ -182,6 +222,7 @@ typedef struct ShardTable
 	AttrNumber	time_attno;		/* column of option "time_column", or 0 */
 	Oid			time_type;		/* ... its type */
 	int			nranges;		/* members that have a range */
+	ShardSchedule schedule;
 	int			nmembers;
 	ShardMember *members;		/* in ordinal order */
 	ShardByOid *sorted;			/* the shards, by OID */
@@ -204,6 +245,9 @@ typedef struct ShardTable
 	uint64		next;			/* round robin: turns taken so far */
 	Oid			lane_shard;		/* whose lane was taken last, or InvalidOid */
 	LocalTransactionId lane_lxid;	/* ... by this transaction */
+
+	/* The same; owned by alarm.c. */
+	TimestampTz check_at;		/* look then whether something is due */
 } ShardTable;
 
 /* A subtransaction in which shard_fdw carries out DDL of its own. */
@@ -235,12 +279,10 @@ extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
 									   Relation logical, Relation shard);
 
 /* in checks.c */
+extern bool shard_find_range(Oid relid, Oid logical, AttrNumber attno,
+							 ShardMember *member);
 extern char *shard_seal_constraint(Oid relid);
 extern char *shard_placement_constraint(Oid relid);
-
-/* in closed.c */
-extern Relation shard_open_closed(LOCKMODE mode);
-extern bool shard_is_closed(Oid shard);
 
 /* in command.c */
 extern int	shard_name_stem(const char *name, uint64 *number);
@@ -256,6 +298,18 @@ extern void shard_become_owner(Relation logical, ShardIdentity *identity);
 extern void shard_restore_identity(const ShardIdentity *identity);
 extern bool shard_is_acting(void);
 extern ErrorData *shard_catch(MemoryContext context, ResourceOwner owner);
+
+/* in due.c */
+extern void shard_make_schedule(const ShardOptions *options, Oid time_type,
+								ShardSchedule *schedule);
+extern bool shard_is_before(Datum value, Oid type, TimestampTz limit);
+extern TimestampTz shard_retention_limit(TimestampTz now,
+										 const Interval *retain_for);
+extern bool shard_is_expired(const ShardMember *member, Oid type,
+							 TimestampTz limit);
+extern void shard_find_due(Oid logical, const ShardSchedule *schedule,
+						   const ShardMember *members, int nmembers,
+						   TimestampTz now, ShardDue *due);
 
 /* in key.c */
 extern bool shard_can_hash_with(Oid opfamily, Oid type);
@@ -277,6 +331,13 @@ extern bool shard_try_lane(ShardTable *table, const ShardMember *member,
 						   bool dont_wait);
 extern void shard_take_lane(ShardTable *table, int ordinal);
 extern void shard_await_lane(Oid shard);
+
+/* in ledger.c */
+extern uint64 shard_write_ledger(const char *name, const char *sql, int nargs,
+								 Oid *types, Datum *values,
+								 const char *nulls);
+extern bool shard_is_closed(Oid shard);
+extern void shard_get_run(Oid logical, ShardRun *run);
 
 /* in lock.c */
 extern bool shard_try_patiently(List *relids, LOCKMODE mode, int patience);
@@ -322,6 +383,7 @@ extern void shard_check_to_alter(Oid shard, bool or_sealed);
 extern const char *shard_route_name(ShardRoute route);
 extern const char *shard_state_name(ShardState state);
 extern void shard_get_options(Oid relid, ShardOptions *options);
+extern void shard_read_options(Datum stored, ShardOptions *options);
 extern void shard_check_options(Oid relid);
 extern Oid	shard_schema_option(Oid logical, const ShardOptions *options,
 								int elevel);

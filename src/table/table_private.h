@@ -24,12 +24,13 @@ typedef struct ShardChecks
 extern void shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 							  ShardMember *member, const ShardTable *table);
 
-/* in closed.c */
-extern Oid *shard_read_closed(int *n);
-
 /* in key.c */
 extern Oid	shard_hash_function(Oid type, Oid *opfamily, Oid *opcintype);
 extern void shard_report_unhashable(Oid type);
+
+/* in ledger.c */
+extern Oid *shard_read_closed(int *n);
+extern bool shard_get_generation(Oid logical, TimestampTz *began);
 
 /* in option.c */
 extern bool shard_get_good_options(Oid relid, ShardOptions *options);

@@ -130,6 +130,8 @@ insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	insert->table = shard_table_get_open(RelationGetRelid(root->ri_RelationDesc));
 	if (unlikely(insert->table->has_bad_options))
 		shard_check_options(insert->table->relid);
+	if (unlikely(shard_may_be_due(insert->table)))
+		shard_check_due(insert->table, root->ri_RelationDesc);
 	insert->root = root;
 	insert->estate = mtstate->ps.state;
 	insert->mtstate = mtstate;

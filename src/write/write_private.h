@@ -11,6 +11,7 @@
 #include "write/write.h"
 
 #include "access/heapam.h"
+#include "access/xact.h"
 
 /*
  * A shard that the running statement has opened, made by target.c when the
@@ -116,6 +117,9 @@ typedef struct ShardInsert
 StaticAssertDecl(sizeof(ShardInsert) <= 128 && sizeof(ShardTarget) <= 128,
 				 "a statement of one row would need another block of memory");
 
+/* in alarm.c */
+extern void shard_check_due(ShardTable *table, Relation logical);
+
 /* in batch.c */
 extern int	shard_batch_size(ShardInsert *insert);
 extern void shard_copy_end(ShardInsert *insert);
@@ -183,5 +187,14 @@ extern TupleTableSlot *shard_insert_row(ShardInsert *insert,
 /* in target.c */
 extern ShardTarget *shard_insert_target(ShardInsert *insert,
 										TupleTableSlot *row);
+
+/* Is it time to look whether maintenance of the table is due? */
+static inline bool
+shard_may_be_due(const ShardTable *table)
+{
+	return OidIsValid(table->schedule.time_type) &&
+		!table->schedule.is_manual &&
+		GetCurrentStatementStartTimestamp() >= table->check_at;
+}
 
 #endif							/* SHARD_WRITE_PRIVATE_H */

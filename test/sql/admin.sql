@@ -73,7 +73,16 @@ SELECT is(columns_of('shard_fdw.leases'),
 SELECT is(columns_of('shard_fdw.shards'),
   ARRAY['logical regclass', 'shard regclass', 'ordinal integer', 'state text',
         'kind text', 'server name', 'estimated_rows bigint', 'bytes bigint',
-        'sessions bigint'], 'columns of view "shards"');
+        'sessions bigint', 'range_start text', 'range_end text',
+        'dead_rows bigint', 'last_vacuum timestamp with time zone'],
+  'columns of view "shards"');
+SELECT is(columns_of('shard_fdw.maintenance'),
+  ARRAY['logical regclass', 'mode text', 'rotate_every interval',
+        'retain_for interval', 'generations integer', 'open integer',
+        'closed integer', 'sealed integer', 'began timestamp with time zone',
+        'next_rotation timestamp with time zone', 'due text',
+        'is_confirmed boolean', 'last_run timestamp with time zone',
+        'last_error text'], 'columns of view "maintenance"');
 
 --
 -- last_shard(), view "shards", list_shards()
@@ -88,7 +97,8 @@ SELECT results_eq($$ SELECT * FROM shard_fdw.list_shards('log') $$,
 SELECT results_eq($$ SELECT * FROM shard_fdw.shards
                       WHERE logical = 'log'::regclass $$,
   $$ SELECT 'log'::regclass, shard, ordinal, state, 'table'::text, NULL::name,
-            NULL::bigint, pg_total_relation_size(shard), 0::bigint
+            NULL::bigint, pg_total_relation_size(shard), 0::bigint, NULL, NULL,
+            0::bigint, NULL::timestamptz
        FROM shard_fdw.list_shards('log') $$, 'view "shards" of an empty table');
 SELECT is_empty('SELECT * FROM shard_fdw.list_shards(NULL)',
   'list_shards(NULL)');

@@ -15,7 +15,7 @@ $node->safe_psql('postgres', q{
 	SET ROLE owner;
 	CREATE TABLE model (id bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), v text);
 	CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL, v text)
-	  SERVER shards OPTIONS (shards '2', commit_order 'true', max_shards '10', template 'model');
+	  SERVER shards OPTIONS (shards '2', commit_order 'true', max_shards '10', template 'model', time_column 'at', maintenance 'manual');
 	SET shard_fdw.shard = 0;
 	INSERT INTO log (at, v) SELECT now(), 'x' FROM generate_series(1, 5);
 	SET shard_fdw.shard = 1;
@@ -50,18 +50,19 @@ sub seen
 		  FROM shard_fdw.sequences;
 		SELECT count(*) FROM shard_fdw.leases;
 		SELECT count(*) FROM shard_fdw.windows;
+		SELECT concat_ws(':', open, closed, due) FROM shard_fdw.maintenance;
 		SELECT count(*) FROM shard_fdw.list_shards('log')});
 
 	return $state eq '00000' ? join('; ', split(/\n/, $output)) : "$state $message";
 }
 
 my $shards = 'log_0:open:t:5:0 log_1:open:t:7:0';
-my $all = "$shards; log_0:5 log_1:7; log_0:41:41:f log_1:62:62:f; 0; 1; 2";
+my $all = "$shards; log_0:5 log_1:7; log_0:41:41:f log_1:62:62:f; 0; 1; 2:0; 2";
 
 is(seen('postgres'), $all, 'what there is to see');
 is(seen('owner'), $all, '... for the owner');
 is( seen('monitor'),
-	"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 0; 2",
+	"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 0; 2:0; 2",
 	'... for a member of pg_monitor, who may not read the table');
 
 # While somebody has a lock, with what is seen then.
@@ -70,26 +71,26 @@ foreach (
 	[ 'ALTER FOREIGN TABLE log RENAME TO renamed', $all ],
 	[
 		'LOCK TABLE log_0 IN ACCESS EXCLUSIVE MODE',
-		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2"
+		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2:0; 2"
 	],
 	[
 		'LOCK TABLE log_0, log_1 IN ACCESS EXCLUSIVE MODE',
-		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 1; 2"
+		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 1; 2:0; 2"
 	],
 	# The table is small enough to be read.
 	[ 'REINDEX INDEX log_0_pkey',     $all ],
 	[ "ALTER SEQUENCE $sequence RESTART", $all ],
 	[ "ALTER SEQUENCE $sequence RENAME TO renamed",
-		"$shards; log_0:5 log_1:7; log_0:-:41 log_1:62:62:f; 0; 1; 2" ],
+		"$shards; log_0:5 log_1:7; log_0:-:41 log_1:62:62:f; 0; 1; 2:0; 2" ],
 	[ 'TRUNCATE log RESTART IDENTITY',
-		"$shards; log_0:- log_1:-; log_0:-:- log_1:-:-; 0; 1; 2" ],
-	[ 'DROP TABLE log_0', "$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2" ],
+		"$shards; log_0:- log_1:-; log_0:-:- log_1:-:-; 0; 1; 2:0; 2" ],
+	[ 'DROP TABLE log_0', "$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2:0; 2" ],
 	[ 'DROP FOREIGN TABLE log CASCADE',
-		"$shards; log_0:- log_1:-; log_0:-:- log_1:-:-; 0; 1; 2" ],
+		"$shards; log_0:- log_1:-; log_0:-:- log_1:-:-; 0; 1; 2:0; 2" ],
 	[ 'ALTER FOREIGN TABLE log ADD w int',
-		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 1; 2" ],
+		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 1; 2:0; 2" ],
 	[ 'ALTER TABLE log_0 NO INHERIT log',
-		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2" ])
+		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2:0; 2" ])
 {
 	my ($command, $expected) = @$_;
 

@@ -1,0 +1,204 @@
+/*-------------------------------------------------------------------------
+ *
+ * ledger.c
+ *	  The tables in which the extension keeps what no system catalog tells:
+ *	  which shards are closed, since when the open ones are, and how the last
+ *	  maintenance went.
+ *
+ * A backend reads them as it reads the catalogs: by the latest that is
+ * committed and by what it has written itself, not by the transaction's
+ * snapshot.  Who does so while a row is being updated may miss the row, and
+ * has to live with that.  They are written as their owner, so that the users
+ * who call our functions need no rights on them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "table/table_private.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/stratnum.h"
+#include "catalog/namespace.h"
+#include "executor/spi.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+/* The most columns of such a table. */
+#define MAX_COLUMNS	5
+
+/*
+ * Open one of the tables.  NULL if there is none: the extension is just being
+ * created or dropped.
+ */
+static Relation
+open_ledger(const char *name, LOCKMODE mode)
+{
+	Oid			schema = get_namespace_oid("shard_fdw", true);
+	Oid			relid = OidIsValid(schema) ?
+		get_relname_relid(name, schema) : InvalidOid;
+	Relation	result = OidIsValid(relid) ?
+		try_relation_open(relid, mode) : NULL;
+
+	if (result != NULL && result->rd_rel->relkind != RELKIND_RELATION)
+	{
+		relation_close(result, mode);
+		return NULL;
+	}
+	return result;
+}
+
+/*
+ * shard_write_ledger
+ *		Run a command on one of the tables, as its owner.  Returns the number
+ *		of rows.
+ *
+ * Raises ERRCODE_UNDEFINED_TABLE if the table is not there.
+ */
+uint64
+shard_write_ledger(const char *name, const char *sql, int nargs,
+				   Oid *types, Datum *values, const char *nulls)
+{
+	Relation	ledger = open_ledger(name, RowExclusiveLock);
+	Oid			userid;
+	int			sec_context;
+	int			rc;
+	uint64		result;
+
+	if (ledger == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"shard_fdw.%s\" does not exist", name)));
+	GetUserIdAndSecContext(&userid, &sec_context);
+	SetUserIdAndSecContext(ledger->rd_rel->relowner,
+						   sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	SPI_connect();
+	rc = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_with_args failed: %s",
+			 SPI_result_code_string(rc));
+	result = SPI_processed;
+	SPI_finish();
+	SetUserIdAndSecContext(userid, sec_context);
+	relation_close(ledger, NoLock);
+	return result;
+}
+
+/*
+ * Find the row of a relation, whose OID is the key of the table.  Takes no lock
+ * on the relation.  Values that are not passed by value are not to be used.
+ */
+static bool
+find_row(const char *name, Oid relid, Datum *values, bool *isnull)
+{
+	Relation	ledger = open_ledger(name, AccessShareLock);
+	Oid			index;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	bool		result;
+
+	if (ledger == NULL)
+		return false;
+	index = get_relname_relid(psprintf("%s_pkey", name),
+							  RelationGetNamespace(ledger));
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(ledger, index, OidIsValid(index), SnapshotSelf,
+							  1, &key);
+	tuple = systable_getnext(scan);
+	result = HeapTupleIsValid(tuple) &&
+		RelationGetNumberOfAttributes(ledger) <= MAX_COLUMNS;
+	if (result)
+		heap_deform_tuple(tuple, RelationGetDescr(ledger), values, isnull);
+	systable_endscan(scan);
+	relation_close(ledger, AccessShareLock);
+	return result;
+}
+
+/*
+ * shard_is_closed
+ *		Is the shard closed, according to the latest that is committed and to
+ *		this transaction?
+ *
+ * Takes no lock on the shard.
+ */
+bool
+shard_is_closed(Oid shard)
+{
+	Datum		values[MAX_COLUMNS];
+	bool		isnull[MAX_COLUMNS];
+
+	return find_row("closed_shards", shard, values, isnull);
+}
+
+/*
+ * shard_read_closed
+ *		The OIDs of all closed shards, of whatever table; *n becomes their
+ *		number.  The array is allocated in the current memory context.
+ *
+ * As shard_is_closed().
+ */
+Oid *
+shard_read_closed(int *n)
+{
+	Relation	ledger = open_ledger("closed_shards", AccessShareLock);
+	int			size = 64;
+	Oid		   *result = palloc(sizeof(Oid) * size);
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	*n = 0;
+	if (ledger == NULL)
+		return result;
+	scan = systable_beginscan(ledger, InvalidOid, false, SnapshotSelf, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+
+		if (*n == size)
+			result = repalloc(result, sizeof(Oid) * (size *= 2));
+		result[(*n)++] =
+			DatumGetObjectId(heap_getattr(tuple, 1, RelationGetDescr(ledger),
+										  &isnull));
+	}
+	systable_endscan(scan);
+	relation_close(ledger, AccessShareLock);
+	return result;
+}
+
+/*
+ * shard_get_generation
+ *		Since when the open shards of a logical table are.  False if nobody has
+ *		noted it.
+ */
+bool
+shard_get_generation(Oid logical, TimestampTz *began)
+{
+	Datum		values[MAX_COLUMNS];
+	bool		isnull[MAX_COLUMNS];
+
+	if (!find_row("generations", logical, values, isnull))
+		return false;
+	*began = DatumGetTimestampTz(values[1]);
+	return true;
+}
+
+/*
+ * shard_get_run
+ *		How the last maintenance of a logical table went.
+ */
+void
+shard_get_run(Oid logical, ShardRun *run)
+{
+	Datum		values[MAX_COLUMNS];
+	bool		isnull[MAX_COLUMNS];
+
+	memset(run, 0, sizeof(ShardRun));
+	if (!find_row("maintenance_runs", logical, values, isnull))
+		return;
+	run->is_confirmed = DatumGetBool(values[1]);
+	run->last_run = isnull[2] ? 0 : DatumGetTimestampTz(values[2]);
+	run->failures = DatumGetInt32(values[3]);
+}
