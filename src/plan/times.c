@@ -805,7 +805,10 @@ gate_clause(Reading *reading, Node *clause, Const *min, Const *max)
 					list_concat(args, make_ands_implicit(arg)) :
 					lappend(args, arg);
 		}
-		return args == NIL ? NULL : makeBoolExpr(expr->boolop, args, -1);
+		/* An AND of one is none, which the executor insists on. */
+		return args == NIL ? NULL :
+			list_length(args) == 1 ? linitial(args) :
+			makeBoolExpr(expr->boolop, args, -1);
 	}
 	if (IsA(clause, OpExpr))
 	{
