@@ -31,6 +31,7 @@
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "storage/bufmgr.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -81,7 +82,7 @@ typedef StepResult (*Step) (MaintenanceRun *run, Oid shard);
 static int
 report_level(void)
 {
-	return IsBackgroundWorker ? LOG : NOTICE;
+	return MyBgworkerEntry != NULL ? LOG : NOTICE;
 }
 
 /*
@@ -453,7 +454,7 @@ shard_maintain_table(Oid logical)
 	tag.locktag_lockmethodid = DEFAULT_LOCKMETHOD;
 	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 	{
-		ereport(IsBackgroundWorker ? DEBUG1 : NOTICE,
+		ereport(MyBgworkerEntry != NULL ? DEBUG1 : NOTICE,
 				(errmsg("maintenance of foreign table \"%s\" is running already, skipping",
 						run.name)));
 		return;
