@@ -83,7 +83,7 @@ static PlannedStmt *
 prepare_and_plan(SHARD_PLANNER_PARAMETERS)
 {
 	ShardPlanning planning;
-	PlannedStmt *result;
+	PlannedStmt *volatile result = NULL;
 
 	shard_prepare_on_conflict(parse);
 	shard_planning_begin(&planning, parse, cursor_options);

@@ -700,7 +700,8 @@ shard_maintenance_state(PG_FUNCTION_ARGS)
 	values[7] = TimestampTzGetDatum(due.next_rotation);
 	isnull[7] = due.next_rotation == DT_NOEND;
 	isnull[8] = text == NULL;
-	if (text != NULL)
+
+	if (text !=NULL)
 		values[8] = CStringGetTextDatum(text);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, isnull)));

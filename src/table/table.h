@@ -152,8 +152,8 @@ typedef struct ShardPlace
 /* When something is to be done about a logical table. */
 typedef struct ShardSchedule
 {
-	Oid			time_type;		/* of its time column; InvalidOid: none, and so
-								 * there is nothing to do */
+	Oid			time_type;		/* of its time column; InvalidOid: none, and
+								 * so there is nothing to do */
 	bool		is_manual;		/* sessions that insert need not see to it */
 	bool		has_rotate_every;
 	Interval	rotate_every;
