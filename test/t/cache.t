@@ -48,18 +48,18 @@ my @steps = (
 		return "ALTER TABLE $old RENAME TO $shards[$i]";
 	},
 	sub {
-		return undef if @shards < 5;
+		return if @shards < 5;
 		my ($shard) = splice(@shards, rand @shards, 1);
 		push(@detached, $shard);
 		return "ALTER TABLE $shard NO INHERIT log";
 	},
 	sub {
-		my $shard = pop(@detached) // return undef;
+		my $shard = pop(@detached) // return;
 		push(@shards, $shard);
 		return "ALTER TABLE $shard INHERIT log";
 	},
 	sub {
-		return undef if @shards < 5;
+		return if @shards < 5;
 		return 'DROP TABLE ' . splice(@shards, rand @shards, 1);
 	},
 	sub {
