@@ -4,10 +4,10 @@
  *	  Which shards of a logical table a query can do without.
  *
  * What is known of a shard is compared with the conditions of the query: the
- * hashes of the key that it holds, its ids, its times, its OID.  A shard that cannot have
- * a matching row is left out of the plan.  If that depends on a value that is
- * only known when the query runs, the shard gets a gate: a condition that the
- * executor evaluates once, before it reads the shard.
+ * hashes of the key that it holds, its ids, its times, its OID.  A shard that
+ * cannot have a matching row is left out of the plan.  If that depends on a
+ * value that is only known when the query runs, the shard gets a gate: a
+ * condition that the executor evaluates once, before it reads the shard.
  *
  * What is known of a shard comes from validated CHECK constraints.  A cached
  * plan depends on them, so the shards that are left out are among the

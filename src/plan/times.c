@@ -463,6 +463,21 @@ comparison(const Reading *reading, Oid *opno, Node *left, Node *right,
 	return column_type == reading->column->vartype ? strategy : 0;
 }
 
+/*
+ * The times that compare with the value of an expression in this way.  All if
+ * the value is not known, or if the strategy is 0.
+ */
+static ShardTimeSet *
+times_by_value(Reading *reading, int strategy, Node *expr, Oid type)
+{
+	Const	   *value = strategy == 0 ? NULL : known_value(reading, expr);
+
+	if (value == NULL)
+		return all_times();
+	return value->constisnull ? no_times() :
+		times_by_strategy(reading, strategy, value->constvalue, type);
+}
+
 static ShardTimeSet *
 times_of_operator(Reading *reading, OpExpr *op)
 {
@@ -470,17 +485,12 @@ times_of_operator(Reading *reading, OpExpr *op)
 	Node	   *other;
 	Oid			type;
 	int			strategy;
-	Const	   *value;
 
 	if (list_length(op->args) != 2)
 		return all_times();
 	strategy = comparison(reading, &opno, linitial(op->args),
 						  lsecond(op->args), &other, &type);
-	value = strategy == 0 ? NULL : known_value(reading, other);
-	if (value == NULL)
-		return all_times();
-	return value->constisnull ? no_times() :
-		times_by_strategy(reading, strategy, value->constvalue, type);
+	return times_by_value(reading, strategy, other, type);
 }
 
 static ShardTimeSet *
@@ -534,7 +544,6 @@ times_of_row(Reading *reading, RowCompareExpr *row)
 	Oid			opno = linitial_oid(row->opnos);
 	Node	   *other;
 	Oid			type;
-	Const	   *value;
 	int			strategy = comparison(reading, &opno, linitial(row->largs),
 									  linitial(row->rargs), &other, &type);
 
@@ -542,11 +551,7 @@ times_of_row(Reading *reading, RowCompareExpr *row)
 		strategy = BTLessEqualStrategyNumber;
 	else if (strategy == BTGreaterStrategyNumber)
 		strategy = BTGreaterEqualStrategyNumber;
-	value = strategy == 0 ? NULL : known_value(reading, other);
-	if (value == NULL)
-		return all_times();
-	return value->constisnull ? no_times() :
-		times_by_strategy(reading, strategy, value->constvalue, type);
+	return times_by_value(reading, strategy, other, type);
 }
 
 /*
