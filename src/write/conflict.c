@@ -166,7 +166,8 @@ shard_prepare_on_conflict(Query *query)
 									 query->rtable)->relid;
 
 		if (shard_is_logical(relid))
-			hide_conflict_target(query->onConflict, shard_table_get(relid));
+			hide_conflict_target(query->onConflict,
+								 shard_table_get_open(relid));
 	}
 	/* INSERT can be nested in a CTE, but not in any other subquery. */
 	foreach(lc, query->cteList)
