@@ -4,8 +4,7 @@
  *	  The registry of consumers: the extension's tables that say which
  *	  consumers there are, and how far each of them has read.
  *
- * The registry is written as its owner, with nothing but the system catalogs
- * in the search path, so that no function or operator of the caller's runs.
+ * It is used as its owner; see shard_query_ledger().
  *
  *-------------------------------------------------------------------------
  */
@@ -13,7 +12,6 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
@@ -21,7 +19,6 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 
 PG_FUNCTION_INFO_V1(shard_register_consumer);
@@ -63,16 +60,7 @@ execute_registry(const char *sql, const Params *params)
 	char		nulls[lengthof(param_types)];
 	const ShardProgress *progress = params->progress;
 	const ShardWindow *window = params->window;
-	Oid			registry = get_relname_relid("consumer_lanes",
-											 get_namespace_oid("shard_fdw", false));
-	Relation	rel = table_open(registry, AccessShareLock);
-	Oid			owner = rel->rd_rel->relowner;
-	Oid			userid;
-	int			sec_context;
-	int			guc_level;
-	int			rc;
 
-	table_close(rel, NoLock);
 	memset(nulls, 'n', sizeof(nulls));
 
 #define SET_PARAM(number, is_given, value) \
@@ -100,18 +88,8 @@ execute_registry(const char *sql, const Params *params)
 	SET_PARAM(12, window, Int64GetDatum((int64) window->nlate));
 #undef SET_PARAM
 
-	GetUserIdAndSecContext(&userid, &sec_context);
-	SetUserIdAndSecContext(owner, sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	guc_level = NewGUCNestLevel();
-	shard_set("search_path", "pg_catalog, pg_temp");
-	rc = SPI_execute_with_args(sql, lengthof(param_types),
-							   unconstify(Oid *, &param_types[0]), values, nulls,
-							   false, 0);
-	AtEOXact_GUC(false, guc_level);
-	SetUserIdAndSecContext(userid, sec_context);
-	if (rc < 0)
-		elog(ERROR, "SPI_execute_with_args failed: %s", sql);
-	return SPI_processed;
+	return shard_query_ledger("consumer_lanes", sql, lengthof(param_types),
+							  param_types, values, nulls);
 }
 
 /*

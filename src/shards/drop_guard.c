@@ -23,16 +23,12 @@
  */
 #include "shards/shards_private.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_foreign_server.h"
-#include "catalog/pg_inherits.h"
 #include "foreign/foreign.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -101,26 +97,14 @@ has_rows(Oid relid)
 static List *
 add_logical_ancestors(List *logicals, Oid relid)
 {
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
+	ListCell   *lc;
 
-	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	catalog = table_open(InheritsRelationId, AccessShareLock);
-	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
-							  1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	foreach(lc, shard_parents(relid))
 	{
-		Oid			parent = ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent;
-
-		if (shard_is_logical(parent))
-			logicals = list_append_unique_oid(logicals, parent);
-		logicals = add_logical_ancestors(logicals, parent);
+		if (shard_is_logical(lfirst_oid(lc)))
+			logicals = list_append_unique_oid(logicals, lfirst_oid(lc));
+		logicals = add_logical_ancestors(logicals, lfirst_oid(lc));
 	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
 	return logicals;
 }
 

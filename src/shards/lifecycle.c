@@ -74,7 +74,7 @@ set_closed(Oid shard, bool closed)
 									"INSERT INTO shard_fdw.closed_shards (shard) VALUES ($1)"
 									" ON CONFLICT DO NOTHING" :
 									"DELETE FROM shard_fdw.closed_shards"
-									" WHERE shard OPERATOR(pg_catalog.=) $1",
+									" WHERE shard = $1",
 									shard) > 0;
 }
 
@@ -116,10 +116,10 @@ forget_dropped(void)
 	/* Rows that somebody else has deleted meanwhile would be an error. */
 	if (IsolationUsesXactSnapshot())
 		return;
-	execute_on_closed_shards("DELETE FROM shard_fdw.closed_shards WHERE ctid OPERATOR(pg_catalog.=) ANY"
+	execute_on_closed_shards("DELETE FROM shard_fdw.closed_shards WHERE ctid = ANY"
 							 " (ARRAY(SELECT s.ctid FROM shard_fdw.closed_shards s"
-							 " WHERE s.shard OPERATOR(pg_catalog.<>) $1"
-							 " AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) s.shard)"
+							 " WHERE s.shard <> $1"
+							 " AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.shard)"
 							 " FOR UPDATE SKIP LOCKED))",
 							 InvalidOid);
 }

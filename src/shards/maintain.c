@@ -38,7 +38,6 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
@@ -424,9 +423,9 @@ record(MaintenanceRun *run, Oid unused)
 
 	shard_write_ledger("maintenance_runs",
 					   "INSERT INTO shard_fdw.maintenance_runs AS r (logical, last_run, failures, last_error)"
-					   " VALUES ($1, pg_catalog.clock_timestamp(), CASE WHEN $2 THEN 1 ELSE 0 END, $3)"
+					   " VALUES ($1, clock_timestamp(), CASE WHEN $2 THEN 1 ELSE 0 END, $3)"
 					   " ON CONFLICT (logical) DO UPDATE SET last_run = EXCLUDED.last_run,"
-					   " failures = CASE WHEN $2 THEN r.failures OPERATOR(pg_catalog.+) 1 ELSE 0 END,"
+					   " failures = CASE WHEN $2 THEN r.failures + 1 ELSE 0 END,"
 					   " last_error = EXCLUDED.last_error",
 					   lengthof(values), types, values, nulls);
 	return STEP_DONE;
@@ -449,9 +448,7 @@ shard_maintain_table(Oid logical)
 	run.name = get_rel_name(logical);
 	if (run.name == NULL)
 		return;
-	shard_lock_tag(&tag, logical, 0, SHARD_MAINTENANCE_LOCK_KIND);
-	/* An error is to release it, which it does for those of this method. */
-	tag.locktag_lockmethodid = DEFAULT_LOCKMETHOD;
+	shard_maintenance_tag(&tag, logical);
 	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 	{
 		ereport(MyBgworkerEntry != NULL ? DEBUG1 : NOTICE,
@@ -595,9 +592,9 @@ shard_forget_maintenance(Oid logical)
 	Datum		value = ObjectIdGetDatum(logical);
 
 	shard_write_ledger("generations",
-					   "DELETE FROM shard_fdw.generations WHERE logical OPERATOR(pg_catalog.=) $1",
+					   "DELETE FROM shard_fdw.generations WHERE logical = $1",
 					   1, &type, &value, NULL);
 	shard_write_ledger("maintenance_runs",
-					   "DELETE FROM shard_fdw.maintenance_runs WHERE logical OPERATOR(pg_catalog.=) $1",
+					   "DELETE FROM shard_fdw.maintenance_runs WHERE logical = $1",
 					   1, &type, &value, NULL);
 }

@@ -60,12 +60,11 @@ shard_drop_range(Oid shard)
 }
 
 /*
- * shard_is_busy
- *		Is there a transaction, other than this one, that may have written rows
- *		of the relation and has not ended?
+ * Is there a transaction, other than this one, that may have written rows of
+ * the relation and has not ended?
  */
-bool
-shard_is_busy(Oid relid)
+static bool
+is_busy(Oid relid)
 {
 	LOCKTAG		tag;
 	int			n;
@@ -190,7 +189,7 @@ shard_advance_range(Oid logical, Oid shard)
 		return SHARD_RANGE_NONE;
 	if (member->has_range)
 		return SHARD_RANGE_DONE;
-	if (shard_is_busy(shard))
+	if (is_busy(shard))
 		return SHARD_RANGE_BUSY;
 
 	column = get_attname(logical, table->time_attno, false);

@@ -19,7 +19,6 @@
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_depend.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "commands/defrem.h"
 #include "executor/spi.h"
@@ -618,35 +617,6 @@ warn_of_few_ids(Oid relid)
 }
 
 /*
- * The logical tables that a table is a shard of.
- */
-static List *
-logical_parents(Oid shard)
-{
-	List	   *result = NIL;
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(shard));
-	catalog = table_open(InheritsRelationId, AccessShareLock);
-	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
-							  1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Oid			parent = ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent;
-
-		if (shard_is_logical(parent))
-			result = lappend_oid(result, parent);
-	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return result;
-}
-
-/*
  * Does a table take no space, and so have no rows?
  */
 static bool
@@ -726,7 +696,7 @@ check_attached_ids(Oid shard)
 {
 	ListCell   *lc;
 
-	foreach(lc, logical_parents(shard))
+	foreach(lc, shard_logical_parents(shard))
 	{
 		ShardTable *table = shard_table_get(lfirst_oid(lc));
 		int			ordinal = shard_table_find(table, shard);
@@ -766,7 +736,7 @@ check_lost_sequences(Oid relid)
 			if (warn_of_missing_sequence(table, &table->members[i]))
 				break;
 	}
-	foreach(lc, logical_parents(relid))
+	foreach(lc, shard_logical_parents(relid))
 	{
 		ShardTable *table = shard_table_get(lfirst_oid(lc));
 		int			ordinal = shard_table_find(table, relid);

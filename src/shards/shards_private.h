@@ -67,7 +67,6 @@ extern void shard_confirm(Oid logical);
 extern void shard_forget_maintenance(Oid logical);
 
 /* in range.c */
-extern bool shard_is_busy(Oid relid);
 extern ShardRangeStep shard_advance_range(Oid logical, Oid shard);
 extern void shard_drop_range(Oid shard);
 extern void shard_check_not_null(Oid logical, Oid shard);

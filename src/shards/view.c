@@ -434,7 +434,7 @@ shard_rows_behind(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	logical = PG_GETARG_OID(0);
 	shard = PG_GETARG_OID(1);
-	if (!shard_is_child(shard, logical) || !shard_is_logical(logical) ||
+	if (!list_member_oid(shard_parents(shard), logical) || !shard_is_logical(logical) ||
 		!(is_monitor() || has_privilege(logical, ACL_SELECT)))
 		PG_RETURN_NULL();
 	attno = shard_sequence_column(logical, true, &always);

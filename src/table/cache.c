@@ -619,7 +619,7 @@ refresh_members(ShardTable *table, bool open_only)
 		ShardMember *member = &table->members[ordinal];
 		ShardMember new;
 
-		if (!shard_is_child(member->relid, table->relid) ||
+		if (!list_member_oid(shard_parents(member->relid), table->relid) ||
 			!identify_member(&new, member->relid,
 							 get_rel_persistence(table->relid) == RELPERSISTENCE_TEMP,
 							 shard_is_closed(member->relid)) ||

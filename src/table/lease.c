@@ -40,6 +40,21 @@ shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number, uint16 kind)
 }
 
 /*
+ * shard_maintenance_tag
+ *		Fill in the tag of the lock that a run of maintain() holds on a logical
+ *		table.
+ *
+ * The run holds it beyond its transactions, but an error is to release it:
+ * that happens to session-level locks of the default method only.
+ */
+void
+shard_maintenance_tag(LOCKTAG *tag, Oid logical)
+{
+	shard_lock_tag(tag, logical, 0, SHARD_MAINTENANCE_LOCK_KIND);
+	tag->locktag_lockmethodid = DEFAULT_LOCKMETHOD;
+}
+
+/*
  * shard_lease_tag
  *		Fill in the tag of a lease on a shard at this level; see route.c.
  */

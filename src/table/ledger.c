@@ -22,6 +22,7 @@
 #include "catalog/namespace.h"
 #include "executor/spi.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
@@ -50,21 +51,23 @@ open_ledger(const char *name, LOCKMODE mode)
 }
 
 /*
- * shard_write_ledger
- *		Run a command on one of the tables, as its owner.  Returns the number
- *		of rows.
+ * shard_query_ledger
+ *		Run a command on one of the tables, as its owner, with nothing but the
+ *		system catalogs in the search path, so that no function or operator of
+ *		the caller's runs.  SPI is connected.
  *
- * Raises ERRCODE_UNDEFINED_TABLE if the table is not there.
+ * Returns the number of rows that the command has returned, in SPI_tuptable,
+ * or else changed.  Raises ERRCODE_UNDEFINED_TABLE if the table is not there.
  */
 uint64
-shard_write_ledger(const char *name, const char *sql, int nargs,
-				   Oid *types, Datum *values, const char *nulls)
+shard_query_ledger(const char *name, const char *sql, int nargs,
+				   const Oid *types, Datum *values, const char *nulls)
 {
-	Relation	ledger = open_ledger(name, RowExclusiveLock);
+	Relation	ledger = open_ledger(name, AccessShareLock);
 	Oid			userid;
 	int			sec_context;
+	int			guc_level;
 	int			rc;
-	uint64		result;
 
 	if (ledger == NULL)
 		ereport(ERROR,
@@ -73,15 +76,33 @@ shard_write_ledger(const char *name, const char *sql, int nargs,
 	GetUserIdAndSecContext(&userid, &sec_context);
 	SetUserIdAndSecContext(ledger->rd_rel->relowner,
 						   sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	SPI_connect();
-	rc = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+	relation_close(ledger, NoLock);
+	guc_level = NewGUCNestLevel();
+	shard_set("search_path", "pg_catalog, pg_temp");
+	rc = SPI_execute_with_args(sql, nargs, unconstify(Oid *, types), values,
+							   nulls, false, 0);
+	AtEOXact_GUC(false, guc_level);
+	SetUserIdAndSecContext(userid, sec_context);
 	if (rc < 0)
 		elog(ERROR, "SPI_execute_with_args failed: %s",
 			 SPI_result_code_string(rc));
-	result = SPI_processed;
+	return SPI_processed;
+}
+
+/*
+ * shard_write_ledger
+ *		The same where SPI is not connected, and for a command that returns no
+ *		rows.
+ */
+uint64
+shard_write_ledger(const char *name, const char *sql, int nargs,
+				   const Oid *types, Datum *values, const char *nulls)
+{
+	uint64		result;
+
+	SPI_connect();
+	result = shard_query_ledger(name, sql, nargs, types, values, nulls);
 	SPI_finish();
-	SetUserIdAndSecContext(userid, sec_context);
-	relation_close(ledger, NoLock);
 	return result;
 }
 

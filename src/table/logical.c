@@ -321,37 +321,14 @@ shard_check_plain(Oid logical, const ShardMember *shard, const char *action)
 }
 
 /*
- * shard_is_child
- *		Does a table inherit from another?  Takes no lock on either.
- */
-bool
-shard_is_child(Oid relid, Oid parent)
-{
-	Relation	catalog = table_open(InheritsRelationId, AccessShareLock);
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-	bool		result = false;
-
-	ScanKeyInit(&key, Anum_pg_inherits_inhrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
-							  1, &key);
-	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
-		result = ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent == parent;
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return result;
-}
-
-/*
- * shard_logical_parents
- *		The logical tables that a relation is a shard of.
+ * shard_parents
+ *		The tables that a relation inherits from.
  *
- * Takes no lock.  The list is allocated in the current memory context.
+ * Takes no lock on any of them.  The list is allocated in the current memory
+ * context.
  */
 List *
-shard_logical_parents(Oid relid)
+shard_parents(Oid relid)
 {
 	Relation	catalog;
 	SysScanDesc scan;
@@ -365,14 +342,28 @@ shard_logical_parents(Oid relid)
 	scan = systable_beginscan(catalog, InheritsRelidSeqnoIndexId, true, NULL,
 							  1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Oid			parent = ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent;
-
-		if (shard_is_logical(parent))
-			result = lappend_oid(result, parent);
-	}
+		result = lappend_oid(result,
+							 ((Form_pg_inherits) GETSTRUCT(tuple))->inhparent);
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * shard_logical_parents
+ *		The logical tables that a relation is a shard of.  As shard_parents().
+ */
+List *
+shard_logical_parents(Oid relid)
+{
+	List	   *result = shard_parents(relid);
+	ListCell   *lc;
+
+	foreach(lc, result)
+	{
+		if (!shard_is_logical(lfirst_oid(lc)))
+			result = foreach_delete_current(result, lc);
+	}
 	return result;
 }
 

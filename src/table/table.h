@@ -323,6 +323,7 @@ extern bool shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b);
 /* in lease.c */
 extern void shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number,
 						   uint16 kind);
+extern void shard_maintenance_tag(LOCKTAG *tag, Oid logical);
 extern void shard_lease_tag(LOCKTAG *tag, Oid shard, uint32 level);
 extern bool shard_holds_lease(const ShardTable *table);
 extern void shard_forget_lease(ShardTable *table);
@@ -333,8 +334,11 @@ extern void shard_take_lane(ShardTable *table, int ordinal);
 extern void shard_await_lane(Oid shard);
 
 /* in ledger.c */
+extern uint64 shard_query_ledger(const char *name, const char *sql, int nargs,
+								 const Oid *types, Datum *values,
+								 const char *nulls);
 extern uint64 shard_write_ledger(const char *name, const char *sql, int nargs,
-								 Oid *types, Datum *values,
+								 const Oid *types, Datum *values,
 								 const char *nulls);
 extern bool shard_is_closed(Oid shard);
 extern void shard_get_run(Oid logical, ShardRun *run);
@@ -375,7 +379,7 @@ extern void shard_check_read_committed(const char *action);
 extern void shard_check_owned(Oid relid);
 extern void shard_check_plain(Oid logical, const ShardMember *shard,
 							  const char *action);
-extern bool shard_is_child(Oid relid, Oid parent);
+extern List *shard_parents(Oid relid);
 extern List *shard_logical_parents(Oid relid);
 extern void shard_check_to_alter(Oid shard, bool or_sealed);
 

@@ -7,9 +7,9 @@
  * A statement compares two times.  When a session has not looked for a while,
  * it looks at two rows: since when the open shards are, and when the last run
  * was.  What it knows of closed shards does not tell what is due about them, so
- * there is a run from time to time while there are some.  If it finds something to be due,
- * it asks the postmaster for a dynamic background worker, and goes on.  The
- * worker acts as the owner of the table (worker.c).
+ * there is a run from time to time while there are some.  If it finds something
+ * to be due, it asks the postmaster for a dynamic background worker, and goes
+ * on.  The worker acts as the owner of the table (worker.c).
  *
  * None of that may be an error, or something to wait for, for the session.  If
  * no worker can be started, one of the next sessions to look will try.
@@ -24,7 +24,6 @@
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
-#include "storage/lmgr.h"
 #include "utils/syscache.h"
 
 /* Times are in microseconds.  At least so much is between two looks, or runs, */
@@ -134,8 +133,7 @@ is_being_maintained(Oid logical)
 	LOCKTAG		tag;
 	int			n;
 
-	shard_lock_tag(&tag, logical, 0, SHARD_MAINTENANCE_LOCK_KIND);
-	tag.locktag_lockmethodid = DEFAULT_LOCKMETHOD;
+	shard_maintenance_tag(&tag, logical);
 	pfree(GetLockConflicts(&tag, ExclusiveLock, &n));
 	return n > 0;
 }
