@@ -447,14 +447,13 @@ comparison(const Reading *reading, Oid *opno, Node *left, Node *right,
 	Oid			column_type;
 
 	*other = right;
+	*type = InvalidOid;
 	if (!is_column(reading->column, left))
 	{
 		if (!is_column(reading->column, right))
 			return 0;
 		*other = left;
 		*opno = get_commutator(*opno);
-		if (!OidIsValid(*opno))
-			return 0;
 	}
 	strategy = get_op_opfamily_strategy(*opno, time_opfamily());
 	if (strategy == 0)
@@ -825,6 +824,8 @@ gate_clause(Reading *reading, Node *clause, Const *min, Const *max)
 		args = ((ScalarArrayOpExpr *) clause)->args;
 		opno = ((ScalarArrayOpExpr *) clause)->opno;
 	}
+	else
+		return NULL;
 	if (list_length(args) != 2)
 		return NULL;
 	strategy = comparison(reading, &opno, linitial(args), lsecond(args),
