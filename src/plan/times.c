@@ -27,7 +27,6 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
-#include "optimizer/paths.h"
 #include "pgtime.h"
 #include "utils/array.h"
 #include "utils/date.h"

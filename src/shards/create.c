@@ -378,20 +378,22 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 /*
  * shard_check_count
  *		Check the arguments of an SQL function, "name" with parentheses, that
- *		takes a logical table and a number of shards.
+ *		takes a logical table and a number of shards, which may be null if it
+ *		is optional.
  *
- * Raises ERRCODE_NULL_VALUE_NOT_ALLOWED if either is null,
+ * Raises ERRCODE_NULL_VALUE_NOT_ALLOWED for another null,
  * ERRCODE_READ_ONLY_SQL_TRANSACTION, ERRCODE_INVALID_PARAMETER_VALUE for a
  * number below 1, and what shard_check_owned() raises.
  */
 void
-shard_check_count(FunctionCallInfo fcinfo, const char *name)
+shard_check_count(FunctionCallInfo fcinfo, const char *name, bool is_optional)
 {
 	shard_check_argument(fcinfo, 0, "logical table");
-	shard_check_argument(fcinfo, 1, "number of shards");
+	if (!is_optional)
+		shard_check_argument(fcinfo, 1, "number of shards");
 	PreventCommandIfReadOnly(name);
 	shard_check_owned(PG_GETARG_OID(0));
-	if (PG_GETARG_INT32(1) < 1)
+	if (!PG_ARGISNULL(1) && PG_GETARG_INT32(1) < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("number of shards must be greater than zero")));
@@ -415,7 +417,7 @@ shard_create_shards(PG_FUNCTION_ARGS)
 	Oid			template = PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2);
 	ListCell   *lc;
 
-	shard_check_count(fcinfo, "create_shards()");
+	shard_check_count(fcinfo, "create_shards()", false);
 	logical = PG_GETARG_OID(0);
 	count = PG_GETARG_INT32(1);
 

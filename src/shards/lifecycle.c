@@ -24,7 +24,6 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_constraint.h"
@@ -391,24 +390,12 @@ Datum
 shard_rotate_sql(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			logical;
 	int			count = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
 	ListCell   *lc;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("logical table must not be null")));
-	logical = PG_GETARG_OID(0);
-	PreventCommandIfReadOnly("rotate()");
-	shard_check_owned(logical);
-	if (!PG_ARGISNULL(1) && count < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("number of shards must be greater than zero")));
-
+	shard_check_count(fcinfo, "rotate()", true);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	foreach(lc, shard_rotate(logical, count))
+	foreach(lc, shard_rotate(PG_GETARG_OID(0), count))
 	{
 		Datum		value = ObjectIdGetDatum(lfirst_oid(lc));
 		bool		isnull = false;
@@ -603,6 +590,33 @@ shard_retain_patience(void)
 }
 
 /*
+ * shard_check_timed
+ *		Lock a logical table of the caller's against being dropped, and return
+ *		what is known of it.
+ *
+ * Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if it has no time column,
+ * and what shard_check_owned() raises.
+ */
+ShardTable *
+shard_check_timed(Oid logical)
+{
+	ShardTable *table;
+
+	shard_check_owned(logical);
+	LockRelationOid(logical, AccessShareLock);
+	/* It may have been dropped, or given away, while we waited. */
+	shard_check_owned(logical);
+	table = shard_table_get(logical);
+	if (table->time_attno == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("foreign table \"%s\" has no time column",
+						get_rel_name(logical)),
+				 errhint("Set option \"time_column\" of the foreign table.")));
+	return table;
+}
+
+/*
  * Up to which time rows may go: that of the argument, or else now less what
  * option "retain_for" says.
  */
@@ -639,31 +653,19 @@ shard_retain_sql(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool		keep_tables = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
-	Oid			logical;
+	Oid			logical = PG_GETARG_OID(0);
 	TimestampTz limit;
 	ShardTable *table;
 	List	   *shards = NIL;
 	int			patience = shard_retain_patience();
 	ListCell   *lc;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("logical table must not be null")));
-	logical = PG_GETARG_OID(0);
+	shard_check_argument(fcinfo, 0, "logical table");
 	PreventCommandIfReadOnly("retain()");
 	shard_check_owned(logical);
 	/* A row that the snapshot does not show would be dropped unseen. */
 	shard_check_read_committed("drop old shards");
-	LockRelationOid(logical, AccessShareLock);
-	shard_check_owned(logical);
-	table = shard_table_get(logical);
-	if (table->time_attno == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("foreign table \"%s\" has no time column",
-						get_rel_name(logical)),
-				 errhint("Set option \"time_column\" of the foreign table.")));
+	table = shard_check_timed(logical);
 	limit = retention_limit(fcinfo, logical);
 	for (int i = 0; i < table->nmembers; i++)
 		shards = lappend_oid(shards, table->members[i].relid);

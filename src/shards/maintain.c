@@ -526,15 +526,7 @@ shard_maintain(PG_FUNCTION_ARGS)
 	{
 		Oid			logical = PG_GETARG_OID(0);
 
-		shard_check_owned(logical);
-		LockRelationOid(logical, AccessShareLock);
-		shard_check_owned(logical);
-		if (shard_table_get(logical)->time_attno == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("foreign table \"%s\" has no time column",
-							get_rel_name(logical)),
-					 errhint("Set option \"time_column\" of the foreign table.")));
+		(void) shard_check_timed(logical);
 		logicals = list_make1_oid(logical);
 	}
 	foreach(lc, logicals)

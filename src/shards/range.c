@@ -263,15 +263,11 @@ shard_add_range(PG_FUNCTION_ARGS)
 	bool		atomic = fcinfo->context == NULL ||
 		!IsA(fcinfo->context, CallContext) ||
 		castNode(CallContext, fcinfo->context)->atomic;
-	Oid			shard;
+	Oid			shard = PG_GETARG_OID(0);
 	ShardRangeStep step;
 	int			ntries = 0;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("shard must not be null")));
-	shard = PG_GETARG_OID(0);
+	shard_check_argument(fcinfo, 0, "shard");
 	PreventCommandIfReadOnly("add_range()");
 	shard_check_read_committed("add a range");
 

@@ -378,7 +378,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 	ShardIdentity identity;
 	ListCell   *lc;
 
-	shard_check_count(fcinfo, "reshard()");
+	shard_check_count(fcinfo, "reshard()", false);
 	relid = PG_GETARG_OID(0);
 	count = PG_GETARG_INT32(1);
 	/* A row that the snapshot does not show would be dropped unseen. */

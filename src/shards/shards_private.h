@@ -49,12 +49,14 @@ extern Oid	shard_new_schema(Oid logical, const ShardOptions *options,
 extern void shard_check_max_shards(Relation logical,
 								   const ShardOptions *options, int present,
 								   int count);
-extern void shard_check_count(FunctionCallInfo fcinfo, const char *name);
+extern void shard_check_count(FunctionCallInfo fcinfo, const char *name,
+							  bool is_optional);
 extern List *shard_create(Oid logical_relid, int count, Oid template,
 						  Oid schema, bool with_checks);
 
 /* in lifecycle.c */
 extern List *shard_rotate(Oid logical, int count);
+extern ShardTable *shard_check_timed(Oid logical);
 extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
 						  bool keep_tables, int patience, char **trouble);
 extern int	shard_retain_patience(void);

@@ -18,7 +18,6 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/portal.h"
 
 /*
  * Settings that the database or the role may have, and that would keep it from
