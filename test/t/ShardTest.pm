@@ -16,7 +16,7 @@ use Time::HiRes qw(usleep);
 our @EXPORT = qw(
   shard_node setup_shards session send_to state_of copy_from $copy_end
   pgbench_start pgbench_finish pgbench_run pgbench_ok poll_ok indexes_ok sqlstate
-  copy_installation);
+  fails copy_installation);
 
 # A running server with the extension and server "shards" in its database
 # postgres.  "conf" is appended to postgresql.conf; "install_path" is that of
@@ -248,6 +248,40 @@ sub sqlstate
 		]);
 	return ($1, $2, $stderr) if $stderr =~ /ERROR:  (\w{5}): (.*)/;
 	return ('00000', '', $stderr);
+}
+
+# A test, as fails() of test/sql/helpers.psql: the command fails, and its first
+# error has this SQLSTATE and this message; %other can have a "detail" and a
+# "hint".  Each is a text or a pattern; what is undef is not compared, and '' of
+# the detail or the hint means that there is none.  The command runs in a
+# session, or, on a node, in a session of its own: %other has what sqlstate()
+# takes.  The title is the command if %other has none.
+sub fails
+{
+	my ($where, $command, $state, $message, %other) = @_;
+	my $errors = $where->isa('PostgreSQL::Test::Cluster')
+	  ? (sqlstate($where, $command, %other))[2]
+	  : (state_of($where, $command))[3];
+	my %wanted = (%other, SQLSTATE => $state, message => $message);
+	my ($first) = $errors =~ /(?:ERROR|FATAL):  (.*?)(?=^LOCATION:  |\z)/ms;
+	my %got;
+	my @differences = defined $first ? () : ("no error: $command");
+
+	@got{ 'SQLSTATE', 'message' } = ($first // '') =~ /^(\w{5}): (.*)/;
+	foreach ('detail', 'hint')
+	{
+		$got{$_} = $1 if ($first // '') =~ /^\U$_\E:  (.*?)\n?(?=^[A-Z ]+:  |\z)/ms;
+	}
+	foreach (defined $first ? ('SQLSTATE', 'message', 'detail', 'hint') : ())
+	{
+		my ($got, $wanted) = ($got{$_} // '', $wanted{$_});
+
+		push(@differences, "$_: $got\nexpected: $wanted")
+		  if defined $wanted && !(ref $wanted ? $got =~ $wanted : $got eq $wanted);
+	}
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return ok(!@differences, $other{title} // $command)
+	  || diag(join("\n", @differences));
 }
 
 # A copy of the installation, whose files can be taken away.  Gives its path,

@@ -95,7 +95,7 @@ sub wings_with
 }
 
 is(wings_with(), '', 'files keep to their wings');
-like(wings_with(@$_), qr/$_->[2]/, "... or are told: $_->[2]")
+like(wings_with(@$_), qr/$_->[2]/, "a file outside its wing is told: $_->[2]")
   foreach [ 'table/lock.c', qq{#include "write/write.h"\n}, 'includes write/write.h of a wing above' ],
   [ 'shards/view.c', qq{#include "consume/consume_private.h"\n}, q{another wing's own} ],
   [ 'shards/view.c', "extern void shard_copy_end(ShardInsert *insert);\n", 'declares shard_copy_end, which belongs in a header' ],
@@ -141,18 +141,19 @@ my @unusable = (
 foreach my $case (@unusable)
 {
 	my ($pg_config, $message) = @$case;
+	my $name = basename($pg_config);
 
 	foreach my $goal ('', 'install')
 	{
 		my $output = `make $goal PG_CONFIG=$pg_config DESTDIR=$scratch/install 2>&1`;
 
-		isnt($?, 0, "make $goal PG_CONFIG=" . basename($pg_config) . ' fails');
-		like($output, $message, '... and says why');
+		isnt($?, 0, "make $goal PG_CONFIG=$name fails");
+		like($output, $message, "make $goal PG_CONFIG=$name says why it fails");
 	}
 }
 my $said = `make test PG_CONFIG=/nosuch/pg_config 2>&1`;
 isnt($?, 0, 'make test fails without a server, too');
-like($said, qr{no PostgreSQL server with headers belongs to PG_CONFIG=/nosuch/pg_config}, '... and says so');
+like($said, qr{no PostgreSQL server with headers belongs to PG_CONFIG=/nosuch/pg_config}, 'make test says that there is no server');
 
 # Packages can be missing and nobody there who may install them.
 write_file("$scratch/bin/$_", "#!/bin/sh\necho '$_: you may not' >&2\nexit 1\n") foreach 'sudo', 'apt-get';
@@ -165,7 +166,7 @@ SKIP:
 	skip 'script(1) cannot make a terminal', 2 unless $has_terminal;
 	$said = `PATH='$scratch/bin:$ENV{PATH}' PG_CONFIG=$no_pgtap script -qec test/setup /dev/null </dev/null`;
 	like($said, qr/missing: postgresql-\d+-pgtap; install them, or run this as root or with sudo/, 'what is missing is said');
-	is(scalar(() = $said =~ /you may not/g), 1, '... and once why it cannot be installed') or diag($said);
+	is(scalar(() = $said =~ /you may not/g), 1, 'it is said once why what is missing cannot be installed') or diag($said);
 }
 
 # What "make install" has left on the machine is in nobody's way, be it of this

@@ -121,7 +121,7 @@ my $pid = $idle->query_safe('SELECT pg_backend_pid()');
 $pid = $node->safe_psql('postgres',
 	"SELECT pid FROM shard_fdw.leases WHERE pid <> $pid LIMIT 1");
 like($pid, qr/^\d+$/, 'a writer that leases a shard');
-is(kill('KILL', $pid), 1, '... is killed');
+is(kill('KILL', $pid), 1, 'the writer that leases a shard is killed');
 check_rows(2, $bench);
 eval { $idle->quit };
 

@@ -50,17 +50,17 @@ foreach my $statement (
 	"INSERT INTO keyed SELECT 2, g, 2, $wide FROM generate_series(1, 100000) g",
 	"INSERT INTO keyed SELECT 2, g, 2, $wide FROM generate_series(1, 100000) g ON CONFLICT (client, n, part) DO UPDATE SET v = 'b'")
 {
-	my ($state, $message) = state_of($session, $statement);
-	is($state, '53100', "full: $statement");
-	like($message, qr/^could not (extend|write)/, '... the message says so');
-	is($node->safe_psql('postgres', $count), $before, '... nothing is lost, nothing stays');
+	my $title = 'full: ' . ($statement =~ s/.*\n//r);
+
+	fails($session, $statement, '53100', qr/^could not (extend|write)/, title => $title);
+	is($node->safe_psql('postgres', $count), $before, "$title: nothing is lost, nothing stays");
 }
 my $file = PostgreSQL::Test::Utils::tempdir . '/rows';
 $node->safe_psql('postgres',
 	"COPY (SELECT 2, 2, g, $wide FROM generate_series(1, 100000) g) TO '$file'");
 my ($state, $message) = state_of($session, "COPY rr FROM '$file'");
 is($state, '53100', "full: COPY: $message");
-is($node->safe_psql('postgres', $count), $before, '... it fails as a whole');
+is($node->safe_psql('postgres', $count), $before, 'full: COPY fails as a whole');
 
 # The file keeps the room that rolled back rows have taken.  Fill what is
 # left, to the last page.
@@ -75,7 +75,7 @@ is( (state_of($other, "INSERT INTO log SELECT 3, 1, g, $wide FROM generate_serie
 $session->query_safe(q{RESET shard_fdw.shard; SELECT FROM shard_fdw.seal('rr_1')});
 is((state_of($session, "COPY rr FROM '$file'"))[0], '00000', 'sealed: COPY goes to the other shards');
 is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT tableoid) FROM rr WHERE client = 2 AND n = 2'),
-	'100000|3', '... all of it');
+	'100000|3', 'sealed: the other shards have all rows of the COPY');
 $node->safe_psql('postgres', 'CHECKPOINT');
 $session->query_safe('TRUNCATE log');
 is( (state_of($session, "SET shard_fdw.shard = 1;\nINSERT INTO log SELECT 5, 1, g, $wide FROM generate_series(1, 1000) g;\nSELECT count(*) FROM log_1"))[2],

@@ -9,27 +9,33 @@ use Test::More;
 my $node = shard_node('extension');
 my $create_log = q{
 	CREATE FOREIGN TABLE log (a int, b text) SERVER shards OPTIONS (shards '3')};
-my $on_conflict = qr/^cannot use ON CONFLICT on foreign table "log"$/;
+my $on_conflict = 'cannot use ON CONFLICT on foreign table "log"';
+my @no_setting = (
+	'invalid configuration parameter name "shard_fdw.sharrd"',
+	detail => '"shard_fdw" is a reserved prefix.');
 $node->safe_psql('postgres', $create_log);
 
 # Dependencies
 
-my ($state, $message, $all) = sqlstate($node, 'DROP EXTENSION shard_fdw');
-is($state, '2BP01', 'DROP EXTENSION refuses while a server uses it');
-like($all, qr/foreign table log depends on server shards/, '... and says who does');
-($state) = sqlstate($node, 'DROP SERVER shards');
-is($state, '2BP01', 'DROP SERVER refuses while a table uses it');
-($state, $message, $all) = sqlstate($node, 'DROP FOREIGN TABLE log');
-is($state, '2BP01', 'DROP FOREIGN TABLE refuses while there are shards');
-like($all, qr/table log_0 depends on foreign table log/, '... and says which');
+fails($node, 'DROP EXTENSION shard_fdw', '2BP01',
+	'cannot drop extension shard_fdw because other objects depend on it',
+	detail => qr/foreign table log depends on server shards/,
+	title => 'DROP EXTENSION says which table uses a server');
+fails($node, 'DROP SERVER shards', '2BP01',
+	'cannot drop server shards because other objects depend on it',
+	detail => qr/^foreign table log depends on server shards$/m,
+	title => 'DROP SERVER says which table uses it');
+fails($node, 'DROP FOREIGN TABLE log', '2BP01',
+	'cannot drop foreign table log because other objects depend on it',
+	detail => qr/^table log_0 depends on foreign table log$/m,
+	title => 'DROP FOREIGN TABLE says which shards there are');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.shards'),
 	'3', 'all is as it was');
 
 # Goes and comes back, in a session that has used it, and in another that
 # still has plans.
 
-my $session = $node->background_psql('postgres', on_error_stop => 0);
-my $other = $node->background_psql('postgres', on_error_stop => 0);
+my ($session, $other) = (session($node), session($node));
 foreach my $s ($session, $other)
 {
 	$s->query_safe('SET client_min_messages = warning');
@@ -46,14 +52,12 @@ is( $session->query_safe(q{
 	'0', 'CASCADE drops tables and shards');
 is( $session->query_safe(q{
 		SELECT count(*) FROM pg_event_trigger WHERE evtname LIKE 'shard%'}),
-	'0', '... and the event trigger');
+	'0', 'CASCADE drops the event triggers');
 is( $session->query_safe(q{
 		SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()}),
 	'1', 'the lock of the lease is still held');
-my (undef, $failed) = $other->query('EXECUTE total');
-is($failed, 1, 'the other session finds the table gone');
-like($other->{stderr}, qr/relation "log" does not exist/, '... and says so');
-$other->{stderr} = '';
+fails($other, 'EXECUTE total', '42P01', 'relation "log" does not exist',
+	title => 'the other session finds the table gone');
 
 $session->query_safe('CREATE EXTENSION shard_fdw');
 $session->query_safe('CREATE SERVER shards FOREIGN DATA WRAPPER shard_fdw');
@@ -64,7 +68,7 @@ foreach my $s ($session, $other)
 	$s->query_safe("INSERT INTO log SELECT g, 'y' FROM generate_series(1, 10) g");
 }
 is($session->query_safe('EXECUTE total'), '32', 'both sessions use the new one');
-is($other->query_safe('EXECUTE total'), '32', '... and see the same');
+is($other->query_safe('EXECUTE total'), '32', 'the other session sees the same rows');
 is( $session->query_safe(q{
 		SELECT count(*), count(DISTINCT shard), max(level) FROM shard_fdw.leases}),
 	'2|2|0', 'leases on the new shards');
@@ -80,20 +84,20 @@ $_->quit foreach ($session, $other);
 
 # Where and by whom
 
-($state, $message, $all) = sqlstate($node, 'CREATE EXTENSION shard_fdw');
-is($state, '42710', 'there is one already');
+fails($node, 'CREATE EXTENSION shard_fdw', '42710',
+	'extension "shard_fdw" already exists', title => 'there is one already');
 $node->safe_psql('postgres', q{
 	CREATE ROLE someone LOGIN;
 	CREATE DATABASE owned OWNER someone;
 	CREATE DATABASE second});
-($state, $message, $all) = sqlstate($node, 'CREATE EXTENSION shard_fdw',
-	database => 'owned', user => 'someone');
-is("$state $message", '42501 permission denied to create extension "shard_fdw"',
-	'only a superuser may create it, not the owner of the database');
-like($all, qr/HINT:  Must be superuser to create this extension/, '... says the hint');
-($state) = sqlstate($node, 'CREATE EXTENSION shard_fdw SCHEMA public',
-	database => 'owned');
-is($state, '0A000', 'its schema is fixed');
+fails($node, 'CREATE EXTENSION shard_fdw', '42501',
+	'permission denied to create extension "shard_fdw"',
+	hint => 'Must be superuser to create this extension.',
+	database => 'owned', user => 'someone',
+	title => 'only a superuser may create it, not the owner of the database');
+fails($node, 'CREATE EXTENSION shard_fdw SCHEMA public', '0A000',
+	'extension "shard_fdw" must be installed in schema "shard_fdw"',
+	database => 'owned', title => 'its schema is fixed');
 
 setup_shards($node, 'second');
 is( $node->safe_psql('second', qq{
@@ -104,16 +108,17 @@ is( $node->safe_psql('second', qq{
 	"5\n1|0", 'a second database');
 is( $node->safe_psql('postgres', q{
 		SELECT count(*) FROM log; SELECT count(*) FROM shard_fdw.leases}),
-	"33\n0", '... has nothing to do with the first');
+	"33\n0", 'the first database has nothing to do with the second');
 $node->safe_psql('owned', 'CREATE EXTENSION shard_fdw');
 is( $node->safe_psql('owned', q{
 		SET ROLE someone;
 		SELECT count(*) FROM shard_fdw.shards;
 		SELECT count(*) FROM shard_fdw.leases}),
 	"0\n0", 'anybody may use its views');
-($state) = sqlstate($node, 'CREATE SERVER s FOREIGN DATA WRAPPER shard_fdw',
-	database => 'owned', user => 'someone');
-is($state, '42501', 'making servers takes USAGE of the wrapper');
+fails($node, 'CREATE SERVER s FOREIGN DATA WRAPPER shard_fdw', '42501',
+	'permission denied for foreign-data wrapper shard_fdw',
+	database => 'owned', user => 'someone',
+	title => 'making servers takes USAGE of the wrapper');
 
 # The first statement of a session, when the library is not loaded yet
 
@@ -128,19 +133,19 @@ is( $node->safe_psql('postgres', q{
 		INSERT INTO log VALUES (1001) RETURNING shard_fdw.last_shard();
 		COMMIT;
 		SHOW shard_fdw.shard}),
-	"log_1\n-1", '... also by SET LOCAL, to the end of the transaction');
-($state, undef, $all) = sqlstate($node, q{
+	"log_1\n-1", 'a setting made before by SET LOCAL is kept to the end of the transaction');
+my ($state, undef, $all) = sqlstate($node, q{
 	SET shard_fdw.shard = 'many';
 	INSERT INTO log VALUES (1002);
 	DO $$ BEGIN ASSERT current_setting('shard_fdw.shard') = '-1'; END $$});
 is($state, '00000', 'a bad value that was set before is forgotten');
 like($all, qr/WARNING:  .*invalid value for parameter "shard_fdw.shard": "many"/,
-	'... with a warning');
-($state) = sqlstate($node, q{
+	'a bad value that was set before gives a warning');
+fails($node, q{
 	SET shard_fdw.shard = 0;
 	INSERT INTO log VALUES (1003);
-	SET shard_fdw.sharrd = 0});
-is($state, '42602', 'other names of ours cannot be set');
+	SET shard_fdw.sharrd = 0}, '42602', @no_setting,
+	title => 'other names of ours cannot be set');
 is( $node->safe_psql('second', q{
 		ALTER DATABASE second SET shard_fdw.shard = 1;
 		\c
@@ -168,7 +173,7 @@ foreach my $first (
 	is($state, '00000', "what comes first may be: $first");
 }
 is($node->safe_psql('postgres', 'SELECT count(*) FROM log'),
-	'37', '... and no row is lost by it');
+	'37', 'no row is lost by what comes first');
 
 # ON CONFLICT: what can be told before the library is there, core tells.
 
@@ -182,9 +187,8 @@ foreach my $clause ('DO NOTHING', '(a) DO NOTHING', '(a) DO UPDATE SET b = 1',
 	($state) = sqlstate($node, "EXPLAIN $insert");
 	like($state, qr/^(0A000|42P10|42704)$/, "EXPLAIN, first of all: ON CONFLICT $clause");
 	next if $clause =~ /CONSTRAINT/;
-	($state, $message) = sqlstate($node, "SELECT count(*) FROM log; $insert");
-	is($state, '0A000', "later on: ON CONFLICT $clause");
-	like($message, $on_conflict, '... is refused by us');
+	fails($node, "SELECT count(*) FROM log; $insert", '0A000', $on_conflict,
+		title => "later on: ON CONFLICT $clause");
 }
 is($node->safe_psql('postgres', 'SELECT count(*) FROM log'),
 	'37', 'no row has got in');
@@ -196,10 +200,10 @@ $node->safe_psql('postgres', q{
 	CREATE FOREIGN TABLE keys (k int, v text)
 	  SERVER shards OPTIONS (shards '2', route 'hash', key 'k', template 'keys_model')});
 my $upsert = q{INSERT INTO keys VALUES (1, 'new') ON CONFLICT (k) DO UPDATE SET v = keys.v || EXCLUDED.v RETURNING v};
-($state) = sqlstate($node, $upsert);
-is($state, '42P10', 'not preloaded, first of all: no index, says core');
+fails($node, $upsert, '42P10', qr/^there is no unique or exclusion constraint/,
+	title => 'not preloaded, first of all: no index, says core');
 is($node->safe_psql('postgres', "SELECT count(*) FROM keys; $upsert"),
-	"0\nnew", '... and later on the statement works');
+	"0\nnew", 'not preloaded, later on: the statement works');
 
 # Preloaded
 
@@ -209,10 +213,8 @@ foreach my $parameter ('session_preload_libraries', 'shared_preload_libraries')
 	$node->restart;
 	is( $node->safe_psql('postgres', 'SHOW shard_fdw.shard'),
 		'-1', "$parameter: the library is there");
-	($state, $message) = sqlstate($node,
-		'INSERT INTO log VALUES (1) ON CONFLICT (a) DO NOTHING');
-	is($state, '0A000', "$parameter: ON CONFLICT, first of all");
-	like($message, $on_conflict, '... is refused by us');
+	fails($node, 'INSERT INTO log VALUES (1) ON CONFLICT (a) DO NOTHING', '0A000', $on_conflict,
+		title => "$parameter: ON CONFLICT, first of all");
 	like($node->safe_psql('postgres', $upsert),
 		qr/^(new)+$/, "$parameter: ON CONFLICT on a hash table, first of all");
 	is( $node->safe_psql('postgres', q{
@@ -225,8 +227,8 @@ foreach my $parameter ('session_preload_libraries', 'shared_preload_libraries')
 			INSERT INTO log VALUES (2001);
 			SELECT count(*), max(level) FROM shard_fdw.leases}),
 		"10\n1|0", "$parameter: inserts and leases");
-	($state) = sqlstate($node, 'SET shard_fdw.sharrd = 0');
-	is($state, '42602', "$parameter: other names of ours cannot be set");
+	fails($node, 'SET shard_fdw.sharrd = 0', '42602', @no_setting,
+		title => "$parameter: other names of ours cannot be set");
 	is( $node->safe_psql('template1', 'SELECT count(*) FROM pg_class WHERE relname = $$pg_class$$'),
 		'1', "$parameter: a database without the extension is none the worse");
 	$node->append_conf('postgresql.conf', "$parameter = ''");

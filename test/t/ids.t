@@ -39,9 +39,9 @@ is(said("CREATE FOREIGN TABLE few (id $_->[0] OPTIONS (sequence 'always')) SERVE
   [ 'smallint', "max_shards '1'", $few ], [ 'bigint', "shards '1', max_shards '65536'", '' ];
 is(said(q{CREATE FOREIGN TABLE few (id int) SERVER shards OPTIONS (shards '1', max_shards '300')}), '', 'no option "sequence"');
 is(said(q{ALTER FOREIGN TABLE few ALTER id OPTIONS (ADD sequence 'by_default')}),
-	"$few; shard \"few_0\" of foreign table \"few\" has no sequence for column \"id\"", '... which is added later');
-is(said(q{SELECT shard_fdw.reset_sequences('few'); ALTER FOREIGN TABLE few ADD v text, OPTIONS (ADD batch_size '3')}), '', '... says nothing from then on');
-is(said(q{ALTER TABLE few ALTER id TYPE smallint}), $few, '... but of a smaller type');
+	"$few; shard \"few_0\" of foreign table \"few\" has no sequence for column \"id\"", 'option "sequence", added later');
+is(said(q{SELECT shard_fdw.reset_sequences('few'); ALTER FOREIGN TABLE few ADD v text, OPTIONS (ADD batch_size '3')}), '', 'the shard has its sequence: nothing is said from then on');
+is(said(q{ALTER TABLE few ALTER id TYPE smallint}), $few, 'a smaller type');
 
 my $lost = 'of foreign table "log" has no sequence for column "id"';
 $node->safe_psql('postgres', q{
@@ -54,18 +54,18 @@ $node->safe_psql('postgres', q{
 	CREATE TABLE apart (id bigint DEFAULT nextval('third'), v text)});
 is(said('ALTER TABLE log_1 ALTER v DROP DEFAULT, ALTER v SET DEFAULT 1'), '', 'another default');
 is(said('ALTER TABLE log_1 ALTER id DROP DEFAULT'), "shard \"log_1\" $lost", 'a lost default');
-is(said(q{SELECT shard_fdw.reset_sequences('log')}), '', '... which is given back');
+is(said(q{SELECT shard_fdw.reset_sequences('log')}), '', 'a lost default is given back');
 is(said('ALTER FOREIGN TABLE log ALTER id DROP DEFAULT'), "shard \"log_0\" $lost", 'lost defaults');
-is(said(q{SELECT shard_fdw.reset_sequences('log')}), '', '... which are given back');
+is(said(q{SELECT shard_fdw.reset_sequences('log')}), '', 'lost defaults are given back');
 is(said('ALTER TABLE log_1 NO INHERIT log; ALTER TABLE log_1 INHERIT log'), '', 'a shard that comes back');
 is(said('ALTER TABLE fresh INHERIT log; ALTER TABLE fresh NO INHERIT log'), '', 'a table without rows');
 is(said('ALTER TABLE apart INHERIT log; ALTER TABLE apart NO INHERIT log'), '', 'a table with a slot of its own');
 is(said('ALTER TABLE counted INHERIT log; ALTER TABLE counted NO INHERIT log'),
 	'shard "counted" of foreign table "log" will get ids that other shards get, too', 'a table with a serial column');
 is(said('ALTER TABLE old INHERIT log'), "shard \"old\" $lost", 'a table with rows');
-is(said(q{SELECT shard_fdw.reset_sequences('log')}), '', '... that gets a sequence');
+is(said(q{SELECT shard_fdw.reset_sequences('log')}), '', 'a table with rows gets a sequence');
 is(said('ALTER TABLE old NO INHERIT log; ALTER TABLE old INHERIT log'),
-	'sequences of foreign table "log" may give ids of shard "old" again', '... and comes back with any ids');
+	'sequences of foreign table "log" may give ids of shard "old" again', 'a table with rows and a sequence comes back with any ids');
 
 #
 # Random steps

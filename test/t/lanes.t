@@ -116,17 +116,17 @@ cmp_ok($rows, '>', 1000, "rows have been written ($rows)");
 is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT id) FROM have_read'),
 	"$rows|$rows", 'as many have been read, none twice');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM have_read r JOIN log USING (id)'),
-	$rows, '... and they are the same');
+	$rows, 'the rows that have been read are those that have been written');
 is( $node->safe_psql('postgres', q{
 		SELECT count(*) FROM (SELECT id, max(id) OVER (PARTITION BY id % 1024 ORDER BY n
 		                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
 		                        FROM have_read) r
 		 WHERE id < before}),
-	'0', '... in each lane in the order of ids');
+	'0', 'the rows of each lane have been read in the order of ids');
 is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT id), count(*) FILTER (WHERE at >= up_to) FROM have_windowed JOIN log USING (id, at)'),
 	"$rows|$rows|0", 'windows have each row once, and none before its time');
 is($node->safe_psql('postgres', 'SELECT sum(rows), sum(late_rows), count(*) > 100 FROM shard_fdw.windows'),
-	"$rows|0|t", '... nor after it');
+	"$rows|0|t", 'windows have no row after its time');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.check_order($$log$$)'),
 	'0', 'ids and commits are in the same order');
 is($node->safe_psql('postgres', 'SELECT count(DISTINCT tableoid) FROM log'), '8', 'all lanes have been used');

@@ -207,17 +207,17 @@ foreach my $statement (
 	'DROP FOREIGN TABLE many CASCADE',
 	'ALTER TABLE many ADD COLUMN v text')
 {
-	my ($state, $message, undef, $errors) = state_of($session, $statement);
-	is("$state $message", '53200 out of shared memory', substr($statement, 0, 50));
-	like($errors, qr/HINT:  You might need to increase .?max_locks_per_transaction/,
-		'... the hint says what to do');
+	my $title = $statement =~ s/\n.*//sr;
+
+	fails($session, $statement, '53200', 'out of shared memory',
+		hint => qr/^You might need to increase .?max_locks_per_transaction/, title => $title);
 	is( (state_of($session, 'INSERT INTO one SELECT max(k) + 1 FROM one RETURNING true'))[2],
-		't', '... the session goes on');
+		't', "$title: the session goes on");
 	is( $small->safe_psql('postgres', qq{
 			SELECT count(*) FROM pg_class;
 			SELECT sum(pg_relation_size(shard)) FROM shard_fdw.list_shards('many') WHERE ordinal < 50;
 			SELECT count(*) FROM pg_locks WHERE pid = $session->{pid} AND locktype <> 'advisory'}),
-		"$relations\n0\n0", '... nothing is left of it');
+		"$relations\n0\n0", "$title: nothing is left of it");
 }
 $session->quit;
 $small->stop;
@@ -241,13 +241,15 @@ foreach my $statement (
 	'INSERT INTO deep_0 SELECT generate_series(2, 100)',
 	"COPY deep_0 FROM STDIN;\n101\n\\.\nSELECT")
 {
-	my ($state, $message) = state_of($session, "SET max_stack_depth = '100kB';\n$statement");
-	is("$state $message", '54001 stack depth limit exceeded', "$levels levels: " . substr($statement, 0, 50));
-	($state, $message) = state_of($session, "RESET max_stack_depth;\n$statement");
-	is("$state $message", '00000 ', '... which a larger stack has room for');
+	my $title = "$levels levels: " . ($statement =~ s/\n.*//sr);
+
+	fails($session, "SET max_stack_depth = '100kB';\n$statement",
+		'54001', 'stack depth limit exceeded', title => $title);
+	my ($state, $message) = state_of($session, "RESET max_stack_depth;\n$statement");
+	is("$state $message", '00000 ', "$title: a larger stack has room for it");
 }
 is($session->query_safe('UPDATE deep_0 SET k = k + 1; SELECT count(*), max(k), shard_fdw.last_shard() FROM deep_0'),
-	'101|102|leaf', '... and all rows are there');
+	'101|102|leaf', "$levels levels: all rows are there");
 $session->quit;
 $deep->stop;
 

@@ -41,34 +41,48 @@ my $state = q{SELECT string_agg(shard || ':' || state || coalesce(':' || (range_
 	FROM shard_fdw.shards WHERE logical = 'log'::regclass};
 my $due = q{SELECT concat_ws('|', generations, due, is_confirmed, last_run IS NOT NULL, last_error) FROM shard_fdw.maintenance WHERE logical = 'log'::regclass};
 is(as('app', q{CALL shard_fdw.maintain('log')}), '', 'nothing is due at first');
-is(value($due), '1|t|t', '... as the view shows');
+is(value($due), '1|t|t', 'the view shows that nothing is due');
 value(q{SELECT age_generation('log', '1 day')});
 is(as('app', q{CALL shard_fdw.maintain('log')}), '', 'shards that have never had a row stay for the next generation');
 value(q{SELECT age_generation('log', '1 day')});
 as('app', q{INSERT INTO log (at) SELECT now() - g * interval '1 minute' FROM generate_series(1, 3) g});
 is(value($due), '1|rotation|t|t', 'a generation is over');
 like(as('app', q{CALL shard_fdw.maintain()}), qr/^NOTICE:  00000: foreign table "log" has a new generation of shards\nDETAIL:  Its rows go to shards "log_2", "log_3"\.\n/, 'the next one begins');
-like(value($state), qr/^log_[01]:closed:true log_2:open log_3:open$/, '... the old one is closed, and has got ranges; what is empty has gone');
-is(value($due), '2|t|t', '... and all is done');
-is(as('app', q{CALL shard_fdw.maintain('log')}), '', '... so nothing is left to do');
+like(value($state), qr/^log_[01]:closed:true log_2:open log_3:open$/, 'the old generation is closed and has ranges; its empty shards are gone');
+is(value($due), '2|t|t', 'the view shows that all is done');
+is(as('app', q{CALL shard_fdw.maintain('log')}), '', 'a second run has nothing left to do');
 as('app', q{UPDATE log SET at = at WHERE at < now(); SELECT 1});
 value(q{SELECT age_generation('log', '1 day')});
 as('app', q{INSERT INTO log (at) SELECT now() - interval '3 days'});
 as('app', q{SELECT shard_fdw.rotate('log')});
 is(value($due), '3|2 ranges|t|t', 'rotate() begins a new generation as well');
 is(() = as('app', q{CALL shard_fdw.maintain('log')}) =~ /NOTICE:  00000: shard public.log_[23] of foreign table "log" has been dropped/g, 2,
-	'... and old rows go once they are closed');
-is(value(q{SELECT count(*) FROM log}), '3', '... and no others');
+	'shards with old rows are dropped once they are closed');
+is(value(q{SELECT count(*) FROM log}), '3', 'no other rows are dropped');
 
 # Who may call it, and where.
 
-like(as('other', q{CALL shard_fdw.maintain('log')}), qr/^ERROR:  42501: must be owner of foreign table log/, 'it is for the owner');
-is(as('other', q{CALL shard_fdw.maintain()}), '', '... who has no other tables done');
-like(as('other', q{SELECT shard_fdw.confirm_retention('log')}), qr/^ERROR:  42501/, '... as is the confirmation');
-like(as('app', q{CALL shard_fdw.maintain('plain')}), qr/^ERROR:  55000: foreign table "plain" has no time column\nHINT:  Set option/, 'without a time column');
-like(as('app', q{CALL shard_fdw.maintain('model')}), qr/^ERROR:  42809/, 'of a plain table');
-like(as('app', "BEGIN; CALL shard_fdw.maintain('log');"), qr/^ERROR:  25001: maintain\(\) cannot be called in a transaction block\nDETAIL:  It commits after each step\.\nHINT:  In a transaction block, use rotate\(\) and retain\(\)\./, 'in a transaction block');
-like(as('app', "SET default_transaction_isolation = 'repeatable read'; CALL shard_fdw.maintain('log');"), qr/^ERROR:  25001: cannot maintain a table in a transaction of isolation level REPEATABLE READ/, 'with an old snapshot');
+fails($node, q{CALL shard_fdw.maintain('log')}, '42501', 'must be owner of foreign table log',
+	user => 'other', title => 'it is for the owner');
+is(as('other', q{CALL shard_fdw.maintain()}), '', 'a role without tables has nothing maintained');
+fails($node, q{SELECT shard_fdw.confirm_retention('log')},
+	'42501', 'must be owner of foreign table log',
+	user => 'other', title => 'the confirmation is for the owner');
+fails($node, q{CALL shard_fdw.maintain('plain')},
+	'55000', 'foreign table "plain" has no time column', hint => qr/^Set option/,
+	user => 'app', title => 'without a time column');
+fails($node, q{CALL shard_fdw.maintain('model')}, '42809', undef,
+	user => 'app', title => 'of a plain table');
+fails($node, "BEGIN; CALL shard_fdw.maintain('log');",
+	'25001', 'maintain() cannot be called in a transaction block',
+	detail => 'It commits after each step.',
+	hint => 'In a transaction block, use rotate() and retain().',
+	user => 'app', title => 'in a transaction block');
+fails($node,
+	"SET default_transaction_isolation = 'repeatable read'; CALL shard_fdw.maintain('log')",
+	'25001',
+	qr/^cannot maintain a table in a transaction of isolation level REPEATABLE READ/,
+	user => 'app', title => 'with an old snapshot');
 is(as('app', q{DO $$ BEGIN CALL shard_fdw.maintain('log'); END $$}), '', 'in a DO command');
 is(value(q{SELECT count(*) FROM pg_locks WHERE objsubid = 28787}), '0', 'no lock is left');
 as('other', q{
@@ -86,7 +100,7 @@ $user->query_safe('BEGIN');
 $user->query_safe(q{INSERT INTO log (at) SELECT now() - interval '3 days'});
 as('app', q{SELECT shard_fdw.rotate('log')});
 like((state_of($owner, "CALL shard_fdw.maintain('log')"))[3], qr/WARNING:  55006: 1 closed shard of foreign table "log" is being written, skipping/m, 'a shard that is written still');
-like(value($due), qr/\|1 range\|t\|t\|a closed shard is being written$/, '... as the view shows');
+like(value($due), qr/\|1 range\|t\|t\|a closed shard is being written$/, 'the view shows that a closed shard is being written');
 $user->query_safe('COMMIT');
 $user->query_safe('BEGIN');
 my $shard = $user->query_safe(q{SELECT shard FROM shard_fdw.shards WHERE logical = 'log'::regclass AND state = 'closed' AND range_start IS NULL LIMIT 1});
@@ -98,17 +112,18 @@ send_to($owner, "CALL shard_fdw.maintain('log');\n");
 $node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_locks WHERE objsubid = 28787 AND granted') or die;
 like(as('app', q{CALL shard_fdw.maintain('log')}), qr/^NOTICE:  00000: maintenance of foreign table "log" is running already, skipping/, 'one at a time');
 as('app', q{INSERT INTO log (at) SELECT now()});
-is(value('SELECT count(*) > 0 FROM log'), 't', '... while which rows come and are read');
+is(value('SELECT count(*) > 0 FROM log'), 't', 'rows are written and read while maintenance waits');
 $user->query_safe('COMMIT');
-like((state_of($owner, 'SELECT 1'))[3], qr/NOTICE:  00000: shard public\.$shard of foreign table "log" has been dropped/, '... until it is done');
+like((state_of($owner, 'SELECT 1'))[3], qr/NOTICE:  00000: shard public\.$shard of foreign table "log" has been dropped/, 'the shard is dropped when its reader has gone');
 send_to($user, "BEGIN; INSERT INTO log (at) VALUES (now());\n");
 $user->query_safe('SELECT 1');
 as('app', q{SELECT shard_fdw.rotate('log')});
 send_to($owner, "CALL shard_fdw.maintain('log');\n");
 $node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_locks WHERE objsubid = 28787 AND granted') or die;
 value(qq{SELECT pg_cancel_backend($owner->{pid})});
-is((state_of($owner, 'SELECT 1'))[0], '57014', 'it can be canceled');
-is(value(q{SELECT count(*) FROM pg_locks WHERE objsubid = 28787}), '0', '... and leaves no lock');
+fails($owner, 'SELECT 1', '57014', 'canceling statement due to user request',
+	title => 'it can be canceled');
+is(value(q{SELECT count(*) FROM pg_locks WHERE objsubid = 28787}), '0', 'maintenance that is canceled leaves no lock');
 $user->query_safe('COMMIT');
 $_->quit for $user, $owner;
 
@@ -151,8 +166,8 @@ sub in_motion
 }
 in_motion(6, 6);
 cmp_ok($dropped->(), '>=', 6, 'workers drop old shards');
-like(slurp_file($node->logfile, $log), qr/LOG:  foreign table "events" has a new generation of shards\n.*DETAIL:  Its rows go to shards "events_3", "events_4", "events_5"\./, '... and begin new generations');
-unlike(slurp_file($node->logfile, $log), qr/ERROR|FATAL|deadlock/, '... and nothing fails');
+like(slurp_file($node->logfile, $log), qr/LOG:  foreign table "events" has a new generation of shards\n.*DETAIL:  Its rows go to shards "events_3", "events_4", "events_5"\./, 'workers begin new generations');
+unlike(slurp_file($node->logfile, $log), qr/ERROR|FATAL|deadlock/, 'nothing of what the workers do fails');
 in_motion(2, 0);
 $node->stop('immediate');
 $node->start;
@@ -183,7 +198,7 @@ as('app', q{SELECT shard_fdw.rotate('events')});
 my $dump = PostgreSQL::Test::Utils::tempdir . '/dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, 'postgres' ], 'dump');
 value('CREATE DATABASE restored');
-$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', 'restored', $dump ], '... and restore');
+$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', 'restored', $dump ], 'restore');
 my $restored = q{SELECT (SELECT began FROM shard_fdw.generations WHERE logical = 'events'::regclass), generations, is_confirmed, last_run
 	FROM shard_fdw.maintenance WHERE logical = 'events'::regclass};
 is($node->safe_psql('restored', $restored), value($restored) =~ s/\|t\|.*/|f|/r, 'the generations are known, but not that old rows are to go');
@@ -215,7 +230,7 @@ is($standby->safe_psql('postgres', q{SELECT due ~ 'rotation' FROM shard_fdw.main
 $node->stop;
 $standby->promote;
 $standby->safe_psql('postgres', q{INSERT INTO events DEFAULT VALUES});
-ok($standby->poll_query_until('postgres', q{SELECT due IS NULL OR due !~ 'rotation' FROM shard_fdw.maintenance WHERE logical = 'events'::regclass}), '... and has it done when it has been promoted');
+ok($standby->poll_query_until('postgres', q{SELECT due IS NULL OR due !~ 'rotation' FROM shard_fdw.maintenance WHERE logical = 'events'::regclass}), 'a promoted standby does what is due');
 
 # Where no worker can be had, nobody minds.
 
@@ -237,7 +252,7 @@ foreach my $case (
 	$standby->safe_psql('postgres', $set_due);
 	$standby->safe_psql('postgres', 'INSERT INTO events DEFAULT VALUES') for 1 .. 3;
 	is($standby->safe_psql('postgres', "SELECT pg_sleep(0.3); $is_due") =~ /t$/, 1, "$name: it is left");
-	unlike(slurp_file($standby->logfile, $log), qr/ERROR|FATAL|WARNING|shard_fdw maintenance/, '... silently');
+	unlike(slurp_file($standby->logfile, $log), qr/ERROR|FATAL|WARNING|shard_fdw maintenance/, "$name: it is left silently");
 	$standby->safe_psql('postgres', $undo);
 	$standby->restart if $do =~ /SYSTEM/;
 }

@@ -79,7 +79,7 @@ foreach my $name (sort keys %sizes)
 				10 * $n, "$command of $name rows into $table");
 			my $allowance = $command eq 'COPY of binary' && $name eq 'wide' ? 3 * 1024 : 1024;
 			cmp_ok($large - $small, '<=', $allowance,
-				"... takes $large kB, for a tenth of the rows $small kB");
+				"$command of $name rows into $table takes $large kB, a tenth of the rows $small kB");
 			$session->quit;
 		}
 	}
@@ -168,9 +168,9 @@ foreach my $route ('session', 'round_robin', 'hash')
 		my $before = $session->query_safe($entries);
 		$loop[$which]->() foreach 1 .. 60;
 		cmp_ok($session->query_safe($known), '<=', 2, "tables come and go, $route, case $which: what is known of them goes");
-		is($session->query_safe($entries), $before, "... and their entries");
+		is($session->query_safe($entries), $before, "tables come and go, $route, case $which: so do their entries");
 	}
-	is($session->query_safe(q{SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'}) <= 1, 1, '... and leases');
+	is($session->query_safe(q{SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'}) <= 1, 1, "tables come and go, $route: so do leases");
 	$_->quit foreach $session, $other;
 }
 

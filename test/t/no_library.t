@@ -31,8 +31,8 @@ $node->safe_psql('postgres', q{
 $node->stop;
 unlink($library) or die "cannot remove $library";
 $node->start;
-my ($state, $message) = sqlstate($node, 'INSERT INTO log (v) VALUES (1)');
-is($state, '58P01', 'the library is missing') or diag($message);
+fails($node, 'INSERT INTO log (v) VALUES (1)', '58P01', qr/^could not access file "/,
+	title => 'the library is missing');
 
 # What has nothing to do with us, in sessions of their own
 
@@ -65,7 +65,7 @@ foreach my $command (
 	'DROP OWNED BY leaver',
 	'DROP EXTENSION pgtap')
 {
-	($state, $message) = sqlstate($node, $command);
+	my ($state, $message) = sqlstate($node, $command);
 	is("$state $message", '00000 ', $command);
 }
 
@@ -82,7 +82,7 @@ foreach my $command (
 	'DROP EXTENSION shard_fdw CASCADE',
 	'DROP TABLE log_0')
 {
-	($state, $message) = sqlstate($node, $command);
+	my ($state, $message) = sqlstate($node, $command);
 	is("$state $message", '00000 ', $command);
 }
 

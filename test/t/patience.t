@@ -117,10 +117,10 @@ foreach my $case (
 		"$function, $in_use in use: queries do not wait");
 	is($node->safe_psql('postgres', qq{
 		SELECT state FROM pg_stat_activity WHERE pid = $sealer->{pid}}),
-		'active', '... which waits all the while');
+		'active', "$function, $in_use in use: it waits all the while");
 	$sealer->{stderr} = '';
 	$reader->query_safe('COMMIT');
-	is((outcome($sealer))[0], '00000', '... and has got its locks in the end');
+	is((outcome($sealer))[0], '00000', "$function, $in_use in use: it has got its locks in the end");
 }
 is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname = 'h'}),
 	'0', 'all of them did their work');
@@ -132,19 +132,15 @@ $sealer->query_safe("SET lock_timeout = '700ms'");
 foreach my $function ('seal', 'unseal')
 {
 	my $start = time;
-	my ($code, $message, undef, $text) =
-	  state_of($sealer, "SELECT shard_fdw.$function('log_0')");
 
-	is("$code $message",
-		'55P03 could not obtain lock on relation "log_0" within 700 ms',
-		"$function: it gives up after lock_timeout");
-	like($text, qr/DETAIL:  Process that holds a conflicting lock: $pid\.$/m,
-		'... naming the process in its way');
-	like($text, qr/HINT:  .*lock_timeout/, '... and what can be done');
-	cmp_ok(time - $start, '>=', 0.7, '... not before');
+	fails($sealer, "SELECT shard_fdw.$function('log_0')",
+		'55P03', 'could not obtain lock on relation "log_0" within 700 ms',
+		detail => "Process that holds a conflicting lock: $pid.", hint => qr/lock_timeout/,
+		title => "$function: it gives up after lock_timeout, naming the process in its way");
+	cmp_ok(time - $start, '>=', 0.7, "$function: it does not give up before lock_timeout");
 }
 is($sealer->query_safe('SHOW lock_timeout'), '700ms', 'the setting is as it was');
-is($sealer->query_safe('SHOW deadlock_timeout'), '1s', '... and the other one');
+is($sealer->query_safe('SHOW deadlock_timeout'), '1s', 'deadlock_timeout is as it was');
 is($node->safe_psql('postgres', $state), 'open open', 'the shards are as they were');
 
 # The process that is named has the shard, when it is not the table that waits.
@@ -155,23 +151,24 @@ $reader->query_safe('BEGIN; SELECT FROM log_0, g_1');
 foreach my $call (q{reshard('g', 4)}, q{reset_sequences('g')}, q{release('g')})
 {
 	$reader->query_safe('INSERT INTO g_1 SELECT 1 WHERE false');
-	my (undef, $message, undef, $text) = state_of($sealer, "SELECT shard_fdw.$call");
-
-	is($message, 'could not obtain lock on relation "g_1" within 700 ms', "$call gives up");
-	like($text, qr/DETAIL:  Process that holds a conflicting lock: $pid\.$/m,
-		'... naming the process in its way');
+	fails($sealer, "SELECT shard_fdw.$call",
+		'55P03', 'could not obtain lock on relation "g_1" within 700 ms',
+		detail => "Process that holds a conflicting lock: $pid.",
+		title => "$call gives up, naming the process in its way");
 }
 
 # In a larger transaction, at a savepoint, and by a role that is not a superuser.
 my $owner = session($node, 'app');
 $owner->query_safe("SET lock_timeout = '300ms'; BEGIN; SAVEPOINT s");
-is((state_of($owner, "SELECT shard_fdw.seal('log_0')"))[0], '55P03',
-	'an owner that is not a superuser gives up, too');
+fails($owner, "SELECT shard_fdw.seal('log_0')",
+	'55P03', 'could not obtain lock on relation "log_0" within 300 ms',
+	title => 'an owner that is not a superuser gives up, too');
 $owner->query_safe('ROLLBACK TO s');
 $reader->query_safe('COMMIT');
 $owner->query_safe("SELECT shard_fdw.seal('log_0')");
-is((state_of($writer, "SET lock_timeout = '200ms'; SELECT count(*) FROM log"))[0],
-	'55P03', 'the shard is locked until the transaction ends');
+fails($writer, "SET lock_timeout = '200ms'; SELECT count(*) FROM log",
+	'55P03', 'canceling statement due to lock timeout',
+	title => 'the shard is locked until the transaction ends');
 $owner->query_safe('ROLLBACK');
 is($node->safe_psql('postgres', $state), 'open open', 'a rollback undoes it');
 $writer->query_safe('RESET lock_timeout');
@@ -180,7 +177,8 @@ $writer->query_safe('RESET lock_timeout');
 $reader->query_safe('BEGIN');
 $reader->query_safe('SELECT count(*) FROM log');
 $sealer->query_safe("SET lock_timeout = 0; SET statement_timeout = '500ms'");
-is((state_of($sealer, "SELECT shard_fdw.seal('log_0')"))[0], '57014', 'statement_timeout');
+fails($sealer, "SELECT shard_fdw.seal('log_0')",
+	'57014', 'canceling statement due to statement timeout', title => 'statement_timeout');
 $sealer->query_safe('RESET statement_timeout');
 send_to($sealer, "SELECT shard_fdw.seal('log_0');\n");
 wait_for_try($sealer);
@@ -206,15 +204,17 @@ poll_ok($node, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $pid AND NOT gra
 	$sealer->query_safe('ROLLBACK');
 	my $other_code = (outcome($reader))[0];
 	ok($code eq '40P01' || $other_code eq '40P01', "a deadlock is found ($code, $other_code)");
-	cmp_ok(time - $start, '<', 20, '... without waiting for the end of all patience');
+	cmp_ok(time - $start, '<', 20, 'a deadlock is found without waiting for the end of all patience');
 	$reader->query_safe('ROLLBACK');
 }
 
 # A transaction that is only prepared.
 $reader->query_safe("BEGIN; INSERT INTO log VALUES (1), (2); PREPARE TRANSACTION 'p'");
 $sealer->query_safe("SET lock_timeout = '200ms'");
-like((state_of($sealer, "SELECT shard_fdw.seal('log_0')"))[3],
-	qr/DETAIL:  A prepared transaction holds a conflicting lock\./, 'a prepared transaction');
+fails($sealer, "SELECT shard_fdw.seal('log_0')",
+	'55P03', 'could not obtain lock on relation "log_0" within 200 ms',
+	detail => 'A prepared transaction holds a conflicting lock.',
+	title => 'a prepared transaction');
 $reader->query_safe("COMMIT PREPARED 'p'");
 $sealer->query_safe('RESET lock_timeout');
 
@@ -248,7 +248,7 @@ poll_ok($node, q{
 	my $start = time;
 	is((state_of($sealer, "SELECT shard_fdw.seal('log_0')"))[0], '00000',
 		'sealing makes it stop');
-	cmp_ok(time - $start, '<', 30, '... soon');
+	cmp_ok(time - $start, '<', 30, 'sealing makes autovacuum stop soon');
 }
 
 # Sealing succeeds under fire.

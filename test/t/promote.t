@@ -83,10 +83,12 @@ my $taken = $standby->safe_psql('postgres', 'SELECT string_agg(shard::oid::text,
 $sessions[0]->query_safe(q{SET lock_timeout = '10s'; BEGIN; INSERT INTO lanes (v) VALUES ('new')});
 is( $sessions[0]->query_safe("SELECT count(*) FROM lanes WHERE v = 'new' AND tableoid NOT IN ($taken)"),
 	'1', 'promoted: who inserts takes the lane that is free');
-is((state_of($sessions[1], q{SET lock_timeout = '100ms'; INSERT INTO lanes (v) VALUES ('late')}))[0],
-	'55P03', 'promoted: there is no other');
-is((state_of($sessions[1], q{INSERT INTO keyed VALUES (101, 1)}))[0],
-	'55P03', 'promoted: a key of a prepared transaction is waited for');
+$sessions[1]->query_safe(q{SET lock_timeout = '100ms'});
+fails($sessions[1], q{INSERT INTO lanes (v) VALUES ('late')}, '55P03',
+	'canceling statement due to lock timeout', title => 'promoted: there is no other');
+fails($sessions[1], 'INSERT INTO keyed VALUES (101, 1)', '55P03',
+	'canceling statement due to lock timeout',
+	title => 'promoted: a key of a prepared transaction is waited for');
 $sessions[1]->query_safe('RESET lock_timeout');
 
 # Rows of all, with ids that nobody has had; those of a shard ascend.

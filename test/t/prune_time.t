@@ -39,8 +39,8 @@ sub check_locks
 	my ($command, $rows, $title) = @_;
 	$session->query_safe('BEGIN');
 	is($session->query_safe($command), $rows, $title);
-	is($session->query_safe($shards), 4, '... which locks the open shards');
-	cmp_ok($session->query_safe($locks), '<=', 8, '... and at most their indexes');
+	is($session->query_safe($shards), 4, "$title locks the open shards");
+	cmp_ok($session->query_safe($locks), '<=', 8, "$title locks at most their indexes besides");
 	$session->query_safe('COMMIT');
 	return;
 }
@@ -50,7 +50,7 @@ is($session->query_safe($recent), 10, 'the first query of a session');
 check_locks($recent, 10, 'a query for the last hour');
 $session->query_safe("PREPARE recent AS $recent");
 check_locks('EXECUTE recent', 10, 'a prepared one');
-check_locks('EXECUTE recent', 10, '... when its plan has been kept');
+check_locks('EXECUTE recent', 10, 'a prepared one whose plan has been kept');
 $session->query_safe('PREPARE since(interval) AS SELECT count(*) FROM log WHERE at >= now() - $1');
 check_locks("EXECUTE since('1 hour')", 10, 'one with a parameter');
 
@@ -68,7 +68,7 @@ $node->safe_psql('postgres', qq{CALL shard_fdw.add_range('$old')});
 is($session->query_safe($ancient), $n, 'an old snapshot sees rows deleted since');
 $session->query_safe('COMMIT');
 is($session->query_safe($ancient), 0, 'a new one does not');
-unlike($session->query_safe("EXPLAIN $ancient"), qr/\b$old\b/, '... and the shard is left out');
+unlike($session->query_safe("EXPLAIN $ancient"), qr/\b$old\b/, 'a new snapshot has the shard left out');
 
 $session->quit;
 $node->stop;

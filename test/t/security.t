@@ -51,15 +51,15 @@ $mallory->query_safe(
 is( $mallory->query_safe(q{
 		SELECT count(*) FROM pg_locks
 		 WHERE pid = pg_backend_pid() AND relation IN ('log'::regclass, 'log_0'::regclass)}),
-	'0', '... and keeps no lock on them');
+	'0', 'who looks at tables that are not his keeps no lock on them');
 $mallory->query_safe('COMMIT');
 
 $writer->query_safe('BEGIN');
 $writer->query_safe(q{INSERT INTO log (v) VALUES ('w')});
-my ($state) = sqlstate($node,
+fails($node,
 	q{SET lock_timeout = '10ms'; SELECT shard_fdw.register_consumer('log', 'm', 'id')},
-	user => 'mallory');
-is($state, '42501', 'who may not read the table is told so, and waits for nobody');
+	'42501', 'permission denied for foreign table log', user => 'mallory',
+	title => 'who may not read the table is told so, and waits for nobody');
 start_waiting($reader,
 	q{SELECT shard_fdw.register_consumer('log', 'c', 'id')},
 	'a consumer waits for a writer');
@@ -67,7 +67,7 @@ is( $node->safe_psql('postgres', q{
 		SET ROLE writer;
 		SET lock_timeout = '180s';
 		INSERT INTO log (v) VALUES ('x') RETURNING v}),
-	'x', '... and nobody for the consumer');
+	'x', 'nobody waits for the consumer');
 $writer->query_safe('COMMIT');
 $reader->query_until(qr/done/, '');
 is( $node->safe_psql('postgres', 'SELECT role, count(*) FROM shard_fdw.consumers GROUP BY 1'),
@@ -111,24 +111,20 @@ is( $node->safe_psql('postgres', q{
 		       (SELECT count(*) FROM rows_1 WHERE v = 'meanwhile'),
 		       (SELECT count(*) FROM rows_1 WHERE v = 'after')}),
 	'0|0|10|6', 'rows go neither to the shard that was nor to what has its name');
-is($writer->query_safe('EXECUTE total'), '19', '... and are not read there');
+is($writer->query_safe('EXECUTE total'), '19', 'rows are read neither in the shard that was nor in what has its name');
 
 # The same with the whole table, dropped and made anew by somebody else.
 $owner->query_safe(q{DROP TABLE rows_0});
 $owner->query_safe(q{DROP FOREIGN TABLE rows CASCADE});
 $mallory->query_safe(
 	q{CREATE FOREIGN TABLE rows (v text) SERVER shards OPTIONS (shards '1')});
-foreach my $sql (q{EXECUTE ins ('x')}, 'EXECUTE total')
-{
-	$writer->query($sql);
-	like($writer->{stderr}, qr/permission denied for foreign table rows/,
-		"$sql: another's table of that name takes rights of its own");
-	$writer->{stderr} = '';
-}
+fails($writer, $_, '42501', 'permission denied for foreign table rows',
+	title => "$_: another's table of that name takes rights of its own")
+  foreach q{EXECUTE ins ('x')}, 'EXECUTE total';
 $owner->query_safe(q{REVOKE SELECT ON log FROM reader});
-$reader->query(q{SELECT * FROM shard_fdw.read_batch(NULL::log, 'c')});
-like($reader->{stderr}, qr/permission denied for foreign table log/,
-	'a consumer whose right is gone reads no more');
+fails($reader, q{SELECT * FROM shard_fdw.read_batch(NULL::log, 'c')},
+	'42501', 'permission denied for foreign table log',
+	title => 'a consumer whose right is gone reads no more');
 $_->quit foreach ($mallory, $reader, $writer, $owner);
 
 # check_order() runs what is in the table as its owner
@@ -150,8 +146,9 @@ $node->safe_psql('postgres', q{
 	SELECT * FROM shard_fdw.check_order('bait')});
 is($node->safe_psql('postgres', 'SELECT DISTINCT who FROM traces'),
 	'mallory', q{check_order() runs the owner's functions as the owner});
-($state) = sqlstate($node, q{SELECT shard_fdw.check_order('bait')}, user => 'writer');
-is($state, '42501', '... and is for those who may read the table');
+fails($node, q{SELECT shard_fdw.check_order('bait')},
+	'42501', 'permission denied for foreign table bait', user => 'writer',
+	title => 'check_order() is for those who may read the table');
 $node->safe_psql('postgres', q{
 	SET ROLE mallory;
 	GRANT SELECT ON bait TO writer;
@@ -165,11 +162,9 @@ $node->safe_psql('early', q{
 	GRANT CREATE ON DATABASE early TO mallory;
 	SET ROLE mallory;
 	CREATE SCHEMA shard_fdw});
-($state, my $message) =
-  sqlstate($node, 'CREATE EXTENSION shard_fdw', database => 'early');
-is("$state $message",
-	'42501 schema "shard_fdw" belongs to a role that is not a superuser',
-	'the extension does not move in with anybody');
+fails($node, 'CREATE EXTENSION shard_fdw', '42501',
+	'schema "shard_fdw" belongs to a role that is not a superuser',
+	database => 'early', title => 'the extension does not move in with anybody');
 $node->safe_psql('early', q{
 	ALTER SCHEMA shard_fdw OWNER TO CURRENT_USER;
 	CREATE EXTENSION shard_fdw});
@@ -224,9 +219,9 @@ my $dump = PostgreSQL::Test::Utils::tempdir . '/dump';
 $node->command_ok(
 	[ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('odd "db" %s') ],
 	'pg_dump of odd names');
-$node->command_ok([ 'pg_restore', '-e', '-d', 'restored', $dump ], '... pg_restore');
-is($node->safe_psql('restored', $names), $before, '... all is there');
-like($before, qr/\|sealed\n/, '... sealed shards among it');
+$node->command_ok([ 'pg_restore', '-e', '-d', 'restored', $dump ], 'pg_restore of odd names');
+is($node->safe_psql('restored', $names), $before, 'odd names: all is there');
+like($before, qr/\|sealed\n/, 'odd names: sealed shards are among it');
 
 $node->stop;
 done_testing();

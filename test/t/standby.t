@@ -77,7 +77,7 @@ is( $standby->safe_psql('postgres', q{
 		SELECT kind, bytes IS NOT NULL FROM shard_fdw.shards WHERE shard = 'volatile_0'::regclass}),
 	"\nt\nunlogged table|t", 'standby: views show what there is');
 is($expected{'a count'} =~ s/\|.*//r, 8003 - 714 - 600,
-	'... and the standby has rows');
+	'the standby has the rows');
 
 is($primary->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.leases'),
 	'1', 'a session of the primary leases a shard');
@@ -96,11 +96,9 @@ foreach my $command (
 	q{SELECT shard_fdw.create_shards('log', 1)})
 {
 	# Functions that lock a shard get as far as that.
-	my ($state, $message) = sqlstate($standby, $command);
-	like($message, qr/^cannot (execute|acquire lock mode) .*(read-only|recovery)/,
-		"standby refuses: $command");
-	like($state, $command =~ /shard_fdw/ ? qr/^(25006|55000)$/ : qr/^25006$/,
-		'... as core does');
+	fails($standby, $command, $command =~ /shard_fdw/ ? qr/^(25006|55000)$/ : '25006',
+		qr/^cannot (execute|acquire lock mode) .*(read-only|recovery)/,
+		title => "standby refuses: $command");
 }
 is( $standby->safe_psql('postgres', q{
 		SELECT success, result FROM shard_fdw.run_command_on_shards('rr', 'SELECT count(*) FROM %s')}),

@@ -36,16 +36,12 @@ is( $session->query_safe('SELECT tableoid::regclass, a FROM log'),
 	"$shard|100", 'the session inserts into the same shard');
 
 # Whoever wants to change the shard has to wait for the prepared transaction.
-foreach my $command (
-	"SELECT shard_fdw.seal('$shard')",
-	"DROP TABLE $shard",
-	"ALTER TABLE $shard NO INHERIT log",
-	"TRUNCATE log",
-	"SELECT shard_fdw.seal('rr_1')")
-{
-	my ($state) = sqlstate($node, "SET lock_timeout = '20ms'; $command");
-	is($state, '55P03', "$command waits for it");
-}
+fails($node, "SET lock_timeout = '20ms'; $_", '55P03', undef, title => "$_ waits for it")
+  foreach "SELECT shard_fdw.seal('$shard')",
+  "DROP TABLE $shard",
+  "ALTER TABLE $shard NO INHERIT log",
+  "TRUNCATE log",
+  "SELECT shard_fdw.seal('rr_1')";
 is( $node->safe_psql('postgres', "SET lock_timeout = '10s'; SELECT count(*) FROM shard_fdw.create_shards('rr', 1)"),
 	'1', 'new shards need not wait');
 
@@ -57,7 +53,7 @@ is( $node->safe_psql('postgres', q{
 $session->query_safe('INSERT INTO log VALUES (101)');
 is($node->safe_psql('postgres', $leases), $lease, 'the lease is what it was');
 is($node->safe_psql('postgres', "SELECT count(*) FROM $shard"),
-	'12', '... and is used');
+	'12', 'the leased shard is used');
 
 # Rolled back; also with a savepoint, and where the lease is older.
 $session->query_safe(q{
@@ -68,11 +64,11 @@ $session->query_safe(q{
 	ROLLBACK TO s;
 	INSERT INTO log VALUES (202);
 	PREPARE TRANSACTION 'two'});
-my ($state) = sqlstate($node,
-	"SET lock_timeout = '20ms'; SET shard_fdw.shard = "
-	  . ($shard =~ /(\d)$/)[0]
-	  . '; INSERT INTO log VALUES (202)');
-is($state, '55P03', 'a unique key waits for the prepared row');
+my ($ordinal) = $shard =~ /(\d)$/;
+fails($node,
+	"SET lock_timeout = '20ms'; SET shard_fdw.shard = $ordinal; INSERT INTO log VALUES (202)",
+	'55P03', 'canceling statement due to lock timeout',
+	title => 'a unique key waits for the prepared row');
 $node->safe_psql('postgres', q{ROLLBACK PREPARED 'two'});
 is($node->safe_psql('postgres', 'SELECT count(*) FROM log WHERE a >= 200'),
 	'0', 'rolled back: no row');
@@ -98,9 +94,9 @@ $node->stop('immediate');
 eval { $session->quit };
 $node->start;
 is($node->safe_psql('postgres', $leases), '', 'after a crash: no leases');
-($state) = sqlstate($node,
-	"SET lock_timeout = '20ms'; SELECT shard_fdw.seal('$shard')");
-is($state, '55P03', 'after a crash: the shard is still locked');
+fails($node, "SET lock_timeout = '20ms'; SELECT shard_fdw.seal('$shard')",
+	'55P03', qq{could not obtain lock on relation "$shard" within 20 ms},
+	title => 'after a crash: the shard is still locked');
 is( $node->safe_psql('postgres', q{
 		INSERT INTO log VALUES (400);
 		COMMIT PREPARED 'four';

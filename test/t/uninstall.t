@@ -53,12 +53,10 @@ foreach my $command (
 	"DO 'BEGIN DROP EXTENSION shard_fdw CASCADE; END'",
 	'ALTER SERVER shards OWNER TO app; DROP OWNED BY app CASCADE')
 {
-	my ($state, $message, $all) = sqlstate($node, "SET client_min_messages = warning; $command");
-
-	is( "$state $message",
-		'2BP01 cannot drop server "shards" because shards of its foreign tables have rows',
-		$command);
-	like($all, qr/HINT:  Make the shards ordinary tables with SELECT shard_fdw\.release\(\)/, '... and what to do instead');
+	fails($node, "SET client_min_messages = warning; $command", '2BP01',
+		'cannot drop server "shards" because shards of its foreign tables have rows',
+		hint => qr/^Make the shards ordinary tables with SELECT shard_fdw\.release\(\)/,
+		title => $command);
 }
 foreach my $command ('DROP EXTENSION shard_fdw CASCADE', 'DROP SERVER shards CASCADE')
 {
@@ -66,9 +64,9 @@ foreach my $command ('DROP EXTENSION shard_fdw CASCADE', 'DROP SERVER shards CAS
 	is($state, '00000', "$command, if it is allowed");
 }
 is($node->safe_psql('postgres', 'SELECT count(*) FROM log'), '40', 'all is there');
-my ($state, $message, $all) = sqlstate($node, q{SELECT shard_fdw.release('orders')});
-is($state, '2BP01', 'a table that a view depends on is not released');
-like($all, qr/DETAIL:  view (public\.)?totals depends on/, '... and the view is named');
+fails($node, q{SELECT shard_fdw.release('orders')}, '2BP01', undef,
+	detail => qr/^view (public\.)?totals depends on/,
+	title => 'a table that a view depends on is not released');
 
 # As README says
 
@@ -119,15 +117,12 @@ sub all_is_well
 			INSERT INTO numbered_1 (v) VALUES ('e') RETURNING id;
 			ROLLBACK}),
 		join("\n", "$log_id|1", $log_id + 1 . '|2', 1, 3, '22|22', $number, $number + 1), "$title: they take rows, with values as before");
-	foreach my $bad (
+	fails($node, $_->[0], $_->[1], undef, database => $database, title => "$title: $_->[0]")
+	  foreach
 		[ q{INSERT INTO log_0 (kind, message, at) VALUES (1, 'x', NULL)}, '23502' ],
 		[ q{INSERT INTO log_0 (kind, message, at) VALUES (77, 'x', now())}, '23503' ],
 		[ q{INSERT INTO log_0 (kind, message, at) VALUES (1, '', now())}, '23514' ],
-		[ q{INSERT INTO orders_0 SELECT * FROM orders_0 LIMIT 1}, '23505' ])
-	{
-		my ($bad_state) = sqlstate($node, $bad->[0], database => $database);
-		is($bad_state, $bad->[1], "$title: $bad->[0]");
-	}
+		[ q{INSERT INTO orders_0 SELECT * FROM orders_0 LIMIT 1}, '23505' ];
 }
 
 all_is_well('postgres', 'without the extension and its files', 41, 4);
@@ -135,10 +130,10 @@ is($node->safe_psql('postgres', q{
 	SELECT count(*) FROM pg_proc WHERE probin LIKE '%shard_fdw%'}), '0', 'nothing of it is left');
 
 $node->command_ok([ 'pg_dump', '-f', "$dir/dump.sql", $node->connstr('postgres') ], 'pg_dump');
-unlike(slurp_file("$dir/dump.sql"), qr/shard_fdw/, '... which does not speak of it');
+unlike(slurp_file("$dir/dump.sql"), qr/shard_fdw/, 'the dump does not speak of it');
 $node->safe_psql('postgres', 'CREATE DATABASE restored TEMPLATE template0');
 $node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('restored'), '-f', "$dir/dump.sql" ],
-	'... and is restored');
+	'the dump is restored');
 # What was rolled back has used numbers.
 all_is_well('restored', 'restored', 46, 6);
 

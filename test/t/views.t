@@ -60,10 +60,10 @@ my $shards = 'log_0:open:t:5:0 log_1:open:t:7:0';
 my $all = "$shards; log_0:5 log_1:7; log_0:41:41:f log_1:62:62:f; 0; 1; 2:0; 2";
 
 is(seen('postgres'), $all, 'what there is to see');
-is(seen('owner'), $all, '... for the owner');
+is(seen('owner'), $all, 'what the owner sees');
 is( seen('monitor'),
 	"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 0; 2:0; 2",
-	'... for a member of pg_monitor, who may not read the table');
+	'what a member of pg_monitor sees, who may not read the table');
 
 # While somebody has a lock, with what is seen then.
 foreach (
@@ -97,8 +97,8 @@ foreach (
 	$locker->query_safe('BEGIN');
 	my ($state, $message) = state_of($locker, $command);
 	is($state, '00000', $command) or diag($message);
-	is(seen($_), $expected, "... $_") foreach 'postgres', 'owner';
-	like(seen('monitor'), qr/^\Q$shards\E; /, '... monitor');
+	is(seen($_), $expected, "$command: what $_ sees") foreach 'postgres', 'owner';
+	like(seen('monitor'), qr/^\Q$shards\E; /, "$command: what monitor sees");
 	$locker->query_safe('ROLLBACK');
 }
 
@@ -108,9 +108,9 @@ $other->query_safe('SELECT count(*) FROM log');
 send_to($locker, "BEGIN; ALTER FOREIGN TABLE log ADD w int;\n");
 poll_ok($node, "SELECT cardinality(pg_blocking_pids($locker->{pid})) > 0",
 	'somebody waits for a lock');
-like(seen($_), qr/^\Q$shards\E; /, "... and $_ not for him") foreach @roles;
+like(seen($_), qr/^\Q$shards\E; /, "$_ does not wait for him") foreach @roles;
 $other->query_safe('COMMIT');
-is((state_of($locker, 'ROLLBACK'))[0], '00000', '... who gets it then');
+is((state_of($locker, 'ROLLBACK'))[0], '00000', 'he gets the lock in the end');
 is(seen('postgres'), $all, 'nothing has been kept of what was seen meanwhile');
 
 # Uncommitted DDL of one's own is seen, and forgotten when it is rolled back.
@@ -119,7 +119,7 @@ $views{postgres}->query_safe('BEGIN');
 $views{postgres}->query_safe('DROP TABLE log_0');
 like(seen('postgres'), qr/^log_1:open:t:7:0; log_1:7; /, 'a shard that one has dropped');
 $views{postgres}->query_safe('ROLLBACK');
-is(seen('postgres'), $all, '... is there again');
+is(seen('postgres'), $all, 'the dropped shard is there again after a rollback');
 
 # A database where tables come and go.
 my $run = pgbench_start(
@@ -147,7 +147,7 @@ my $run = pgbench_start(
 	],
 	'-c' => 6, '-j' => 2, '-T' => 5);
 cmp_ok(pgbench_ok($run, 'tables that come and go while somebody looks'),
-	'>', 10, '... often');
-cmp_ok($run->{each}[$_], '>', 0, "... script $_ has run") foreach 0, 1;
+	'>', 10, 'tables have come and gone more than 10 times');
+cmp_ok($run->{each}[$_], '>', 0, "tables that come and go: script $_ has run") foreach 0, 1;
 
 done_testing();
