@@ -44,7 +44,8 @@ sub setup_fuzz
 	CREATE FUNCTION about(log regclass, twin regclass)
 	RETURNS TABLE (kind text, name text, definition text, b int, c text, d text, e text)
 	LANGUAGE sql BEGIN ATOMIC
-	(SELECT 'column', attname, format_type(atttypid, atttypmod), attnotnull::int, attgenerated::text,
+	(SELECT 'column', attname, format_type(atttypid, atttypmod), attnotnull::int,
+	  attgenerated::text,
 	        pg_get_expr(adbin, adrelid), NULL
 	   FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
 	  WHERE attrelid = twin AND attnum > 0 AND NOT attisdropped ORDER BY attnum)
@@ -55,15 +56,19 @@ sub setup_fuzz
 	(SELECT 'index', NULL, pg_get_indexdef(indexrelid), NULL, NULL, NULL, NULL
 	   FROM pg_index WHERE indrelid = twin ORDER BY indexrelid)
 	UNION ALL
-	(SELECT 'shard', shard::text, relkind::text, (state = 'open')::int, relhassubclass::int::text, place[1], place[2]
+	(SELECT 'shard', shard::text, relkind::text, (state = 'open')::int, relhassubclass::int::text,
+	  place[1], place[2]
 	   FROM shard_fdw.list_shards(log) JOIN pg_class ON oid = shard
 	   LEFT JOIN LATERAL (SELECT regexp_match(pg_get_constraintdef(c.oid), 'in_hash.(\\d+), (\\d+)')
-	                        FROM pg_constraint c WHERE conrelid = shard AND conname = 'shard_hash') c(place) ON true
+	                        FROM pg_constraint c
+	                       WHERE conrelid = shard AND conname = 'shard_hash') c(place) ON true
 	  ORDER BY ordinal);
 	END;
 	-- row triggers that change nothing, but have rows stored in another way
-	CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN coalesce(NEW, OLD); END';
-	CREATE FUNCTION nothing_to_see() RETURNS trigger IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN coalesce(NEW, OLD); END';
+	CREATE FUNCTION nothing() RETURNS trigger
+	  LANGUAGE plpgsql AS 'BEGIN RETURN coalesce(NEW, OLD); END';
+	CREATE FUNCTION nothing_to_see() RETURNS trigger IMMUTABLE
+	  LANGUAGE plpgsql AS 'BEGIN RETURN coalesce(NEW, OLD); END';
 	});
 }
 
@@ -80,7 +85,9 @@ sub connect_psql
 	local $ENV{PGHOST} = $node->host;
 	local $ENV{PGPORT} = $node->port;
 	$self->{pid} = open2($self->{out}, $self->{in},
-		"psql -XqAt -F '\x1f' -P null=NULL -v VERBOSITY=verbose -v ON_ERROR_ROLLBACK=on -d postgres 2>&1");
+		"psql -XqAt -F '\x1f' -P null=NULL -v VERBOSITY=verbose -v ON_ERROR_ROLLBACK=on"
+		  . ' -d postgres 2>&1'
+	);
 	$self->{in}->autoflush(1);
 	run_sql($self, 'SET client_min_messages = error');
 	return $self;
@@ -345,9 +352,15 @@ sub is_explained
 	return 1 if $code eq '55000' && !shards($p) && $message =~ /has no shards$/m;
 	return 1 if $code eq '23514' && $sealed && $message =~ /"shard_sealed"/;
 	return 0 if !$hash;
-	return 1 if $code eq '23514' && $message =~ /no shard of foreign table .* takes the row/ && missing_places($p);
+	return 1
+	  if $code eq '23514'
+	  && $message =~ /no shard of foreign table .* takes the row/
+	  && missing_places($p);
 	return 1 if $code eq '23514' && $message =~ /"shard_hash"/;
-	return 1 if $code eq '55000' && $message =~ /has a place in its hash route/ && !grep { defined $_->{modulus} } shards($p);
+	return 1
+	  if $code eq '55000'
+	  && $message =~ /has a place in its hash route/
+	  && !grep { defined $_->{modulus} } shards($p);
 	return 0;
 }
 
@@ -384,7 +397,9 @@ sub both
 	if ($result->{code} ne $wanted->{code})
 	{
 		# The first of several violations depends on the order of rows.
-		die "$sql\n$p->{log}: $result->{code} $result->{message}\n$p->{twin}: $wanted->{code} $wanted->{message}\n"
+		die
+		  "$sql\n$p->{log}: $result->{code} $result->{message}\n"
+		  . "$p->{twin}: $wanted->{code} $wanted->{message}\n"
 		  if $result->{code} !~ /^2[23]/ || $wanted->{code} !~ /^2[23]/;
 	}
 	# no errors of the one that makes the statements up
@@ -524,7 +539,8 @@ sub insert_columns
 	my @columns = writable($p);
 
 	return @columns if chance(0.5);
-	return shuffled(grep { $_->{name} eq 'rid' || is_key($p, $_) || $_->{notnull} || chance(0.6) } @columns);
+	return shuffled(grep { $_->{name} eq 'rid' || is_key($p, $_) || $_->{notnull} || chance(0.6) }
+		  @columns);
 }
 
 sub names { return join(', ', map { $_->{name} } @_); }
@@ -537,8 +553,13 @@ sub insert_from
 	my $base = new_rids(3000);
 	my $number = "$base + row_number() OVER (ORDER BY q.rid)";
 
-	return "INSERT INTO {t} (" . names(@columns) . ') SELECT '
-	  . join(', ', map { $_->{name} eq 'rid' ? $number : new_key_from($p, $_, $number) =~ s/^(\w+)$/q.$1/r } @columns)
+	return
+		"INSERT INTO {t} ("
+	  . names(@columns)
+	  . ') SELECT '
+	  . join(', ',
+		map { $_->{name} eq 'rid' ? $number : new_key_from($p, $_, $number) =~ s/^(\w+)$/q.$1/r }
+		  @columns)
 	  . " FROM $source q";
 }
 
@@ -568,10 +589,19 @@ sub insert_statement
 	my $n = pick(1, 1, 2, 5, 20);
 	my $dice = int(rand(10));
 
-	return 'INSERT INTO {t} (' . names(@columns) . ') VALUES ' . row_values($p, \@columns, $n) . returning($p)
+	return
+		'INSERT INTO {t} ('
+	  . names(@columns)
+	  . ') VALUES '
+	  . row_values($p, \@columns, $n)
+	  . returning($p)
 	  if $dice < 6;
 	return 'INSERT INTO {t} DEFAULT VALUES' if $dice == 6 && chance(0.2);
-	return insert_from($p, '(SELECT * FROM {t} i WHERE ' . condition($p, 'i') . ' ORDER BY rid LIMIT ' . pick(3, 30) . ')')
+	return insert_from($p,
+			'(SELECT * FROM {t} i WHERE '
+		  . condition($p, 'i')
+		  . ' ORDER BY rid LIMIT '
+		  . pick(3, 30) . ')')
 	  . returning($p)
 	  if $dice < 9;
 	return 'WITH q AS (DELETE FROM {t} i WHERE ' . condition($p, 'i') . ' RETURNING *) '
@@ -610,12 +640,26 @@ sub update_statement
 	return "UPDATE {t} SET $key->{name} = " . value($key) . ' WHERE rid = ' . int(rand($next_rid))
 	  if $key && chance(0.15);
 	return '' if !@free;
-	@set = map { "$_->{name} = " . pick(value($_, bad => 0.01), 'DEFAULT', "x.$_->{name}") } some(@free);
-	return 'UPDATE {t} x SET ' . join(', ', @set) . ' WHERE ' . condition($p, 'x') . returning_of($p, 'x')
+	@set =
+	  map { "$_->{name} = " . pick(value($_, bad => 0.01), 'DEFAULT', "x.$_->{name}") } some(@free);
+	return
+		'UPDATE {t} x SET '
+	  . join(', ', @set)
+	  . ' WHERE '
+	  . condition($p, 'x')
+	  . returning_of($p, 'x')
 	  if chance(0.6);
-	@set = map { my $c = $_->{name}; "$c = " . pick("y.$c", "(SELECT max(z.$c) FROM {t} z WHERE z.rid < y.rid)") } some(@free);
-	return 'UPDATE {t} x SET ' . join(', ', @set)
-	  . ' FROM {t} y WHERE y.rid = x.rid - ' . pick(0, 1, 2) . ' AND ' . condition($p, 'y') . returning_of($p, 'x');
+	@set = map {
+		my $c = $_->{name};
+		"$c = " . pick("y.$c", "(SELECT max(z.$c) FROM {t} z WHERE z.rid < y.rid)")
+	} some(@free);
+	return
+		'UPDATE {t} x SET '
+	  . join(', ', @set)
+	  . ' FROM {t} y WHERE y.rid = x.rid - '
+	  . pick(0, 1, 2) . ' AND '
+	  . condition($p, 'y')
+	  . returning_of($p, 'x');
 }
 
 sub delete_statement
@@ -630,7 +674,10 @@ sub delete_statement
 		'EXISTS (SELECT FROM {t} y WHERE y.rid = x.rid - 1 AND y.k = x.k)')
 	  . returning_of($p, 'x')
 	  if chance(0.7);
-	return 'DELETE FROM {t} x USING {t} y WHERE y.rid = x.rid + 1 AND ' . condition($p, 'y') . returning_of($p, 'x');
+	return
+		'DELETE FROM {t} x USING {t} y WHERE y.rid = x.rid + 1 AND '
+	  . condition($p, 'y')
+	  . returning_of($p, 'x');
 }
 
 sub copy_file
@@ -685,40 +732,78 @@ sub select_statement
 		[ "SELECT $list FROM {t} x WHERE $where" ],
 		[ "SELECT $list FROM {t} x WHERE $where" ],
 		[ "SELECT $list FROM {t} x WHERE $where ORDER BY x.$c, rid LIMIT 7", 1 ],
-		[ "SELECT $list FROM {t} x WHERE x.$k > (SELECT min(y.$k) FROM {t} y) ORDER BY rid DESC OFFSET 2 LIMIT 5", 1 ],
+		[ "SELECT $list FROM {t} x WHERE x.$k > (SELECT min(y.$k) FROM {t} y)
+			ORDER BY rid DESC OFFSET 2 LIMIT 5", 1 ],
 		[ "SELECT DISTINCT $c, $d FROM {t} x WHERE $where" ],
 		[ "SELECT DISTINCT ON ($c) $c, rid FROM {t} x ORDER BY $c, rid", 1 ],
-		[ "SELECT count(*), count($c), count(DISTINCT $d), min($c), max($d), sum(rid), min(rid) FROM {t} x WHERE $where" ],
-		[ "SELECT min(rid), max(rid), max($k) FROM {t}" ],
-		[ "SELECT $k, count(*), sum(rid), min($c) FROM {t} x WHERE $where GROUP BY $k" ],
-		[ "SELECT $c, $d, count(*), array_agg(rid ORDER BY rid) FROM {t} x GROUP BY $c, $d HAVING count(*) > 1" ],
-		[ "SELECT $c, $k, count(*) FILTER (WHERE $where) FROM {t} x GROUP BY GROUPING SETS (($c), ($k), ())" ],
-		[ "SELECT rid, rank() OVER (PARTITION BY $c ORDER BY $d, rid), count(*) OVER (PARTITION BY $k) FROM {t} x WHERE $where" ],
-		[ "SELECT x.rid, y.rid, y.$c FROM {t} x $join {t} y ON x.$k = y.$k AND x.rid <> y.rid WHERE x.rid % 4 = 0" ],
-		[ "SELECT count(*), sum(x.rid), count(y.$c) FROM {t} x $join {t} y ON x.$k = y.$k" ],
-		[ "SELECT x.rid, y.$c FROM {t} x JOIN {t} y USING (rid) WHERE $where" ],
-		[ "SELECT count(*), sum(x.rid), sum(y.rid) FROM {t} x $join {u} y USING (rid)" ],
-		[ "SELECT x.rid, n.v FROM {t} x $join native n ON x.rid = n.k WHERE x.rid < 100 OR n.k < 5" ],
-		[ "SELECT x.rid, y.n FROM {t} x, LATERAL (SELECT count(*) AS n FROM {t} z WHERE z.$k = x.$k AND z.rid < x.rid) y WHERE $where" ],
-		[ "SELECT rid FROM {t} x WHERE $where UNION ALL SELECT rid FROM {u}" ],
-		[ "SELECT rid FROM {t} x WHERE $where EXCEPT SELECT rid FROM {u}" ],
-		[ "SELECT $c FROM {t} x WHERE $where INTERSECT SELECT $c FROM {t}" ],
-		[ "WITH w AS MATERIALIZED (SELECT * FROM {t} x WHERE $where) SELECT a.rid, b.rid FROM w a JOIN w b ON a.rid = b.rid + 1" ],
-		[ "SELECT $list FROM {t} x WHERE $where ORDER BY rid LIMIT 5 FOR " . pick('UPDATE', 'SHARE', 'NO KEY UPDATE SKIP LOCKED'), 1 ],
-		[ "SELECT rid FROM {t} x WHERE $where AND rid IN (SELECT rid FROM {t} ORDER BY rid LIMIT 20) FOR UPDATE OF x" ],
-		[ "COPY (SELECT $c, rid FROM {t} x WHERE $where) TO STDOUT" ],
-		[ "SELECT rid, (SELECT max(y.rid) FROM {t} y WHERE y.$k = x.$k) FROM {t} x WHERE $where" ],
-		[ "SELECT x.rid FROM {t} x WHERE x.$k NOT IN (SELECT y.$k FROM {t} y WHERE y.$k IS NOT NULL AND y.rid % 2 = 0)" ]);
+		[
+			"SELECT count(*), count($c), count(DISTINCT $d), min($c), max($d), sum(rid), min(rid)
+				FROM {t} x WHERE $where"
+		],
+		["SELECT min(rid), max(rid), max($k) FROM {t}"],
+		["SELECT $k, count(*), sum(rid), min($c) FROM {t} x WHERE $where GROUP BY $k"],
+		[
+			"SELECT $c, $d, count(*), array_agg(rid ORDER BY rid) FROM {t} x GROUP BY $c, $d
+				HAVING count(*) > 1"
+		],
+		[
+			"SELECT $c, $k, count(*) FILTER (WHERE $where) FROM {t} x
+				GROUP BY GROUPING SETS (($c), ($k), ())"
+		],
+		[
+			"SELECT rid, rank() OVER (PARTITION BY $c ORDER BY $d, rid),
+				count(*) OVER (PARTITION BY $k) FROM {t} x WHERE $where"
+		],
+		[
+			"SELECT x.rid, y.rid, y.$c FROM {t} x $join {t} y ON x.$k = y.$k AND x.rid <> y.rid
+				WHERE x.rid % 4 = 0"
+		],
+		["SELECT count(*), sum(x.rid), count(y.$c) FROM {t} x $join {t} y ON x.$k = y.$k"],
+		["SELECT x.rid, y.$c FROM {t} x JOIN {t} y USING (rid) WHERE $where"],
+		["SELECT count(*), sum(x.rid), sum(y.rid) FROM {t} x $join {u} y USING (rid)"],
+		[
+			"SELECT x.rid, n.v FROM {t} x $join native n ON x.rid = n.k
+				WHERE x.rid < 100 OR n.k < 5"
+		],
+		[
+			"SELECT x.rid, y.n FROM {t} x, LATERAL (SELECT count(*) AS n FROM {t} z
+				WHERE z.$k = x.$k AND z.rid < x.rid) y WHERE $where"
+		],
+		["SELECT rid FROM {t} x WHERE $where UNION ALL SELECT rid FROM {u}"],
+		["SELECT rid FROM {t} x WHERE $where EXCEPT SELECT rid FROM {u}"],
+		["SELECT $c FROM {t} x WHERE $where INTERSECT SELECT $c FROM {t}"],
+		[
+			"WITH w AS MATERIALIZED (SELECT * FROM {t} x WHERE $where) SELECT a.rid, b.rid FROM w a
+				JOIN w b ON a.rid = b.rid + 1"
+		],
+		[
+			"SELECT $list FROM {t} x WHERE $where ORDER BY rid LIMIT 5 FOR "
+			  . pick('UPDATE', 'SHARE', 'NO KEY UPDATE SKIP LOCKED'),
+			1
+		],
+		[
+			"SELECT rid FROM {t} x WHERE $where
+				AND rid IN (SELECT rid FROM {t} ORDER BY rid LIMIT 20) FOR UPDATE OF x"
+		],
+		["COPY (SELECT $c, rid FROM {t} x WHERE $where) TO STDOUT"],
+		["SELECT rid, (SELECT max(y.rid) FROM {t} y WHERE y.$k = x.$k) FROM {t} x WHERE $where"],
+		[
+			"SELECT x.rid FROM {t} x WHERE x.$k NOT IN (SELECT y.$k FROM {t} y
+				WHERE y.$k IS NOT NULL AND y.rid % 2 = 0)"
+		]);
 
 	push(@shapes,
-		[ "SELECT x.rid, y.rid, n.v FROM {t} x JOIN {t} y ON x.$k = y.$k LEFT JOIN native n ON n.k = y.$k WHERE $where AND y.rid % 3 = 0" ],
+		[ "SELECT x.rid, y.rid, n.v FROM {t} x JOIN {t} y ON x.$k = y.$k
+			LEFT JOIN native n ON n.k = y.$k WHERE $where AND y.rid % 3 = 0" ],
 		[ "SELECT x.$k, n.v, count(*) FROM {t} x $join native n ON x.$k = n.k GROUP BY 1, 2" ],
 		[ "SELECT n.v, x.rid FROM native n JOIN {t} x ON x.$k = n.k WHERE n.v = " . int(rand(7)) ])
 	  if $key eq 'int';
 	push(@shapes,
 		[ "SELECT x.rid, y.rid FROM {t} x $join {u} y ON x.$k = y.$other_k" ],
-		[ "SELECT x.$k, count(*), sum(y.rid) FROM {t} x JOIN {u} y ON x.$k = y.$other_k WHERE $where GROUP BY x.$k" ],
-		[ "SELECT rid FROM {t} x WHERE EXISTS (SELECT FROM {u} y WHERE y.$other_k = x.$k AND y.rid > 50)" ])
+		[ "SELECT x.$k, count(*), sum(y.rid) FROM {t} x JOIN {u} y ON x.$k = y.$other_k
+			WHERE $where GROUP BY x.$k" ],
+		[ "SELECT rid FROM {t} x WHERE EXISTS (SELECT FROM {u} y WHERE y.$other_k = x.$k
+			AND y.rid > 50)" ])
 	  if $comparable;
 	return @{ pick(@shapes) };
 }

@@ -96,13 +96,34 @@ sub wings_with
 
 is(wings_with(), '', 'files keep to their wings');
 like(wings_with(@$_), qr/$_->[2]/, "a file outside its wing is told: $_->[2]")
-  foreach [ 'table/lock.c', qq{#include "write/write.h"\n}, 'includes write/write.h of a wing above' ],
+  foreach [
+	'table/lock.c',
+	qq{#include "write/write.h"\n},
+	'includes write/write.h of a wing above'
+  ],
   [ 'shards/view.c', qq{#include "consume/consume_private.h"\n}, q{another wing's own} ],
-  [ 'shards/view.c', "extern void shard_copy_end(ShardInsert *insert);\n", 'declares shard_copy_end, which belongs in a header' ],
-  [ 'table/table.h', "extern bool shard_made_up(void);\n", 'declares shard_made_up, which no other wing uses' ],
-  [ 'table/table.h', "extern bool shard_check_column_option(DefElem *def, bool missing_ok);\n", 'declares shard_check_column_option, as table/table.h does' ],
-  [ 'table/option.c', "static void plant(void)\n{\n\tshard_table_get(0);\n}\n", 'option.c: is in a circle, by shard_table_get of table/cache.c' ],
-  [ 'table/lock.c', "#if PG_VERSION_NUM >= 170000\n#endif\n", 'PG_VERSION_NUM belongs in compat.h' ];
+  [
+	'shards/view.c',
+	"extern void shard_copy_end(ShardInsert *insert);\n",
+	'declares shard_copy_end, which belongs in a header'
+  ],
+  [
+	'table/table.h',
+	"extern bool shard_made_up(void);\n",
+	'declares shard_made_up, which no other wing uses'
+  ],
+  [
+	'table/table.h',
+	"extern bool shard_check_column_option(DefElem *def, bool missing_ok);\n",
+	'declares shard_check_column_option, as table/table.h does'
+  ],
+  [
+	'table/option.c',
+	"static void plant(void)\n{\n\tshard_table_get(0);\n}\n",
+	'option.c: is in a circle, by shard_table_get of table/cache.c'
+  ],
+  [ 'table/lock.c', "#if PG_VERSION_NUM >= 170000\n#endif\n",
+	'PG_VERSION_NUM belongs in compat.h' ];
 
 # A pg_config of another kind: it gives these answers, and that of the server
 # to other questions.
@@ -136,8 +157,14 @@ write_file("$scratch/pgxs.mk", "MAJORVERSION = 14\nVERSION = 14.9\n");
 my @unusable = (
 	[ '/nosuch/pg_config', qr{cannot run "/nosuch/pg_config"} ],
 	[ 'false', qr{cannot run "false"} ],
-	[ pg_config("$scratch/no_headers", '--pgxs' => '/nosuch/pgxs.mk'), qr{no server headers: there is no /nosuch/pgxs\.mk} ],
-	[ pg_config("$scratch/old", '--pgxs' => "$scratch/pgxs.mk"), qr{requires PostgreSQL 15\.2 or later; "\S+" belongs to 14\.9} ]);
+	[
+		pg_config("$scratch/no_headers", '--pgxs' => '/nosuch/pgxs.mk'),
+		qr{no server headers: there is no /nosuch/pgxs\.mk}
+	],
+	[
+		pg_config("$scratch/old", '--pgxs' => "$scratch/pgxs.mk"),
+		qr{requires PostgreSQL 15\.2 or later; "\S+" belongs to 14\.9}
+	]);
 foreach my $case (@unusable)
 {
 	my ($pg_config, $message) = @$case;
@@ -153,10 +180,14 @@ foreach my $case (@unusable)
 }
 my $said = `make test PG_CONFIG=/nosuch/pg_config 2>&1`;
 isnt($?, 0, 'make test fails without a server, too');
-like($said, qr{no PostgreSQL server with headers belongs to PG_CONFIG=/nosuch/pg_config}, 'make test says that there is no server');
+like(
+	$said,
+	qr{no PostgreSQL server with headers belongs to PG_CONFIG=/nosuch/pg_config},
+	'make test says that there is no server');
 
 # Packages can be missing and nobody there who may install them.
-write_file("$scratch/bin/$_", "#!/bin/sh\necho '$_: you may not' >&2\nexit 1\n") foreach 'sudo', 'apt-get';
+write_file("$scratch/bin/$_", "#!/bin/sh\necho '$_: you may not' >&2\nexit 1\n")
+  foreach 'sudo', 'apt-get';
 chmod(0755, glob("$scratch/bin/*")) or die "could not chmod: $!";
 my $no_pgtap = pg_config("$scratch/no_pgtap", '--sharedir' => "$scratch/nothing");
 # They need a terminal, which a container may not have.
@@ -164,9 +195,16 @@ my $has_terminal = system('script -qec true /dev/null >/dev/null 2>&1') == 0;
 SKIP:
 {
 	skip 'script(1) cannot make a terminal', 2 unless $has_terminal;
-	$said = `PATH='$scratch/bin:$ENV{PATH}' PG_CONFIG=$no_pgtap script -qec test/setup /dev/null </dev/null`;
-	like($said, qr/missing: postgresql-\d+-pgtap; install them, or run this as root or with sudo/, 'what is missing is said');
-	is(scalar(() = $said =~ /you may not/g), 1, 'it is said once why what is missing cannot be installed') or diag($said);
+	$said =
+	  `PATH='$scratch/bin:$ENV{PATH}' PG_CONFIG=$no_pgtap \
+		script -qec test/setup /dev/null </dev/null`;
+	like(
+		$said,
+		qr/missing: postgresql-\d+-pgtap; install them, or run this as root or with sudo/,
+		'what is missing is said');
+	is(scalar(() = $said =~ /you may not/g),
+		1, 'it is said once why what is missing cannot be installed')
+	  or diag($said);
 }
 
 # What "make install" has left on the machine is in nobody's way, be it of this
@@ -194,20 +232,43 @@ my $fake = pg_config("$scratch/installed", map { ($_ => "$scratch/root$place{$_}
 write_file("$scratch/home/.psqlrc", "\\echo psqlrc\n");
 write_file("$scratch/home/.proverc", "--nosuch\n");
 write_file("$scratch/look", <<'SH');
-psql -Atc "CREATE EXTENSION shard_fdw" -c "SELECT extversion FROM pg_extension WHERE extname = 'shard_fdw'" \
-	-c "SELECT shard_fdw.last_shard() IS NULL" -c "SELECT count(*) FROM pg_available_extension_versions WHERE name = 'shard_fdw'" \
-	-c "SELECT current_setting('DateStyle'), current_setting('client_encoding'), current_setting('search_path'), current_setting('application_name')"
+psql -Atc "CREATE EXTENSION shard_fdw" \
+	-c "SELECT extversion FROM pg_extension WHERE extname = 'shard_fdw'" \
+	-c "SELECT shard_fdw.last_shard() IS NULL" \
+	-c "SELECT count(*) FROM pg_available_extension_versions WHERE name = 'shard_fdw'" \
+	-c "SELECT current_setting('DateStyle'), current_setting('client_encoding'),
+		current_setting('search_path'), current_setting('application_name')"
 env | grep -E '^(PG|LC_|LANG|HARNESS|PERL|MAKE|CDPATH)' | cut -d= -f1 | sort | xargs
-[ -z "$HAS_TERMINAL" ] || script -qec "psql -Xc 'SELECT generate_series(1, 200)'" /dev/null | grep -c rows
+[ -z "$HAS_TERMINAL" ] ||
+	script -qec "psql -Xc 'SELECT generate_series(1, 200)'" /dev/null | grep -c rows
 SH
 {
 	local %ENV = (
 		%ENV,
-		HOME => "$scratch/home", HAS_TERMINAL => $has_terminal, PG_CONFIG => $fake, COPT => '-O0', CDPATH => '/:.',
-		PGHOST => '/nosuch', PGHOSTADDR => '127.0.0.1', PGSERVICE => 'nosuch', PGDATABASE => 'nosuch', PGUSER => 'nosuch',
-		PGOPTIONS => '-c search_path=nosuch', PGAPPNAME => 'nosuch', PGDATESTYLE => 'German', PGTZ => 'Asia/Tokyo',
-		PGCLIENTENCODING => 'LATIN1', PG_COLOR => 'always', LC_ALL => 'C', LANGUAGE => 'de', TZ => 'Asia/Tokyo',
-		PAGER => 'sleep 600', PSQL_PAGER => 'sleep 600', HARNESS_OPTIONS => 'j8', PERL5OPT => '-MNoSuch', MAKEFLAGS => 'k');
+		HOME => "$scratch/home",
+		HAS_TERMINAL => $has_terminal,
+		PG_CONFIG => $fake,
+		COPT => '-O0',
+		CDPATH => '/:.',
+		PGHOST => '/nosuch',
+		PGHOSTADDR => '127.0.0.1',
+		PGSERVICE => 'nosuch',
+		PGDATABASE => 'nosuch',
+		PGUSER => 'nosuch',
+		PGOPTIONS => '-c search_path=nosuch',
+		PGAPPNAME => 'nosuch',
+		PGDATESTYLE => 'German',
+		PGTZ => 'Asia/Tokyo',
+		PGCLIENTENCODING => 'LATIN1',
+		PG_COLOR => 'always',
+		LC_ALL => 'C',
+		LANGUAGE => 'de',
+		TZ => 'Asia/Tokyo',
+		PAGER => 'sleep 600',
+		PSQL_PAGER => 'sleep 600',
+		HARNESS_OPTIONS => 'j8',
+		PERL5OPT => '-MNoSuch',
+		MAKEFLAGS => 'k');
 	$said = `timeout 300 test/with-cluster sh $scratch/look 2>$scratch/progress`;
 }
 my $version = (`cat shard_fdw.control` =~ /default_version = '(.*)'/)[0];
@@ -215,10 +276,14 @@ my @expected = (
 	'CREATE EXTENSION', $version, 't', 1, 'ISO, MDY|UTF8|"$user", public|psql',
 	'LANG PGDATABASE PGHOST PGPORT PGUSER PG_CONFIG PG_REGRESS');
 push(@expected, 1) if $has_terminal;
-is($said, join("\n", @expected) . "\n", 'a cluster with what was built just now, and nothing from elsewhere')
-  or diag(lines_of("$scratch/progress"));
-like(join('', lines_of("$scratch/progress")),
-	qr/^test\/with-cluster: building for PostgreSQL \d+.*^test\/with-cluster: starting a cluster$/ms, 'it says what it is doing');
+is( $said,
+	join("\n", @expected) . "\n",
+	'a cluster with what was built just now, and nothing from elsewhere'
+) or diag(lines_of("$scratch/progress"));
+like(
+	join('', lines_of("$scratch/progress")),
+	qr{^test/with-cluster: building for PostgreSQL \d+.*^test/with-cluster: starting a cluster$}ms,
+	'it says what it is doing');
 
 # A statement that is to fail does so where psql does not show it.
 foreach my $file (glob('test/sql/*.sql'))

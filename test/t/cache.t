@@ -16,15 +16,19 @@ $node->safe_psql('postgres', q{
 	CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 	CREATE FUNCTION counts() RETURNS trigger LANGUAGE plpgsql AS $$
 	BEGIN PERFORM count(*) FROM log; RETURN NEW; END $$;
-	CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'by_default'), at timestamptz NOT NULL DEFAULT now(), v int)
-	  SERVER shards OPTIONS (shards '14', max_shards '60', route 'round_robin', time_column 'at', maintenance 'manual');
+	CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'by_default'),
+	  at timestamptz NOT NULL DEFAULT now(), v int)
+	  SERVER shards OPTIONS (shards '14', max_shards '60', route 'round_robin', time_column 'at',
+	    maintenance 'manual');
 	CREATE TABLE beside (LIKE log)});
 
 my @inserts = (
-	'WITH i AS (INSERT INTO log (v) SELECT generate_series(1, 60) RETURNING tableoid::regclass::text AS shard)'
+	'WITH i AS (INSERT INTO log (v) SELECT generate_series(1, 60)
+		RETURNING tableoid::regclass::text AS shard)'
 	  . q{ SELECT string_agg(DISTINCT shard, ' ' ORDER BY shard) FROM i});
 my @queries = (
-	q{SELECT string_agg(format('%s %s %s', ordinal, shard, state), ', ' ORDER BY ordinal) FROM shard_fdw.list_shards('log')},
+	q{SELECT string_agg(format('%s %s %s', ordinal, shard, state), ', ' ORDER BY ordinal)
+		FROM shard_fdw.list_shards('log')},
 	(map { "EXPLAIN (COSTS OFF) SELECT v FROM log WHERE id = $_" } 1 .. 4, 17, 33),
 	(map { "EXPLAIN (COSTS OFF) SELECT v FROM log WHERE at < '2020-01-$_ UTC'" } '02', '05', '20'),
 	q{SELECT 'end'});
@@ -34,6 +38,15 @@ my @detached;
 my $number = 0;
 
 sub any { return $shards[ rand @shards ]; }
+
+sub set_trigger
+{
+	my ($function) = @_;
+	my $shard = any();
+
+	return "DROP TRIGGER IF EXISTS t ON $shard;
+		CREATE TRIGGER t BEFORE INSERT ON $shard FOR EACH ROW EXECUTE FUNCTION $function";
+}
 
 # One step of DDL; undef if this one is not possible now.
 my @steps = (
@@ -64,25 +77,49 @@ my @steps = (
 	},
 	sub {
 		push(@shards, 'made_' . $number);
-		return 'CREATE TABLE made_' . $number++ . " () INHERITS (log); SELECT shard_fdw.reset_sequences('log')";
+		return
+			'CREATE TABLE made_'
+		  . $number++
+		  . " () INHERITS (log); SELECT shard_fdw.reset_sequences('log')";
 	},
 	sub {
 		my $shard = any();
-		return "DO \$\$ BEGIN IF (SELECT state FROM shard_fdw.list_shards('log') WHERE shard = '$shard'::regclass) = 'closed' THEN"
+		return "DO \$\$ BEGIN IF (SELECT state FROM shard_fdw.list_shards('log')
+			WHERE shard = '$shard'::regclass) = 'closed' THEN"
 		  . " ALTER TABLE $shard DROP CONSTRAINT IF EXISTS shard_range; DELETE FROM $shard;"
-		  . " ALTER TABLE $shard ADD CONSTRAINT shard_range CHECK (at IS NOT NULL AND at >= '2020-01-0" . (1 + int rand 5) . " UTC'"
+		  . " ALTER TABLE $shard ADD CONSTRAINT shard_range CHECK (at IS NOT NULL
+		    AND at >= '2020-01-0" . (1 + int rand 5) . " UTC'"
 		  . " AND at <= '2020-01-0" . (5 + int rand 4) . " UTC'); END IF; END \$\$";
 	},
 	sub { return 'VACUUM ' . any(); },
 	sub { return 'VACUUM ' . join(', ', @shards); },
 	sub { return 'ALTER TABLE ' . any() . ' SET (fillfactor = ' . (50 + int rand 50) . ')'; },
-	sub { my $shard = any(); return "DROP TRIGGER IF EXISTS t ON $shard; CREATE TRIGGER t BEFORE INSERT ON $shard FOR EACH ROW EXECUTE FUNCTION stamp()"; },
-	sub { my $shard = any(); return "DROP TRIGGER IF EXISTS t ON $shard; CREATE TRIGGER t BEFORE INSERT ON $shard FOR EACH ROW EXECUTE FUNCTION counts()"; },
+	sub { return set_trigger('stamp()'); },
+	sub { return set_trigger('counts()'); },
 	sub { return q{ALTER FUNCTION stamp() COST } . (1 + int rand 100); },
-	sub { return q{ALTER FOREIGN TABLE log OPTIONS (SET route '} . (rand() < 0.5 ? 'session' : 'round_robin') . q{')}; },
-	sub { return rand() < 0.5 ? q{ALTER FOREIGN TABLE log OPTIONS (DROP time_column)} : q{ALTER FOREIGN TABLE log OPTIONS (ADD time_column 'at')}; },
-	sub { return q{ALTER FOREIGN TABLE log ALTER id OPTIONS (SET sequence '} . (rand() < 0.5 ? 'always' : 'by_default') . q{')}; },
-	sub { return 'BEGIN; ' . 'ALTER TABLE ' . any() . " NO INHERIT log; SELECT shard_fdw.list_shards('log'); ROLLBACK"; });
+	sub {
+		return
+		  q{ALTER FOREIGN TABLE log OPTIONS (SET route '}
+		  . (rand() < 0.5 ? 'session' : 'round_robin') . q{')};
+	},
+	sub {
+		return
+		  rand() < 0.5
+		  ? q{ALTER FOREIGN TABLE log OPTIONS (DROP time_column)}
+		  : q{ALTER FOREIGN TABLE log OPTIONS (ADD time_column 'at')};
+	},
+	sub {
+		return
+		  q{ALTER FOREIGN TABLE log ALTER id OPTIONS (SET sequence '}
+		  . (rand() < 0.5 ? 'always' : 'by_default') . q{')};
+	},
+	sub {
+		return
+			'BEGIN; '
+		  . 'ALTER TABLE '
+		  . any()
+		  . " NO INHERIT log; SELECT shard_fdw.list_shards('log'); ROLLBACK";
+	});
 
 sub quoted { return "'$_[0]'"; }
 
@@ -104,7 +141,8 @@ foreach my $step (1 .. ($ENV{SHARD_FDW_STEPS} // 30))
 		$refused += $status != 0;
 	}
 	# Somebody has to take the rows.
-	$node->safe_psql('postgres', "SET client_min_messages = error; SELECT shard_fdw.unseal('$shards[0]'), shard_fdw.open_shard('$shards[0]')");
+	$node->safe_psql('postgres', "SET client_min_messages = error;
+		SELECT shard_fdw.unseal('$shards[0]'), shard_fdw.open_shard('$shards[0]')");
 
 	# On route "session", who comes later gets another shard.
 	my @possible = $node->safe_psql('postgres',

@@ -51,7 +51,10 @@ foreach my $run (1 .. 5)
 	{
 		my $n = 2 * $run + $number;
 		send_to($sessions[$number],
-			"SELECT pg_sleep(0.5); SELECT count(*) FROM shard_fdw.run_command_on_shards('log', 'CREATE INDEX ON %s ((v + $n)); SELECT pg_sleep(0.1)');\n");
+			"SELECT pg_sleep(0.5); SELECT count(*)
+				FROM shard_fdw.run_command_on_shards('log',
+				'CREATE INDEX ON %s ((v + $n)); SELECT pg_sleep(0.1)');\n"
+		);
 	}
 	foreach my $session (@sessions)
 	{
@@ -89,16 +92,21 @@ is(fails_at_once($two, "SELECT shard_fdw.create_shards('log', 1)"),
 	'55P03', 'adding shards waits for the run, too');
 is(fails_at_once($two, "INSERT INTO log VALUES (-1, 0, 0); SELECT count(*) FROM log"),
 	'00000', 'a writer and a reader do not wait for the run');
-is(fails_at_once($two, "BEGIN READ ONLY; $run; COMMIT"), '00000', 'a read-only run does not wait for the other');
+is(fails_at_once($two, "BEGIN READ ONLY; $run; COMMIT"),
+	'00000', 'a read-only run does not wait for the other');
 is(fails_at_once(session($node, 'reader'), $run),
 	'00000', 'a run of a role that could not lock the table does not wait');
-is(fails_at_once(session($node, 'writer'), $run), '55P03', 'a run of a role that could lock the table waits');
-is(fails_at_once($two, "SELECT count(*) FROM shard_fdw.list_shards('log')"), '00000', 'listing the shards does not wait for the run');
+is(fails_at_once(session($node, 'writer'), $run),
+	'55P03', 'a run of a role that could lock the table waits');
+is(fails_at_once($two, "SELECT count(*) FROM shard_fdw.list_shards('log')"),
+	'00000', 'listing the shards does not wait for the run');
 send_to($two, "SET lock_timeout = 0; $run;\n");
-poll_ok($node, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $two->{pid} AND NOT granted)", 'a run waits');
+poll_ok($node, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $two->{pid} AND NOT granted)",
+	'a run waits');
 # The shards are listed when it has the lock.
 $one->query_safe("ALTER TABLE log_5 NO INHERIT log; COMMIT");
-like((state_of($two, 'SELECT 1'))[2], qr/^5$/m, 'the run that waited sees what has changed meanwhile');
+like((state_of($two, 'SELECT 1'))[2],
+	qr/^5$/m, 'the run that waited sees what has changed meanwhile');
 
 my $reader = session($node, 'reader');
 $reader->query_safe("BEGIN; $run");

@@ -26,7 +26,8 @@ my $script = q{
 \set n :n + 1
 BEGIN;
 INSERT INTO log SELECT :run, :client_id, :n, g FROM generate_series(1, 5) g;
-INSERT INTO rr VALUES (:run, :client_id, :n, 1), (:run, :client_id, :n, 2), (:run, :client_id, :n, 3);
+INSERT INTO rr VALUES (:run, :client_id, :n, 1), (:run, :client_id, :n, 2),
+  (:run, :client_id, :n, 3);
 INSERT INTO rr VALUES (:run, :client_id, :n, 4);
 INSERT INTO rr VALUES (:run, :client_id, :n, 5);
 COMMIT;

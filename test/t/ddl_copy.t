@@ -100,7 +100,8 @@ my %changes = (
 	'rewritten type' => 'ALTER TABLE t ALTER COLUMN a TYPE bigint',
 	# The index, too: PostgreSQL does not get it right otherwise, if a table with
 	# rows of the same transaction goes back to where it was.
-	'tablespace' => 'ALTER TABLE %s SET TABLESPACE elsewhere; ALTER INDEX %s_pkey SET TABLESPACE elsewhere',
+	'tablespace' => 'ALTER TABLE %s SET TABLESPACE elsewhere;
+		ALTER INDEX %s_pkey SET TABLESPACE elsewhere',
 	'access method' => 'ALTER TABLE %s SET ACCESS METHOD heap2',
 	'unlogged' => 'ALTER TABLE %s SET UNLOGGED',
 	'index' => 'CREATE INDEX ON %s (v)',
@@ -229,7 +230,8 @@ foreach my $kind (sort keys %options)
 			if ($kind eq 'hash' && $goes)
 			{
 				like("$state $message",
-					qr/^(23514 no shard of foreign table "t" takes the row|55000 shard "t_0" of foreign table "t" is sealed)$/,
+					qr/^(23514\ no\ shard\ of\ foreign\ table\ "t"\ takes\ the\ row
+						|55000\ shard\ "t_0"\ of\ foreign\ table\ "t"\ is\ sealed)$/x,
 					"$title: the COPY is refused");
 				has_rows(0, $title);
 				next;
@@ -307,15 +309,19 @@ $observer->query_safe(q{
 	$$ BEGIN EXECUTE command; RETURN 'changed'; END $$;
 	CREATE FUNCTION change_at_once() RETURNS trigger LANGUAGE plpgsql AS
 	$$ BEGIN
-	  IF NEW.a = current_setting('test.row')::int THEN NEW.v := change(current_setting('test.command')); END IF;
+	  IF NEW.a = current_setting('test.row')::int THEN
+	    NEW.v := change(current_setting('test.command'));
+	  END IF;
 	  RETURN NEW;
 	END $$});
 
 # The row that it happens with: all shards have rows before.
 $writer->query_safe('SET test.row = 150');
-my $trigger = 'CREATE TRIGGER change_at_once %s ON %s FOR EACH ROW EXECUTE FUNCTION change_at_once()';
+my $trigger = 'CREATE TRIGGER change_at_once %s ON %s FOR EACH ROW
+	EXECUTE FUNCTION change_at_once()';
 my $from_query = q{
-	INSERT INTO %s SELECT g, CASE g WHEN 150 THEN change(current_setting('test.command')) ELSE 'v' END
+	INSERT INTO %s SELECT g, CASE g WHEN 150 THEN change(current_setting('test.command')) ELSE 'v'
+	  END
 	  FROM generate_series(1, 300) g};
 my $from_values = "INSERT INTO %s SELECT g, 'v' FROM generate_series(1, 300) g";
 
@@ -347,7 +353,8 @@ foreach my $name (sort keys %changes)
 			{
 				foreach my $on ($place eq 'query' ? () : 'shards', 't')
 				{
-					my $title = "$kind, $with, $name, $place" . ($place eq 'query' ? '' : " on $on");
+					my $title =
+					  "$kind, $with, $name, $place" . ($place eq 'query' ? '' : " on $on");
 
 					new_table($kind);
 					$writer->query_safe('INSERT INTO t VALUES (1000)');
@@ -363,9 +370,11 @@ foreach my $name (sort keys %changes)
 						$with eq 'COPY' ? copy_text(1, 300) . 'SELECT'
 						: sprintf($place eq 'query' ? $from_query : $from_values, 't'));
 					is($state, $expected, "$title: $message");
-					like($message, qr/ because it (is being used by active queries in this session|has pending trigger events)$/,
-						"$title: the error says why")
-					  if $state ne '00000';
+					like(
+						$message,
+						qr/\ because\ it\ (is\ being\ used\ by\ active\ queries\ in\ this\ session
+							|has\ pending\ trigger\ events)$/x,
+						"$title: the error says why") if $state ne '00000';
 					has_rows($state eq '00000' ? 301 : 1, $title);
 					is((state_of($writer, 'INSERT INTO t VALUES (1001)'))[0],
 						'00000', "$title: the session goes on");
@@ -402,7 +411,10 @@ foreach my $kind ('session', 'round_robin')
 			has_rows(301, $title);
 			is( $observer->query_safe(q{
 					SELECT count(DISTINCT tableoid) FROM t WHERE a <> 1000}),
-				$kind eq 'session' ? 1 : $name =~ /drop|detach|seal/ ? 2 : $name eq 'create' ? 5 : 3,
+				$kind eq 'session'            ? 1
+				: $name =~ /drop|detach|seal/ ? 2
+				: $name eq 'create'           ? 5
+				: 3,
 				"$title: the rows are in open shards");
 		}
 	}

@@ -106,7 +106,8 @@ $node->safe_psql('postgres', q{
 	  t regclass;
 	BEGIN
 	  FOR t IN SELECT oid FROM pg_class
-	            WHERE relkind = 'r' AND relname ~ ('^((old_)?' || logical || '_\d+|moved_' || logical || ')$')
+	            WHERE relkind = 'r' 
+	              AND relname ~ ('^((old_)?' || logical || '_\d+|moved_' || logical || ')$')
 	  LOOP
 	    RETURN QUERY EXECUTE format('SELECT id FROM %s', t);
 	  END LOOP;
@@ -127,7 +128,8 @@ INSERT INTO log (client, n) VALUES (:client_id, 5);
 COMMIT;
 } ],
 	[ rr => 1, 4, 'INSERT INTO rr (client, n) VALUES (:client_id, 1) RETURNING id;' ],
-	[ rr => 4, 2, 'INSERT INTO rr (client, n) VALUES (:client_id, 1), (:client_id, 2), (:client_id, 3), (:client_id, 4);' ]);
+	[ rr => 4, 2, 'INSERT INTO rr (client, n)
+		VALUES (:client_id, 1), (:client_id, 2), (:client_id, 3), (:client_id, 4);' ]);
 my @others = (
 	[ 'SELECT count(*), max(id), sum(n) FROM log;', 1 ],
 	[ 'SELECT client, count(*) FROM rr GROUP BY client ORDER BY client;', 1 ],

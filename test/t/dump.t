@@ -62,11 +62,13 @@ $node->safe_psql('postgres', q{
 	GRANT INSERT, SELECT ON events TO writer;
 	CREATE VIEW kinds_seen AS SELECT kind, count(*) FROM log GROUP BY kind;
 	CREATE MATERIALIZED VIEW total AS SELECT count(*) AS n FROM log;
-	CREATE RULE also AS ON DELETE TO events DO INSTEAD DELETE FROM "odd Schema"."Ev""ents" WHERE "Key" = OLD.key;
+	CREATE RULE also AS ON DELETE TO events DO INSTEAD DELETE FROM "odd Schema"."Ev""ents"
+	  WHERE "Key" = OLD.key;
 
 	-- identity, and an owner who is nobody special
 	SET ROLE keeper;
-	CREATE FOREIGN TABLE kept (id int GENERATED ALWAYS AS IDENTITY, v text) SERVER shards OPTIONS (shards '2');
+	CREATE FOREIGN TABLE kept (id int GENERATED ALWAYS AS IDENTITY, v text) SERVER shards
+	  OPTIONS (shards '2');
 	INSERT INTO kept (v) VALUES ('a'), ('b');
 	RESET ROLE;
 
@@ -80,7 +82,8 @@ $node->safe_psql('postgres', q{
 	ALTER TABLE moved_0 SET SCHEMA parts;
 
 	-- by hash
-	CREATE FOREIGN TABLE hashed (k text, n int) SERVER shards OPTIONS (shards '4', route 'hash', key 'n, k');
+	CREATE FOREIGN TABLE hashed (k text, n int) SERVER shards
+	  OPTIONS (shards '4', route 'hash', key 'n, k');
 	INSERT INTO hashed SELECT 'k' || g, g FROM generate_series(1, 50) g;
 
 	-- columns with another type and another name than they had
@@ -92,7 +95,8 @@ $node->safe_psql('postgres', q{
 	ALTER FOREIGN TABLE retyped RENAME k TO "the key";
 
 	-- lanes, and a consumer that has read some of them
-	CREATE FOREIGN TABLE lanes (id bigint OPTIONS (sequence 'always'), v text, at timestamptz NOT NULL DEFAULT clock_timestamp())
+	CREATE FOREIGN TABLE lanes (id bigint OPTIONS (sequence 'always'), v text,
+	  at timestamptz NOT NULL DEFAULT clock_timestamp())
 	SERVER shards OPTIONS (shards '3', max_shards '10', commit_order 'true');
 	DO $$ BEGIN
 	  FOR i IN 0 .. 2 LOOP
@@ -109,7 +113,8 @@ $node->safe_psql('postgres', q{
 
 	-- generations, one of which has a range
 	CREATE FOREIGN TABLE gens (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL)
-	SERVER shards OPTIONS (shards '1', max_shards '10', time_column 'at', rotate_every '1 day', retain_for '30 days', maintenance 'manual');
+	SERVER shards OPTIONS (shards '1', max_shards '10', time_column 'at', rotate_every '1 day',
+	  retain_for '30 days', maintenance 'manual');
 	INSERT INTO gens (at) VALUES ('2026-01-01 00:00Z'), ('2026-01-02 00:00Z'), ('infinity');
 	SELECT shard_fdw.rotate('gens');
 	CALL shard_fdw.add_range('gens_0');
@@ -128,11 +133,13 @@ $node->safe_psql('postgres', q{
 	  FOR i IN 0 .. 11 LOOP
 	    CONTINUE WHEN i IN (5, 6);
 	    PERFORM set_config('shard_fdw.shard', i::text, false);
-	    INSERT INTO log (kind, note) SELECT 1 + g % 2, 'row ' || g FROM generate_series(1, 10 + i) g;
+	    INSERT INTO log (kind, note) SELECT 1 + g % 2, 'row ' || g
+	      FROM generate_series(1, 10 + i) g;
 	  END LOOP;
 	  RESET shard_fdw.shard;
 	END $$;
-	INSERT INTO "odd Schema"."Ev""ents" SELECT g, E'tab\t"quote'' back\\slash ' || g FROM generate_series(1, 100) g;
+	INSERT INTO "odd Schema"."Ev""ents" SELECT g, E'tab\t"quote'' back\\slash ' || g
+	  FROM generate_series(1, 100) g;
 	INSERT INTO "odd Schema"."Ev""ents" VALUES (NULL, NULL), (101, ''), (102, '\N'), (103, E'\\.');
 	REFRESH MATERIALIZED VIEW total;
 	-- sealed with rows
@@ -148,7 +155,8 @@ $node->safe_psql('postgres', q{
 setup_shards($node, 'attached');
 $node->safe_psql('attached', q{
 	CREATE FOREIGN TABLE log (a int, b text, c date) SERVER shards OPTIONS (shards '2');
-	CREATE TABLE archive (gone int, c date, own text DEFAULT 'own', b text NOT NULL, x int, a int, last int);
+	CREATE TABLE archive (gone int, c date, own text DEFAULT 'own', b text NOT NULL, x int, a int,
+	  last int);
 	INSERT INTO archive (c, b, a) VALUES ('2001-01-01', 'old', 1);
 	ALTER TABLE archive DROP COLUMN gone, DROP COLUMN x;
 	ALTER TABLE archive INHERIT log;
@@ -183,7 +191,8 @@ my %facts = (
 		                    AND relnamespace::regnamespace::text !~ '^(pg_|information_)')},
 	'constraints' => q{
 		-- a NOT NULL that is inherited only is not dumped, nor is its name
-		SELECT conrelid::regclass, CASE WHEN contype <> 'n' THEN conname END, contype, convalidated, conislocal,
+		SELECT conrelid::regclass, CASE WHEN contype <> 'n' THEN conname END, contype,
+		  convalidated, conislocal,
 		       coninhcount, pg_get_constraintdef(oid)
 		  FROM pg_constraint WHERE conrelid <> 0
 		   AND connamespace::regnamespace::text !~ '^(pg_|information_)'},
@@ -208,7 +217,8 @@ my %facts = (
 		SELECT *, tableoid::regclass FROM retyped ORDER BY v;
 		SELECT *, tableoid::regclass FROM lanes ORDER BY id;
 		SELECT *, tableoid::regclass FROM gens ORDER BY id;
-		SELECT logical, consumer, role, shard, watermark, window_end, last_read FROM shard_fdw.consumers ORDER BY consumer, shard::text;
+		SELECT logical, consumer, role, shard, watermark, window_end, last_read
+		  FROM shard_fdw.consumers ORDER BY consumer, shard::text;
 		SELECT * FROM shard_fdw.windows;
 		SELECT * FROM kinds_seen ORDER BY 1;
 		SELECT * FROM total;
@@ -259,15 +269,18 @@ sub takes_inserts
 			INSERT INTO events SELECT 1000 + g FROM generate_series(1, 30) g;
 			RESET ROLE;
 			SELECT count(*), count(DISTINCT tableoid), bool_and(id > 100),
-			       bool_and(note = CASE WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = log.tableoid AND tgenabled = 'D')
+			       bool_and(note = CASE WHEN EXISTS (SELECT FROM pg_trigger
+			         WHERE tgrelid = log.tableoid AND tgenabled = 'D')
 			                            THEN 'n' ELSE 'n!' END)
 			  FROM log WHERE xmin = pg_current_xact_id()::xid AND kind = 2;
 			SELECT count(*), count(DISTINCT tableoid), min("the value")
 			  FROM "odd Schema"."Ev""ents" WHERE "Key" > 1000;
 			INSERT INTO quick VALUES (1), (2);
-			INSERT INTO gens (at) VALUES ('2020-01-01') RETURNING id % 10 = 1 AND id > 31, shard_fdw.last_shard();
+			INSERT INTO gens (at) VALUES ('2020-01-01') RETURNING id % 10 = 1
+			  AND id > 31, shard_fdw.last_shard();
 			SELECT count(*) FROM shard_fdw.rotate('gens');
-			INSERT INTO gens (at) VALUES ('2020-01-01') RETURNING id % 10 = 1 AND id > 31, shard_fdw.last_shard();
+			INSERT INTO gens (at) VALUES ('2020-01-01') RETURNING id % 10 = 1
+			  AND id > 31, shard_fdw.last_shard();
 			SELECT shard_fdw.retain('gens', '2026-01-04 00:00Z');
 			INSERT INTO hashed SELECT k, n + 1000 FROM hashed;
 			INSERT INTO kept (v) VALUES ('c');
@@ -278,12 +291,14 @@ sub takes_inserts
 			SELECT count(*) FROM shard_fdw.read_batch(NULL::lanes, 'reader', 100, 1000);
 			RESET shard_fdw.shard;
 			SELECT count(*) FROM shard_fdw.leases
-			 WHERE logical = 'log'::regclass AND shard::text IN ('log_5', 'log_6', 'log_9', 'log_11');
+			 WHERE logical = 'log'::regclass
+			 AND shard::text IN ('log_5', 'log_6', 'log_9', 'log_11');
 			ROLLBACK;
 		}),
-		"3|1|t|t\n30|3|v\nt|gens_2\n1\nt|gens_3\npublic.gens_1\nt\n3\n13\n23\n33\n43\n31\n4\n0", "$title: takes inserts on both routes")
-	  or return;
-	fails($node, 'INSERT INTO log_5 (kind) VALUES (1)', '23514',
+		"3|1|t|t\n30|3|v\nt|gens_2\n1\nt|gens_3\npublic.gens_1\nt\n3\n13\n23\n33\n43\n31\n4\n0",
+		"$title: takes inserts on both routes") or return;
+	fails(
+		$node, 'INSERT INTO log_5 (kind) VALUES (1)', '23514',
 		qr/violates check constraint "shard_sealed"$/,
 		database => $database, title => "$title: a sealed shard is sealed");
 	is( $node->safe_psql($database, q{
@@ -434,7 +449,8 @@ takes_inserts('rows_only', 'rows only');
 
 $connstr = create_database('one');
 setup_shards($node, 'one');
-$node->safe_psql('one', 'CREATE TABLE kinds (kind int PRIMARY KEY); INSERT INTO kinds VALUES (1), (2);'
+$node->safe_psql('one', 'CREATE TABLE kinds (kind int PRIMARY KEY);
+	INSERT INTO kinds VALUES (1), (2);'
 	  . ' CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS'
 	  . q{ $$ BEGIN NEW.note := coalesce(NEW.note, '') || '!'; RETURN NEW; END $$});
 dump_text('postgres',
@@ -494,9 +510,12 @@ $node->safe_psql('foreign_data', q{
 	CREATE FOREIGN DATA WRAPPER nothing;
 	CREATE SERVER files FOREIGN DATA WRAPPER nothing;
 	CREATE TABLE model (id bigint PRIMARY KEY, v text);
-	CREATE FOREIGN TABLE hashed (id bigint, v text) SERVER shards OPTIONS (shards '3', route 'hash', key 'id', template 'model');
-	CREATE FOREIGN TABLE numbered (id bigint OPTIONS (sequence 'always'), v text) SERVER shards OPTIONS (shards '3', template 'model');
-	CREATE FOREIGN TABLE bare (id bigint, v text) SERVER shards OPTIONS (shards '3', route 'round_robin');
+	CREATE FOREIGN TABLE hashed (id bigint, v text) SERVER shards
+	  OPTIONS (shards '3', route 'hash', key 'id', template 'model');
+	CREATE FOREIGN TABLE numbered (id bigint OPTIONS (sequence 'always'), v text) SERVER shards
+	  OPTIONS (shards '3', template 'model');
+	CREATE FOREIGN TABLE bare (id bigint, v text) SERVER shards
+	  OPTIONS (shards '3', route 'round_robin');
 	INSERT INTO hashed SELECT g, 'v' FROM generate_series(1, 30) g;
 	INSERT INTO bare SELECT g, 'v' FROM generate_series(1, 30) g;
 	DO $$ BEGIN
@@ -505,7 +524,8 @@ $node->safe_psql('foreign_data', q{
 	    INSERT INTO numbered (v) SELECT 'v' FROM generate_series(1, 10) g;
 	  END LOOP;
 	END $$});
-my $counts = join(';', map { "SELECT count(*), count(DISTINCT id) FROM $_" } 'hashed', 'numbered', 'bare');
+my $counts =
+  join(';', map { "SELECT count(*), count(DISTINCT id) FROM $_" } 'hashed', 'numbered', 'bare');
 my $once = join("\n", ('30|30') x 3);
 my $unique = q{SELECT count(*) FROM pg_index JOIN pg_inherits ON indrelid = inhrelid};
 
@@ -515,33 +535,47 @@ sub by_way_of
 	my ($database, @dump_options) = @_;
 	my $said = '';
 
-	IPC::Run::run([ 'pg_dump', '-Fc', @dump_options, '-f', "$dir/$database", '-d', $node->connstr('foreign_data') ],
-		'2>', \$said)
-	  or die "pg_dump failed: $said";
-	IPC::Run::run([ 'pg_restore', '-d', create_database($database), "$dir/$database" ], '2>>', \$said);
+	IPC::Run::run(
+		[
+			'pg_dump', '-Fc', @dump_options, '-f',
+			"$dir/$database", '-d', $node->connstr('foreign_data')
+		],
+		'2>',
+		\$said) or die "pg_dump failed: $said";
+	IPC::Run::run([ 'pg_restore', '-d', create_database($database), "$dir/$database" ],
+		'2>>', \$said);
 	return $said;
 }
 
 my $said = by_way_of('doubled', '--include-foreign-data=*');
 is(scalar(() = $said =~ /could not create unique index "(?:hashed|numbered)_\d_pkey"/g),
 	6, 'all foreign data: the restore says which indexes it cannot create');
-is($node->safe_psql('doubled', $counts), join("\n", ('60|30') x 3), 'all foreign data: rows are doubled');
+is( $node->safe_psql('doubled', $counts),
+	join("\n", ('60|30') x 3),
+	'all foreign data: rows are doubled');
 is($node->safe_psql('doubled', $unique), '0', 'all foreign data: those indexes are missing');
 
 # What is restored of it can be chosen.
 my $list = '';
-IPC::Run::run([ 'pg_restore', '--list', "$dir/doubled" ], '>', \$list) or die 'pg_restore --list failed';
-append_to_file("$dir/list", join('', grep { !/ TABLE DATA public (hashed|numbered|bare) / } split(/^/, $list)));
+IPC::Run::run([ 'pg_restore', '--list', "$dir/doubled" ], '>', \$list)
+  or die 'pg_restore --list failed';
+append_to_file("$dir/list",
+	join('', grep { !/ TABLE DATA public (hashed|numbered|bare) / } split(/^/, $list)));
 $node->command_ok([ @restore, '-L', "$dir/list", '-d', create_database('chosen'), "$dir/doubled" ],
 	'all foreign data: restored without that of the logical tables');
-is($node->safe_psql('chosen', "$counts; $unique"), "$once\n6", 'all foreign data, without that of the logical tables: all is there once');
+is($node->safe_psql('chosen', "$counts; $unique"),
+	"$once\n6", 'all foreign data, without that of the logical tables: all is there once');
 
-is(by_way_of('others', '--include-foreign-data=files'), '', 'data of another server: nothing to be said');
-is($node->safe_psql('others', "$counts; $unique"), "$once\n6", 'data of another server: all is there once');
+is(by_way_of('others', '--include-foreign-data=files'),
+	'', 'data of another server: nothing to be said');
+is($node->safe_psql('others', "$counts; $unique"),
+	"$once\n6", 'data of another server: all is there once');
 
 # Rows that are to be routed anew.
-is(by_way_of('routed', '--include-foreign-data=shards', '--exclude-table-data=*_[0-9]'), '', 'foreign data without that of the shards');
-is($node->safe_psql('routed', "$counts; $unique"), "$once\n6", 'foreign data without that of the shards: all is there once');
+is(by_way_of('routed', '--include-foreign-data=shards', '--exclude-table-data=*_[0-9]'),
+	'', 'foreign data without that of the shards');
+is($node->safe_psql('routed', "$counts; $unique"),
+	"$once\n6", 'foreign data without that of the shards: all is there once');
 
 $node->stop;
 done_testing();

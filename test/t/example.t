@@ -23,9 +23,12 @@ foreach my $way ('single_threaded', 'batches', 'windows', 'queue')
 	like($output, qr/^ +$way: [1-9]\d* conversations, \d+ of them open, as the query says$/m,
 		"$way agrees with the query");
 }
-cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM expected'), '>', 0, 'there are conversations to compare');
-is($node->safe_psql('postgres', 'SELECT sum(late_rows) FROM shard_fdw.windows'), '0', 'no message came late');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM message'), '0', 'all were taken out at the end');
+cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM expected'),
+	'>', 0, 'there are conversations to compare');
+is($node->safe_psql('postgres', 'SELECT sum(late_rows) FROM shard_fdw.windows'),
+	'0', 'no message came late');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM message'),
+	'0', 'all were taken out at the end');
 
 $node->stop;
 done_testing();

@@ -199,7 +199,8 @@ $node->safe_psql('postgres', q{
 	CREATE TABLE keys_model (k int PRIMARY KEY, v text);
 	CREATE FOREIGN TABLE keys (k int, v text)
 	  SERVER shards OPTIONS (shards '2', route 'hash', key 'k', template 'keys_model')});
-my $upsert = q{INSERT INTO keys VALUES (1, 'new') ON CONFLICT (k) DO UPDATE SET v = keys.v || EXCLUDED.v RETURNING v};
+my $upsert = q{INSERT INTO keys VALUES (1, 'new') ON CONFLICT (k)
+	DO UPDATE SET v = keys.v || EXCLUDED.v RETURNING v};
 fails($node, $upsert, '42P10', qr/^there is no unique or exclusion constraint/,
 	title => 'not preloaded, first of all: no index, says core');
 is($node->safe_psql('postgres', "SELECT count(*) FROM keys; $upsert"),

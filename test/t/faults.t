@@ -21,10 +21,13 @@ $node->safe_psql('postgres', q{
 	CREATE FOREIGN TABLE rr (client int, n int, part int, v text)
 	  SERVER shards OPTIONS (shards '4', template 'model', batch_size '50', route 'round_robin');
 	CREATE FOREIGN TABLE keyed (client int, n int, part int, v text)
-	  SERVER shards OPTIONS (shards '4', template 'model', batch_size '50', route 'hash', key 'client, n');
+	  SERVER shards OPTIONS (shards '4', template 'model', batch_size '50', route 'hash',
+	    key 'client, n');
 	CREATE TABLE lane_model (LIKE model INCLUDING ALL, id bigint UNIQUE);
-	CREATE FOREIGN TABLE lanes (client int, n int, part int, v text, id bigint OPTIONS (sequence 'always'))
-	  SERVER shards OPTIONS (shards '4', template 'lane_model', batch_size '50', commit_order 'true');
+	CREATE FOREIGN TABLE lanes (client int, n int, part int, v text, id bigint
+	  OPTIONS (sequence 'always'))
+	  SERVER shards OPTIONS (shards '4', template 'lane_model', batch_size '50',
+	    commit_order 'true');
 	CREATE TABLE counter_model (k int PRIMARY KEY, n int);
 	CREATE FOREIGN TABLE counters (k int, n int)
 	  SERVER shards OPTIONS (shards '4', template 'counter_model', route 'hash', key 'k');
@@ -54,11 +57,13 @@ foreach my $way (sort keys %ways)
 		$batch->query_safe(
 			"BEGIN; INSERT INTO $table SELECT $run, 3, g, 'batch' FROM generate_series(1, 500) g;"
 			  . ' SAVEPOINT s;'
-			  . "INSERT INTO $table VALUES ($run, 4, 1, 'batch'), ($run, 4, 2, 'batch'), ($run, 4, 3, 'batch');");
+			  . "INSERT INTO $table VALUES ($run, 4, 1, 'batch'), ($run, 4, 2, 'batch'),
+			    ($run, 4, 3, 'batch');");
 		send_to($select,
 			"INSERT INTO $table SELECT $run, 2, g, 'select'"
 			  . " FROM generate_series(1, 1000) g WHERE g < 1000 OR pg_sleep(600) IS NULL;\n");
-		poll_ok($node, "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $select->{pid}",
+		poll_ok($node, "SELECT wait_event = 'PgSleep' FROM pg_stat_activity
+			WHERE pid = $select->{pid}",
 			"$title: INSERT ... SELECT has come so far");
 		copy_from($node, $copy, "COPY $table (client, n, part, v) FROM STDIN", 1000,
 			map { "$run\t1\t$_\t" . 'c' x 40 } 1 .. 2000);
@@ -69,8 +74,10 @@ foreach my $way (sort keys %ways)
 		poll_ok($node, qq{
 			SELECT count(*) = 0 FROM pg_stat_activity
 			 WHERE pid IN ($copy->{pid}, $select->{pid}, $batch->{pid})}, "$title: they are gone");
-		is( $node->safe_psql('postgres', "SELECT count(*), min(v), max(v) FROM $table WHERE client = $run"),
-			'3|stays|stays', "$title: what was committed is there, nothing else");
+		is( $node->safe_psql(
+				'postgres', "SELECT count(*), min(v), max(v) FROM $table WHERE client = $run"),
+			'3|stays|stays',
+			"$title: what was committed is there, nothing else");
 		is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.leases'),
 			'0', "$title: leases and lanes are free");
 		indexes_ok($node, $title);
@@ -87,11 +94,13 @@ foreach my $way (sort keys %ways)
 # A client counts its transactions in :n, whatever they do.
 my @scripts = (
 	'INSERT INTO log SELECT :client_id, :n, g FROM generate_series(1, 5) g;',
-	'INSERT INTO rr VALUES (:client_id, :n, 1), (:client_id, :n, 2), (:client_id, :n, 3), (:client_id, :n, 4); INSERT INTO rr VALUES (:client_id, :n, 5);',
+	'INSERT INTO rr VALUES (:client_id, :n, 1), (:client_id, :n, 2), (:client_id, :n, 3),
+		(:client_id, :n, 4); INSERT INTO rr VALUES (:client_id, :n, 5);',
 	q{
 \set k random(1, 20)
 INSERT INTO keyed VALUES (:client_id, :n, 1, :k), (:client_id, :n, 2, 0), (:client_id, :n, 3, 0);
-INSERT INTO keyed SELECT :client_id, :n, g, 0 FROM generate_series(4, 5) g ON CONFLICT (client, n, part) DO UPDATE SET v = 'seen';
+INSERT INTO keyed SELECT :client_id, :n, g, 0
+  FROM generate_series(4, 5) g ON CONFLICT (client, n, part) DO UPDATE SET v = 'seen';
 INSERT INTO counters VALUES (:k, 1) ON CONFLICT (k) DO UPDATE SET n = counters.n + EXCLUDED.n;},
 	'INSERT INTO lanes SELECT :client_id, :n, g FROM generate_series(1, 5) g;');
 
@@ -101,7 +110,9 @@ foreach my $round (1, 2)
 	my $bench = pgbench_start($node,
 		[ map { [ "\\set n :n + 1\nBEGIN;\n$_\nCOMMIT;\n", 1 ] } @scripts ],
 		'-c', '32', '-j', '2', '-T', '120', '-D', 'n=0');
-	poll_ok($node, join(' AND ', map { "(SELECT count(*) > 2000 FROM $_)" } @tables) =~ s/^/SELECT /r,
+	poll_ok(
+		$node,
+		join(' AND ', map { "(SELECT count(*) > 2000 FROM $_)" } @tables) =~ s/^/SELECT /r,
 		"round $round: 32 clients are at work");
 	$node->stop('immediate');
 	pgbench_finish($bench);
@@ -122,7 +133,8 @@ foreach my $round (1, 2)
 	}
 	my %found = map { split(/\|/) } split(/\n/,
 		$node->safe_psql('postgres', join(' UNION ALL ', map { qq{
-			SELECT client || ' ' || n, '$_' FROM $_ GROUP BY client, n HAVING count(*) = 5} } @tables)));
+			SELECT client || ' ' || n, '$_' FROM $_ GROUP BY client, n
+			  HAVING count(*) = 5} } @tables)));
 	is(join(',', grep { ($found{$_} // '') ne $told{$_} } sort keys %told),
 		'', "round $round: all that clients were told was committed is there");
 	# One more of each client may have been on its way.
@@ -133,7 +145,8 @@ foreach my $round (1, 2)
 		'', "round $round: nothing else");
 	cmp_ok(scalar(keys %told), '>', 1000, "round $round: which is something");
 	is( $node->safe_psql('postgres', join(' UNION ALL ', map { qq{
-			SELECT client, n FROM $_ GROUP BY client, n HAVING count(*) <> 5 OR count(DISTINCT part) <> 5} } @tables)),
+			SELECT client, n FROM $_ GROUP BY client, n
+			  HAVING count(*) <> 5 OR count(DISTINCT part) <> 5} } @tables)),
 		'', "round $round: no transaction is there in part");
 	is( $node->safe_psql('postgres', q{
 			SELECT k, n FROM counters
@@ -144,10 +157,15 @@ foreach my $round (1, 2)
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.leases'),
 		'0', "round $round: leases and lanes are free");
 	indexes_ok($node, "round $round");
-	is( $node->safe_psql('postgres', join(';', map { "INSERT INTO $_ VALUES (-1, -1, 1)" } @tables)
-			  . '; SELECT count(*) FROM (' . join(' UNION ALL ', map { "SELECT * FROM $_ WHERE client = -1" }
-				  'log', 'rr', 'keyed') . ') rows'),
-		'3', "round $round: inserts go on");
+	is( $node->safe_psql(
+			'postgres',
+			join(';', map { "INSERT INTO $_ VALUES (-1, -1, 1)" } @tables)
+			  . '; SELECT count(*) FROM ('
+			  . join(
+				' UNION ALL ', map { "SELECT * FROM $_ WHERE client = -1" } 'log', 'rr', 'keyed')
+			  . ') rows'),
+		'3',
+		"round $round: inserts go on");
 }
 
 $node->stop;

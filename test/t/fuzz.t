@@ -91,11 +91,15 @@ sub create_pair
 	$option .= ", batch_size '" . pick(1, 2, 7, 100) . "'" if chance(0.6);
 
 	@model = grep { !/ GENERATED / || chance(0.5) } @columns;
-	@checks = (', CONSTRAINT a_check CHECK (a <> 666)', chance(0.5) ? ", CONSTRAINT c_check CHECK (c < 600 OR a > 3)" : ());
+	@checks = (
+		', CONSTRAINT a_check CHECK (a <> 666)',
+		chance(0.5) ? ", CONSTRAINT c_check CHECK (c < 600 OR a > 3)" : ());
 	if ($template)
 	{
 		# what only the shards have
-		@model = map { /^d / ? "$_ DEFAULT '2000-01-01'" : /^a / && chance(0.3) ? "$_ NOT NULL" : $_ } @model;
+		@model =
+		  map { /^d / ? "$_ DEFAULT '2000-01-01'" : /^a / && chance(0.3) ? "$_ NOT NULL" : $_ }
+		  @model;
 		query("CREATE TABLE $p{log}_model (" . join(', ', @model) . join('', @checks) . ')');
 		query("ALTER TABLE $p{log}_model ADD PRIMARY KEY (rid)") if chance(0.4);
 		query("ALTER TABLE $p{log}_model ADD UNIQUE (" . join(', ', @{ $p{key} }) . ')')
@@ -106,11 +110,15 @@ sub create_pair
 		}
 		$option .= ", template '$p{log}_model'";
 	}
-	query("CREATE TABLE $p{twin} (" . join(', ', @columns) . join('', $template ? @checks : ()) . ')');
+	query(  "CREATE TABLE $p{twin} ("
+		  . join(', ', @columns)
+		  . join('', $template ? @checks : ())
+		  . ')');
 	if ($template)
 	{
 		query("ALTER TABLE $p{twin} ALTER a SET NOT NULL") if grep { /^a .*NOT NULL/ } @model;
-		foreach my $index (query("SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = '$p{log}_model'::regclass"))
+		foreach my $index (query("SELECT pg_get_indexdef(indexrelid) FROM pg_index
+			WHERE indrelid = '$p{log}_model'::regclass"))
 		{
 			query(index_for($index, $p{twin}));
 		}
@@ -174,8 +182,13 @@ sub step_many
 {
 	my ($p) = @_;
 
-	both($p, insert_from($p, '(SELECT i.*, n FROM {t} i, generate_series(1, ' . pick(5, 20, 60) . ") n WHERE rid % 5 = 0 ORDER BY rid LIMIT 1500)")
-		  =~ s/ORDER BY q.rid\)/ORDER BY q.rid, q.n)/gr);
+	both(
+		$p,
+		insert_from($p,
+				'(SELECT i.*, n FROM {t} i, generate_series(1, '
+			  . pick(5, 20, 60)
+			  . ") n WHERE rid % 5 = 0 ORDER BY rid LIMIT 1500)") =~
+		  s/ORDER BY q.rid\)/ORDER BY q.rid, q.n)/gr);
 	both($p, 'DELETE FROM {t} WHERE rid % 7 <> ' . int(rand(7)));
 }
 
@@ -197,8 +210,10 @@ sub step_look
 {
 	my ($p) = @_;
 	my @shards = shards($p);
-	my ($only, $parts, $all) = query("SELECT count(*) FROM ONLY $p->{log};"
-		  . ' SELECT ' . (join(' + ', map { "(SELECT count(*) FROM $_->{name})" } @shards) || 0) . ';'
+	my ($only, $parts, $all) =
+	  query("SELECT count(*) FROM ONLY $p->{log};"
+		  . ' SELECT '
+		  . (join(' + ', map { "(SELECT count(*) FROM $_->{name})" } @shards) || 0) . ';'
 		  . " SELECT count(*) FROM $p->{log}");
 
 	die "$p->{log}: $only rows of its own\n" if $only != 0;
@@ -207,20 +222,24 @@ sub step_look
 		  . " SELECT * FROM shard_fdw.sequences WHERE sequence::text ~ '^$p->{log}'");
 	if ($p->{sequence})
 	{
-		my $id = "(SELECT max(sid) FROM $p->{log} x WHERE " . for_table(condition($p, 'x', 0), 'log', $p) . ')';
+		my $id = "(SELECT max(sid) FROM $p->{log} x WHERE "
+		  . for_table(condition($p, 'x', 0), 'log', $p) . ')';
 		my ($literal) = query("SELECT coalesce($id, -1)");
 
 		foreach my $id ($id, $literal)
 		{
-			my ($same) = query("SELECT (SELECT array_agg(rid ORDER BY rid) FROM $p->{log} WHERE sid = $id)"
-				  . " IS NOT DISTINCT FROM (SELECT array_agg(rid ORDER BY rid) FROM $p->{log} WHERE sid + 0 = $id)");
+			my ($same) = query(
+					"SELECT (SELECT array_agg(rid ORDER BY rid) FROM $p->{log} WHERE sid = $id)"
+				  . " IS NOT DISTINCT FROM (SELECT array_agg(rid ORDER BY rid) FROM $p->{log}
+				    WHERE sid + 0 = $id)");
 
 			die "$p->{log}: another row with sid = $id\n" if $same ne 't';
 		}
 	}
 	foreach my $shard (@shards ? pick(@shards) : ())
 	{
-		my ($same) = query("SELECT (SELECT count(*) FROM $p->{log} WHERE tableoid = '$shard->{name}'::regclass)"
+		my ($same) = query("SELECT (SELECT count(*) FROM $p->{log}
+			WHERE tableoid = '$shard->{name}'::regclass)"
 			  . " = (SELECT count(*) FROM ONLY $shard->{name})");
 
 		die "$p->{log}: tableoid does not find the rows of $shard->{name}\n" if $same ne 't';
@@ -231,7 +250,10 @@ sub step_truncate
 {
 	my ($p) = @_;
 
-	both($p, pick('TRUNCATE {t}', 'TRUNCATE {t} RESTART IDENTITY', 'TRUNCATE {t}, {u}'), other => pick(@pairs));
+	both(
+		$p,
+		pick('TRUNCATE {t}', 'TRUNCATE {t} RESTART IDENTITY', 'TRUNCATE {t}, {u}'),
+		other => pick(@pairs));
 	$_->{changed} = 1 foreach @pairs;
 	may_fail("TRUNCATE ONLY $p->{log}");
 }
@@ -241,7 +263,8 @@ sub step_dequeue
 	my ($p) = @_;
 
 	$p->{changed} = 1;
-	may_fail("DELETE FROM $p->{twin} WHERE rid IN (SELECT rid FROM shard_fdw.dequeue(NULL::$p->{log}, "
+	may_fail("DELETE FROM $p->{twin} WHERE rid IN (SELECT rid
+		FROM shard_fdw.dequeue(NULL::$p->{log}, "
 		  . pick(1, 5) . pick('', ", 'rid'") . '))',
 		(grep { $_->{parent} || $_->{kind} ne 'r' } shards($p)) ? '0A000' : ());
 }
@@ -302,7 +325,10 @@ sub step_drop_shard
 	all_or_none(
 		[
 			lose($p, $shard->{name}),
-			'DROP ' . ($shard->{kind} eq 'f' ? 'FOREIGN ' : '') . "TABLE $shard->{name}" . pick('', ' CASCADE')
+			'DROP '
+			  . ($shard->{kind} eq 'f' ? 'FOREIGN ' : '')
+			  . "TABLE $shard->{name}"
+			  . pick('', ' CASCADE')
 		],
 		$shard->{parent} ? '2BP01' : ());
 }
@@ -323,9 +349,20 @@ sub step_detach
 				"ALTER TABLE $shard->{name} INHERIT $p->{log}" ]);
 		return;
 	}
-	push(@{ $p->{detached} }, { name => $name, kind => $kind, modulus => $shard->{modulus}, remainder => $shard->{remainder} })
-	  if all_or_none([ lose($p, $shard->{name}), "ALTER ${kind}TABLE $shard->{name} NO INHERIT $p->{log}",
-			"ALTER ${kind}TABLE $shard->{name} RENAME TO $name" ]);
+	push(
+		@{ $p->{detached} },
+		{
+			name => $name,
+			kind => $kind,
+			modulus => $shard->{modulus},
+			remainder => $shard->{remainder}
+		})
+	  if all_or_none(
+		[
+			lose($p, $shard->{name}),
+			"ALTER ${kind}TABLE $shard->{name} NO INHERIT $p->{log}",
+			"ALTER ${kind}TABLE $shard->{name} RENAME TO $name"
+		]);
 }
 
 sub step_reattach
@@ -337,11 +374,13 @@ sub step_reattach
 	return if $p->{sequence};
 	return
 	  if $p->{unique}
-	  && !grep { $_->[0] == $table->{modulus} && $_->[1] == $table->{remainder} } missing_places($p);
+	  && !grep { $_->[0] == $table->{modulus} && $_->[1] == $table->{remainder} }
+	  missing_places($p);
 	$p->{changed} = 1;
 	# it may be that it does not fit any more
-	all_or_none([ gain($p, $table->{name}), "ALTER $table->{kind}TABLE $table->{name} INHERIT $p->{log}" ],
-		'42703', '42804', '23505', '23514', '23502', '22001', '22003', '42601', '428C9')
+	all_or_none(
+		[ gain($p, $table->{name}), "ALTER $table->{kind}TABLE $table->{name} INHERIT $p->{log}" ],
+		qw(42703 42804 23505 23514 23502 22001 22003 42601 428C9))
 	  ? settle_sequence($p)
 	  : query("DROP $table->{kind}TABLE $table->{name} CASCADE");
 }
@@ -376,12 +415,15 @@ sub step_attach
 	push(@columns, 'gone int', 'gone_too text') if chance(0.5);
 	@columns = shuffled(@columns) if chance(0.8);
 	push(@statements, "CREATE TABLE $name (" . join(', ', @columns) . ')');
-	push(@statements, map { "ALTER TABLE $name DROP COLUMN $_" } 'gone', 'gone_too') if grep { /^gone/ } @columns;
-	push(@statements, map { "ALTER TABLE $name ADD CONSTRAINT $_->[0] $_->[1]" } @{ info($p)->{checks} });
+	push(@statements, map { "ALTER TABLE $name DROP COLUMN $_" } 'gone', 'gone_too')
+	  if grep { /^gone/ } @columns;
+	push(@statements,
+		map { "ALTER TABLE $name ADD CONSTRAINT $_->[0] $_->[1]" } @{ info($p)->{checks} });
 	push(@statements, map { index_for($_->[1], $name) } @{ info($p)->{indexes} });
 	if (chance(0.8))
 	{
-		my $where = $place ? 'WHERE shard_fdw.in_hash(' . join(', ', @$place, @{ $p->{key} }) . ')' : '';
+		my $where =
+		  $place ? 'WHERE shard_fdw.in_hash(' . join(', ', @$place, @{ $p->{key} }) . ')' : '';
 
 		$values = row_values($p, \@writable, 30) =~ s/DEFAULT/NULL/gr;
 		push(@statements, "INSERT INTO $name (" . names(@writable) . ') SELECT * FROM ('
@@ -410,7 +452,11 @@ sub step_nest
 	} shuffled(columns($p));
 
 	return if $p->{route} eq 'hash' || $p->{sequence} || shards($p) > 12;
-	all_or_none([ "CREATE FOREIGN TABLE $name (" . join(', ', @columns) . "$checks) SERVER shards OPTIONS (shards '2', route '"
+	all_or_none(
+		[
+			"CREATE FOREIGN TABLE $name ("
+			  . join(', ', @columns)
+			  . "$checks) SERVER shards OPTIONS (shards '2', route '"
 			  . pick('session', 'round_robin') . "')",
 			"ALTER FOREIGN TABLE $name INHERIT $p->{log}" ]);
 }
@@ -423,8 +469,11 @@ sub step_child
 	my $shard = @shards ? pick(@shards) : return;
 	my $name = new_name("$p->{log}_child");
 	my @writable = writable($p);
-	my $where = !defined $shard->{modulus} ? ''
-	  : "WHERE shard_fdw.in_hash($shard->{modulus}, $shard->{remainder}, " . join(', ', @{ $p->{key} }) . ')';
+	my $where =
+	  !defined $shard->{modulus}
+	  ? ''
+	  : "WHERE shard_fdw.in_hash($shard->{modulus}, $shard->{remainder}, "
+	  . join(', ', @{ $p->{key} }) . ')';
 	my $values;
 
 	return if $p->{unique} || $p->{sequence};
@@ -443,8 +492,13 @@ sub step_trigger
 	my @shards = grep { $_->{kind} eq 'r' } shards($p);
 
 	return if !@shards;
-	query('CREATE TRIGGER ' . new_name('trigger') . pick(' BEFORE INSERT OR UPDATE', ' AFTER INSERT', ' AFTER INSERT OR DELETE')
-		  . ' ON ' . pick(@shards)->{name} . ' FOR EACH ROW EXECUTE FUNCTION ' . pick('nothing()', 'nothing_to_see()', 'nothing_to_see()'));
+	query(  'CREATE TRIGGER '
+		  . new_name('trigger')
+		  . pick(' BEFORE INSERT OR UPDATE', ' AFTER INSERT', ' AFTER INSERT OR DELETE')
+		  . ' ON '
+		  . pick(@shards)->{name}
+		  . ' FOR EACH ROW EXECUTE FUNCTION '
+		  . pick('nothing()', 'nothing_to_see()', 'nothing_to_see()'));
 }
 
 sub step_reshard
@@ -503,7 +557,8 @@ sub on_shards
 	my ($p, $command) = @_;
 
 	die "$command fails on a shard of $p->{log}\n"
-	  if grep { /\x1ff\x1f/ } query("SELECT * FROM shard_fdw.run_command_on_shards('$p->{log}', \$\$$command\$\$)");
+	  if grep { /\x1ff\x1f/ }
+	  query("SELECT * FROM shard_fdw.run_command_on_shards('$p->{log}', \$\$$command\$\$)");
 }
 
 sub step_alter
@@ -527,7 +582,8 @@ sub step_alter
 	elsif ($dice == 2 && @free > 2 && $name ne 'k')
 	{
 		# a shard keeps the column as its own, and must not insist on it
-		on_shards($p, "ALTER TABLE %s ALTER $name DROP NOT NULL") if both($p, "ALTER TABLE {t} ALTER $name DROP NOT NULL");
+		on_shards($p, "ALTER TABLE %s ALTER $name DROP NOT NULL")
+		  if both($p, "ALTER TABLE {t} ALTER $name DROP NOT NULL");
 		both($p, "ALTER TABLE {t} DROP COLUMN $name");
 	}
 	elsif ($dice == 3)
@@ -542,17 +598,25 @@ sub step_alter
 	}
 	elsif ($dice == 5)
 	{
-		on_shards($p, "ALTER TABLE %s ALTER $name DROP NOT NULL") if both($p, "ALTER TABLE {t} ALTER $name DROP NOT NULL");
+		on_shards($p, "ALTER TABLE %s ALTER $name DROP NOT NULL")
+		  if both($p, "ALTER TABLE {t} ALTER $name DROP NOT NULL");
 	}
 	elsif ($dice == 6)
 	{
-		both($p, "ALTER TABLE {t} ALTER $name " . pick('SET DEFAULT ' . value($column), 'DROP DEFAULT'));
+		both($p,
+			"ALTER TABLE {t} ALTER $name " . pick('SET DEFAULT ' . value($column), 'DROP DEFAULT'));
 	}
 	elsif ($dice == 7)
 	{
-		both($p, "ALTER TABLE {t} ADD CONSTRAINT " . new_name('check') . ' CHECK ('
-			  . pick(condition({ %$p, key => [] }, '{t}', 0) =~ s/\{t\}\.//gr =~ s/\(SELECT (.*)\)/$1/r, "$name IS DISTINCT FROM " . value($column)) . ')')
-		  if @{ info($p)->{checks} } < 5;
+		both(
+			$p,
+			"ALTER TABLE {t} ADD CONSTRAINT "
+			  . new_name('check')
+			  . ' CHECK ('
+			  . pick(
+				condition({ %$p, key => [] }, '{t}', 0) =~ s/\{t\}\.//gr =~ s/\(SELECT (.*)\)/$1/r,
+				"$name IS DISTINCT FROM " . value($column))
+			  . ')') if @{ info($p)->{checks} } < 5;
 	}
 	elsif ($dice == 8 && @{ info($p)->{checks} })
 	{
@@ -570,8 +634,11 @@ sub step_alter
 	else
 	{
 		query("ALTER FOREIGN TABLE $p->{log} OPTIONS (DROP batch_size)")
-		  if query("SELECT 1 FROM pg_foreign_table WHERE ftrelid = '$p->{log}'::regclass AND ftoptions::text ~ 'batch_size'");
-		query("ALTER FOREIGN TABLE $p->{log} OPTIONS (ADD batch_size '" . pick(1, 3, 50, 1000) . "')");
+		  if query("SELECT 1 FROM pg_foreign_table WHERE ftrelid = '$p->{log}'::regclass
+		    AND ftoptions::text ~ 'batch_size'");
+		query(  "ALTER FOREIGN TABLE $p->{log} OPTIONS (ADD batch_size '"
+			  . pick(1, 3, 50, 1000)
+			  . "')");
 	}
 }
 
@@ -582,7 +649,10 @@ sub step_alter_key
 	my $key = first_key($p) // return;
 
 	return if family($key->{type}) ne 'int';
-	both($p, "ALTER TABLE {t} ALTER $key->{name} TYPE " . pick('bigint', 'int'), codes => [ '23514', '0A000', '42P16' ]);
+	both(
+		$p,
+		"ALTER TABLE {t} ALTER $key->{name} TYPE " . pick('bigint', 'int'),
+		codes => [ '23514', '0A000', '42P16' ]);
 }
 
 sub step_maintain
@@ -618,7 +688,8 @@ sub fill
 	{
 		my @columns = writable($p);
 
-		both($p, 'INSERT INTO {t} (' . names(@columns) . ') VALUES ' . row_values($p, \@columns, 20));
+		both($p,
+			'INSERT INTO {t} (' . names(@columns) . ') VALUES ' . row_values($p, \@columns, 20));
 	}
 }
 
@@ -636,19 +707,24 @@ sub step_prepare
 	my $sql = pick(
 		"SELECT $list FROM {t} WHERE $k->{name} = \$1 AND \$2 > 0 AND \$3 IS NULL IS NOT NULL",
 		"SELECT $list FROM {t} WHERE $k->{name} IN (\$1, \$1) OR rid = \$2 AND \$3 IS NULL",
-		"SELECT count(*), max($set->{name}::text) FROM {t} WHERE $k->{name} > \$1 AND rid > \$2 AND (\$3 IS NULL OR true)",
-		"SELECT x.rid, y.rid FROM {t} x JOIN {t} y USING ($k->{name}) WHERE x.$k->{name} = \$1 AND y.rid > \$2 AND x.$set->{name} = \$3",
-		"SELECT x.rid, y.rid FROM {t} x LEFT JOIN {u} y USING (rid) WHERE x.$k->{name} = \$1 AND (x.rid > \$2 OR x.$set->{name} = \$3)",
+		"SELECT count(*), max($set->{name}::text) FROM {t} WHERE $k->{name} > \$1 AND rid > \$2
+			AND (\$3 IS NULL OR true)",
+		"SELECT x.rid, y.rid FROM {t} x JOIN {t} y USING ($k->{name}) WHERE x.$k->{name} = \$1
+			AND y.rid > \$2 AND x.$set->{name} = \$3",
+		"SELECT x.rid, y.rid FROM {t} x LEFT JOIN {u} y USING (rid) WHERE x.$k->{name} = \$1
+			AND (x.rid > \$2 OR x.$set->{name} = \$3)",
 		"UPDATE {t} SET $set->{name} = \$3 WHERE $k->{name} = \$1 AND rid > \$2 RETURNING rid",
 		"UPDATE {t} SET $set->{name} = \$3 WHERE rid = \$2 AND \$1 IS NOT NULL RETURNING $list",
 		"DELETE FROM {t} WHERE $k->{name} = \$1 AND rid < \$2 AND \$3 IS NULL",
 		"INSERT INTO {t} ($k->{name}, rid, $set->{name}) VALUES (\$1, \$2, \$3)",
-		"INSERT INTO {t} ($k->{name}, rid, $set->{name}) VALUES (\$1, \$2, \$3) RETURNING rid, $set->{name}",
-		"INSERT INTO {t} ($k->{name}, rid, $set->{name}) SELECT \$1, \$2, \$3 FROM generate_series(1, 1)",
+		"INSERT INTO {t} ($k->{name}, rid, $set->{name}) VALUES (\$1, \$2, \$3)
+			RETURNING rid, $set->{name}",
+		"INSERT INTO {t} ($k->{name}, rid, $set->{name}) SELECT \$1, \$2, \$3
+			FROM generate_series(1, 1)",
 		$p->{unique}
 		? ("INSERT INTO {t} ($k->{name}, rid, $set->{name}) VALUES (\$1, \$2, \$3)"
-			  . " ON CONFLICT ($p->{upsert}) DO " . pick('NOTHING', "UPDATE SET $set->{name} = EXCLUDED.$set->{name}"))
-		  x 3
+			  . " ON CONFLICT ($p->{upsert}) DO "
+			  . pick('NOTHING', "UPDATE SET $set->{name} = EXCLUDED.$set->{name}")) x 3
 		: ());
 
 	foreach my $which ('log', 'twin')
@@ -689,9 +765,16 @@ sub execute
 	return if $result->{code} ne '00000' && grep { is_explained($_, $result) } @pairs;
 	return if $result->{code} eq '55000' && $result->{message} =~ /^cannot use ON CONFLICT/;
 	$wanted = run_sql($session, "EXECUTE $ps->{name}_twin ($values)");
-	die "EXECUTE $ps->{name}_log ($values)\n$result->{code} $result->{message}\non the twin: $wanted->{code} $wanted->{message}\n"
-	  if $result->{code} ne $wanted->{code} && ($result->{code} !~ /^2[23]/ || $wanted->{code} !~ /^2[23]/);
-	die join("\n", "EXECUTE $ps->{name}_log ($values)", @{ $result->{lines} }, 'on the twin:', @{ $wanted->{lines} }) . "\n"
+	die
+	  "EXECUTE $ps->{name}_log ($values)\n$result->{code} $result->{message}\n"
+	  . "on the twin: $wanted->{code} $wanted->{message}\n"
+	  if $result->{code} ne $wanted->{code}
+	  && ($result->{code} !~ /^2[23]/ || $wanted->{code} !~ /^2[23]/);
+	die join("\n",
+		"EXECUTE $ps->{name}_log ($values)",
+		@{ $result->{lines} },
+		'on the twin:', @{ $wanted->{lines} })
+	  . "\n"
 	  if join("\n", sort @{ $result->{lines} }) ne join("\n", sort @{ $wanted->{lines} });
 }
 
@@ -727,21 +810,28 @@ sub step_cursor
 	query("CLOSE cur_log; CLOSE cur_twin");
 	if (!$hold)
 	{
-		my ($rid) = query("SELECT coalesce(max(rid), 0) FROM $p->{twin} WHERE rid < " . rand($next_rid));
+		my ($rid) =
+		  query("SELECT coalesce(max(rid), 0) FROM $p->{twin} WHERE rid < " . rand($next_rid));
 
 		foreach my $which ('log', 'twin')
 		{
-			query("DECLARE cur_$which CURSOR FOR " . for_table("SELECT rid FROM {t} WHERE rid = $rid" . pick('', ' FOR UPDATE'), $which, $p));
+			query(
+				"DECLARE cur_$which CURSOR FOR "
+				  . for_table(
+					"SELECT rid FROM {t} WHERE rid = $rid" . pick('', ' FOR UPDATE'),
+					$which, $p));
 			query("FETCH cur_$which");
 		}
-		foreach my $statement ("UPDATE {t} SET rid = rid WHERE CURRENT OF ", "DELETE FROM {t} WHERE CURRENT OF ")
+		foreach my $statement ("UPDATE {t} SET rid = rid WHERE CURRENT OF ",
+			"DELETE FROM {t} WHERE CURRENT OF ")
 		{
 			my $result = run_sql($session, for_table($statement, 'log', $p) . 'cur_log');
 			my $wanted;
 
 			next if is_explained($p, $result);
 			$wanted = run_sql($session, for_table($statement, 'twin', $p) . 'cur_twin');
-			die "$statement: $result->{code} $result->{message}, $wanted->{code} $wanted->{message}\n"
+			die
+			  "$statement: $result->{code} $result->{message}, $wanted->{code} $wanted->{message}\n"
 			  if $result->{code} ne $wanted->{code}
 			  # nothing looks at the cursor
 			  && (shards($p) || $wanted->{code} ne '24000');
@@ -810,7 +900,8 @@ sub restore
 
 	foreach my $i (0 .. $#pairs)
 	{
-		%{ $pairs[$i] } = (%{ $saved->[$i] }, detached => [ @{ $saved->[$i]{detached} } ], changed => 1);
+		%{ $pairs[$i] } =
+		  (%{ $saved->[$i] }, detached => [ @{ $saved->[$i]{detached} } ], changed => 1);
 	}
 }
 
@@ -821,7 +912,8 @@ sub step_transaction
 	if (!in_transaction())
 	{
 		$isolation = chance(0.15);
-		query('BEGIN' . ($isolation ? ' ISOLATION LEVEL ' . pick('REPEATABLE READ', 'SERIALIZABLE') : ''));
+		query('BEGIN'
+			  . ($isolation ? ' ISOLATION LEVEL ' . pick('REPEATABLE READ', 'SERIALIZABLE') : ''));
 		push(@saved, save());
 	}
 	elsif ($dice < 0.3 && @saved < 4)
@@ -875,7 +967,8 @@ sub step_two_sessions
 	}
 	both($p, delete_statement($p), codes => ['55P03']);
 	both($p, select_only($p), codes => ['55P03']);
-	may_fail("SELECT * FROM shard_fdw.create_shards('$p->{log}', 1, '$p->{twin}')", $p->{route} eq 'hash' ? '55000' : ())
+	may_fail("SELECT * FROM shard_fdw.create_shards('$p->{log}', 1, '$p->{twin}')",
+		$p->{route} eq 'hash' ? '55000' : ())
 	  if shards($p) < 10;
 	compare($p);
 	query('RESET lock_timeout');
@@ -889,15 +982,40 @@ sub step_two_sessions
 sub select_only { return (select_statement($_[0], $_[0]))[0] =~ s/\{u\}/{t}/gr; }
 
 my @kinds = (
-	[ 14, \&step_insert ], [ 6, \&step_upsert ], [ 8, \&step_update ], [ 6, \&step_delete ],
-	[ 4, \&step_copy ], [ 2, \&step_many ], [ 14, \&step_select ], [ 3, \&step_look ],
-	[ 1, \&step_truncate ], [ 2, \&step_dequeue ], [ 3, \&step_create_shards ],
-	[ 2, \&step_seal ], [ 4, \&step_unseal ], [ 2, \&step_drop_shard ], [ 4, \&step_detach ],
-	[ 3, \&step_reattach ], [ 4, \&step_attach ], [ 1, \&step_nest ], [ 1, \&step_child ], [ 2, \&step_trigger ],
-	[ 2, \&step_reshard ], [ 2, \&step_rename ], [ 8, \&step_alter ], [ 1, \&step_alter_key ],
-	[ 2, \&step_maintain ], [ 1, \&step_replace ], [ 4, \&step_prepare ], [ 5, \&step_execute ],
-	[ 2, \&step_cursor ], [ 3, \&step_settings ], [ 3, \&step_pin ], [ 1, \&step_discard ],
-	[ 9, \&step_transaction ], [ 3, \&step_two_sessions ]);
+	[ 14, \&step_insert ],
+	[ 6, \&step_upsert ],
+	[ 8, \&step_update ],
+	[ 6, \&step_delete ],
+	[ 4, \&step_copy ],
+	[ 2, \&step_many ],
+	[ 14, \&step_select ],
+	[ 3, \&step_look ],
+	[ 1, \&step_truncate ],
+	[ 2, \&step_dequeue ],
+	[ 3, \&step_create_shards ],
+	[ 2, \&step_seal ],
+	[ 4, \&step_unseal ],
+	[ 2, \&step_drop_shard ],
+	[ 4, \&step_detach ],
+	[ 3, \&step_reattach ],
+	[ 4, \&step_attach ],
+	[ 1, \&step_nest ],
+	[ 1, \&step_child ],
+	[ 2, \&step_trigger ],
+	[ 2, \&step_reshard ],
+	[ 2, \&step_rename ],
+	[ 8, \&step_alter ],
+	[ 1, \&step_alter_key ],
+	[ 2, \&step_maintain ],
+	[ 1, \&step_replace ],
+	[ 4, \&step_prepare ],
+	[ 5, \&step_execute ],
+	[ 2, \&step_cursor ],
+	[ 3, \&step_settings ],
+	[ 3, \&step_pin ],
+	[ 1, \&step_discard ],
+	[ 9, \&step_transaction ],
+	[ 3, \&step_two_sessions ]);
 my $weights = 0;
 $weights += $_->[0] foreach @kinds;
 
@@ -951,9 +1069,11 @@ sub run_seed
 	query('CREATE SCHEMA fuzz');
 	run_sql($_, 'SET search_path = fuzz, public') foreach @sessions;
 	query('CREATE TABLE native (k int, v int) PARTITION BY HASH (k)');
-	query("CREATE TABLE native_$_ PARTITION OF native FOR VALUES WITH (MODULUS 4, REMAINDER $_)") foreach 0 .. 3;
+	query("CREATE TABLE native_$_ PARTITION OF native FOR VALUES WITH
+		(MODULUS 4, REMAINDER $_)") foreach 0 .. 3;
 	query('INSERT INTO native SELECT g, g % 7 FROM generate_series(0, 40) g');
-	@pairs = map { create_pair($_) } 'session', 'round_robin', 'hash', 'hash', pick('session', 'hash');
+	@pairs = map { create_pair($_) } 'session', 'round_robin', 'hash', 'hash',
+	  pick('session', 'hash');
 	fill($_) foreach @pairs;
 	for ($step = 1; $step <= $steps; $step++)
 	{

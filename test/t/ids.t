@@ -33,19 +33,33 @@ sub said
 }
 
 my $few = 'shards of foreign table "few" can give few ids';
-is(said("CREATE FOREIGN TABLE few (id $_->[0] OPTIONS (sequence 'always')) SERVER shards OPTIONS ($_->[1]); DROP FOREIGN TABLE few CASCADE"),
-	$_->[2], "$_->[0], $_->[1]")
-  foreach [ 'int', "shards '1'", $few ], [ 'int', "max_shards '214'", '' ], [ 'int', "max_shards '215'", $few ],
+is(said("CREATE FOREIGN TABLE few (id $_->[0] OPTIONS (sequence 'always')) SERVER shards
+	OPTIONS ($_->[1]); DROP FOREIGN TABLE few CASCADE"),
+	$_->[2],
+	"$_->[0], $_->[1]")
+  foreach [ 'int', "shards '1'", $few ], [ 'int', "max_shards '214'", '' ],
+  [ 'int', "max_shards '215'", $few ],
   [ 'smallint', "max_shards '1'", $few ], [ 'bigint', "shards '1', max_shards '65536'", '' ];
-is(said(q{CREATE FOREIGN TABLE few (id int) SERVER shards OPTIONS (shards '1', max_shards '300')}), '', 'no option "sequence"');
-is(said(q{ALTER FOREIGN TABLE few ALTER id OPTIONS (ADD sequence 'by_default')}),
-	"$few; shard \"few_0\" of foreign table \"few\" has no sequence for column \"id\"", 'option "sequence", added later');
-is(said(q{SELECT shard_fdw.reset_sequences('few'); ALTER FOREIGN TABLE few ADD v text, OPTIONS (ADD batch_size '3')}), '', 'the shard has its sequence: nothing is said from then on');
+is( said(
+		q{CREATE FOREIGN TABLE few (id int) SERVER shards
+			OPTIONS (shards '1', max_shards '300')}),
+	'',
+	'no option "sequence"');
+is( said(q{ALTER FOREIGN TABLE few ALTER id OPTIONS (ADD sequence 'by_default')}),
+	"$few; shard \"few_0\" of foreign table \"few\" has no sequence for column \"id\"",
+	'option "sequence", added later');
+is( said(
+		q{SELECT shard_fdw.reset_sequences('few');
+			ALTER FOREIGN TABLE few ADD v text,
+			OPTIONS (ADD batch_size '3')}),
+	'',
+	'the shard has its sequence: nothing is said from then on');
 is(said(q{ALTER TABLE few ALTER id TYPE smallint}), $few, 'a smaller type');
 
 my $lost = 'of foreign table "log" has no sequence for column "id"';
 $node->safe_psql('postgres', q{
-	CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), v text DEFAULT 'v') SERVER shards OPTIONS (shards '2', max_shards '8');
+	CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), v text DEFAULT 'v')
+	  SERVER shards OPTIONS (shards '2', max_shards '8');
 	INSERT INTO log SELECT;
 	CREATE TABLE old AS SELECT bigint '1' AS id, 'old'::text AS v;
 	CREATE TABLE fresh (v text, id bigint);
@@ -57,15 +71,20 @@ is(said('ALTER TABLE log_1 ALTER id DROP DEFAULT'), "shard \"log_1\" $lost", 'a 
 is(said(q{SELECT shard_fdw.reset_sequences('log')}), '', 'a lost default is given back');
 is(said('ALTER FOREIGN TABLE log ALTER id DROP DEFAULT'), "shard \"log_0\" $lost", 'lost defaults');
 is(said(q{SELECT shard_fdw.reset_sequences('log')}), '', 'lost defaults are given back');
-is(said('ALTER TABLE log_1 NO INHERIT log; ALTER TABLE log_1 INHERIT log'), '', 'a shard that comes back');
-is(said('ALTER TABLE fresh INHERIT log; ALTER TABLE fresh NO INHERIT log'), '', 'a table without rows');
-is(said('ALTER TABLE apart INHERIT log; ALTER TABLE apart NO INHERIT log'), '', 'a table with a slot of its own');
-is(said('ALTER TABLE counted INHERIT log; ALTER TABLE counted NO INHERIT log'),
-	'shard "counted" of foreign table "log" will get ids that other shards get, too', 'a table with a serial column');
+is(said('ALTER TABLE log_1 NO INHERIT log; ALTER TABLE log_1 INHERIT log'),
+	'', 'a shard that comes back');
+is(said('ALTER TABLE fresh INHERIT log; ALTER TABLE fresh NO INHERIT log'),
+	'', 'a table without rows');
+is(said('ALTER TABLE apart INHERIT log; ALTER TABLE apart NO INHERIT log'),
+	'', 'a table with a slot of its own');
+is( said('ALTER TABLE counted INHERIT log; ALTER TABLE counted NO INHERIT log'),
+	'shard "counted" of foreign table "log" will get ids that other shards get, too',
+	'a table with a serial column');
 is(said('ALTER TABLE old INHERIT log'), "shard \"old\" $lost", 'a table with rows');
 is(said(q{SELECT shard_fdw.reset_sequences('log')}), '', 'a table with rows gets a sequence');
-is(said('ALTER TABLE old NO INHERIT log; ALTER TABLE old INHERIT log'),
-	'sequences of foreign table "log" may give ids of shard "old" again', 'a table with rows and a sequence comes back with any ids');
+is( said('ALTER TABLE old NO INHERIT log; ALTER TABLE old INHERIT log'),
+	'sequences of foreign table "log" may give ids of shard "old" again',
+	'a table with rows and a sequence comes back with any ids');
 
 #
 # Random steps
@@ -122,7 +141,10 @@ sub insert
 	my ($t, $into, $session) = @_;
 	my $rows = "SELECT g, 'row' FROM generate_series(1, " . pick(1, 2, 5, 20) . ') g';
 	# no shards, or none for the key; a lane that the other session has
-	my ($done, @ids) = run($session // $sessions[0], "INSERT INTO $into (k, v) $rows RETURNING id", '55000', '23514', '55P03');
+	my ($done, @ids) = run(
+		$session // $sessions[0],
+		"INSERT INTO $into (k, v) $rows RETURNING id",
+		'55000', '23514', '55P03');
 
 	foreach my $id (@ids)
 	{
@@ -169,7 +191,8 @@ sub step_read
 
 	return if !$t->{consumer};
 	run_in_first('BEGIN');
-	(undef, @ids) = run_in_first("SELECT id FROM shard_fdw.read_batch(NULL::$t->{name}, 'c', " . pick(1, 5, 100) . ')');
+	(undef, @ids) = run_in_first(
+		"SELECT id FROM shard_fdw.read_batch(NULL::$t->{name}, 'c', " . pick(1, 5, 100) . ')');
 	run_in_first($end);
 	return if $end eq 'ROLLBACK';
 	foreach my $id (@ids)
@@ -184,7 +207,11 @@ sub step_delete
 	my ($t) = @_;
 
 	end_transaction();
-	run_in_first(pick("DELETE FROM $t->{name}", "DELETE FROM $t->{name} WHERE id % 2 = 0", "TRUNCATE $t->{name}"));
+	run_in_first(
+		pick(
+			"DELETE FROM $t->{name}",
+			"DELETE FROM $t->{name} WHERE id % 2 = 0",
+			"TRUNCATE $t->{name}"));
 }
 
 sub step_create
@@ -192,7 +219,8 @@ sub step_create
 	my ($t) = @_;
 
 	end_transaction();
-	run_in_first("SELECT shard_fdw.create_shards('$t->{name}', " . pick(1, 1, 2) . ')', '54000', '55000');
+	run_in_first("SELECT shard_fdw.create_shards('$t->{name}', " . pick(1, 1, 2) . ')',
+		'54000', '55000');
 }
 
 # One that is rolled back.
@@ -207,7 +235,8 @@ sub step_create_in_vain
 	($before, @before) = run_in_first("SELECT oid FROM pg_class WHERE relname ~ '^$t->{name}_id_'");
 	if (done("SELECT shard_fdw.create_shards('$t->{name}', 1)", '54000', '55000'))
 	{
-		my (undef, @after) = run_in_first("SELECT oid FROM pg_class WHERE relname ~ '^$t->{name}_id_'");
+		my (undef, @after) =
+		  run_in_first("SELECT oid FROM pg_class WHERE relname ~ '^$t->{name}_id_'");
 
 		insert($t, $t->{name}) if @after == @before;
 	}
@@ -241,7 +270,8 @@ sub step_attach
 	my ($t) = @_;
 
 	end_transaction();
-	run_in_first('ALTER TABLE ' . shift(@{ $t->{detached} }) . " INHERIT $t->{name}") if @{ $t->{detached} };
+	run_in_first('ALTER TABLE ' . shift(@{ $t->{detached} }) . " INHERIT $t->{name}")
+	  if @{ $t->{detached} };
 }
 
 sub step_drop_detached
@@ -262,7 +292,8 @@ sub step_attach_old
 
 	return if @shards > 2 || $t->{name} eq 'keyed';
 	end_transaction();
-	run_in_first("CREATE TABLE $name AS SELECT bigint '$first' + g AS id, g AS k, 'old'::text AS v FROM generate_series(1, 5) g");
+	run_in_first("CREATE TABLE $name AS SELECT bigint '$first' + g AS id, g AS k, 'old'::text AS v
+		FROM generate_series(1, 5) g");
 	run_in_first("ALTER TABLE $name INHERIT $t->{name}");
 	# all slots may be taken
 	if (!done("SELECT shard_fdw.reset_sequences('$t->{name}')", '54000'))
@@ -284,7 +315,8 @@ sub step_load
 	end_transaction();
 	run_in_first('BEGIN');
 	# no shards; all slots may be taken
-	if (!done("INSERT INTO loose SELECT bigint '$first' + g, g, 'mine' FROM generate_series(1, 5) g", '55000') ||
+	if (!done("INSERT INTO loose SELECT bigint '$first' + g, g, 'mine'
+		FROM generate_series(1, 5) g", '55000') ||
 		!done("SELECT shard_fdw.reset_sequences('loose')", '54000'))
 	{
 		run_in_first('ROLLBACK');
@@ -301,7 +333,8 @@ sub step_reset
 	my @shards = shards($t);
 
 	end_transaction();
-	run_in_first('ALTER TABLE ' . pick(@shards) . ' ALTER id DROP DEFAULT') if @shards && pick(0, 1);
+	run_in_first('ALTER TABLE ' . pick(@shards) . ' ALTER id DROP DEFAULT')
+	  if @shards && pick(0, 1);
 	run_in_first("SELECT shard_fdw.reset_sequences('$t->{name}')", '54000');
 }
 
@@ -334,9 +367,21 @@ sub step_restore
 }
 
 my @kinds = (
-	[ 12, \&step_insert ], [ 6, \&step_insert_detached ], [ 5, \&step_open ], [ 8, \&step_read ], [ 2, \&step_delete ],
-	[ 9, \&step_create ], [ 2, \&step_create_in_vain ], [ 4, \&step_drop ], [ 4, \&step_detach ], [ 5, \&step_attach ],
-	[ 1, \&step_drop_detached ], [ 1, \&step_attach_old ], [ 1, \&step_load ], [ 2, \&step_reset ], [ 2, \&step_reshard ],
+	[ 12, \&step_insert ],
+	[ 6, \&step_insert_detached ],
+	[ 5, \&step_open ],
+	[ 8, \&step_read ],
+	[ 2, \&step_delete ],
+	[ 9, \&step_create ],
+	[ 2, \&step_create_in_vain ],
+	[ 4, \&step_drop ],
+	[ 4, \&step_detach ],
+	[ 5, \&step_attach ],
+	[ 1, \&step_drop_detached ],
+	[ 1, \&step_attach_old ],
+	[ 1, \&step_load ],
+	[ 2, \&step_reset ],
+	[ 2, \&step_reshard ],
 	[ 1, \&step_restore ]);
 my @choices = map { ($_->[1]) x $_->[0] } @kinds;
 
@@ -380,15 +425,27 @@ foreach (@seeds)
 	@log = ();
 	%open = ();
 	srand($seed);
-	@tables = map { { name => $_, given => {}, read => {}, detached => [], greatest => 0, consumer => $_ eq 'lanes' } } 'lanes', 'loose', 'keyed';
+	@tables = map {
+		{
+			name => $_,
+			given => {},
+			read => {},
+			detached => [],
+			greatest => 0,
+			consumer => $_ eq 'lanes'
+		}
+	} 'lanes', 'loose', 'keyed';
 	$node->safe_psql('postgres', "CREATE DATABASE $database TEMPLATE template0");
 	setup_shards($node, $database);
 	$node->safe_psql($database, q{
-		CREATE FOREIGN TABLE lanes (id bigint OPTIONS (sequence 'always'), k int, v text) SERVER shards
+		CREATE FOREIGN TABLE lanes (id bigint OPTIONS (sequence 'always'), k int, v text)
+		  SERVER shards
 		  OPTIONS (shards '2', max_shards '3', commit_order 'true');
-		CREATE FOREIGN TABLE loose (id bigint OPTIONS (sequence 'by_default'), k int, v text) SERVER shards
+		CREATE FOREIGN TABLE loose (id bigint OPTIONS (sequence 'by_default'), k int, v text)
+		  SERVER shards
 		  OPTIONS (shards '2', max_shards '3');
-		CREATE FOREIGN TABLE keyed (id bigint OPTIONS (sequence 'always'), k int, v text) SERVER shards
+		CREATE FOREIGN TABLE keyed (id bigint OPTIONS (sequence 'always'), k int, v text)
+		  SERVER shards
 		  OPTIONS (shards '2', max_shards '3', route 'hash', key 'k');
 		SELECT shard_fdw.register_consumer('lanes', 'c', 'id')});
 	connect_sessions();

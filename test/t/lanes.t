@@ -103,7 +103,8 @@ is($crashed, 1, 'the server has crashed');
 
 # What is left is read now.
 1 while $node->safe_psql('postgres', q{
-	WITH r AS (INSERT INTO have_read (id) SELECT id FROM shard_fdw.read_batch(NULL::log, 'c', 100000) RETURNING 1)
+	WITH r AS (INSERT INTO have_read (id) SELECT id
+	  FROM shard_fdw.read_batch(NULL::log, 'c', 100000) RETURNING 1)
 	SELECT count(*) FROM r}) > 0;
 my $now = $node->safe_psql('postgres', 'SELECT clock_timestamp()');
 1 while $node->safe_psql('postgres', qq{
@@ -123,16 +124,23 @@ is( $node->safe_psql('postgres', q{
 		                        FROM have_read) r
 		 WHERE id < before}),
 	'0', 'the rows of each lane have been read in the order of ids');
-is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT id), count(*) FILTER (WHERE at >= up_to) FROM have_windowed JOIN log USING (id, at)'),
-	"$rows|$rows|0", 'windows have each row once, and none before its time');
-is($node->safe_psql('postgres', 'SELECT sum(rows), sum(late_rows), count(*) > 100 FROM shard_fdw.windows'),
-	"$rows|0|t", 'windows have no row after its time');
+is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT id),
+	count(*) FILTER (WHERE at >= up_to) FROM have_windowed JOIN log USING (id, at)'),
+	"$rows|$rows|0",
+	'windows have each row once, and none before its time');
+is( $node->safe_psql(
+		'postgres', 'SELECT sum(rows), sum(late_rows), count(*) > 100 FROM shard_fdw.windows'),
+	"$rows|0|t",
+	'windows have no row after its time');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.check_order($$log$$)'),
 	'0', 'ids and commits are in the same order');
-is($node->safe_psql('postgres', 'SELECT count(DISTINCT tableoid) FROM log'), '8', 'all lanes have been used');
-is($node->safe_psql('postgres', 'SELECT sum(rows_behind) >= 0, count(*) FROM shard_fdw.consumers'),
-	't|16', 'the view shows all lanes');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.leases'), '0', 'no lane and no lease is left');
+is($node->safe_psql('postgres', 'SELECT count(DISTINCT tableoid) FROM log'),
+	'8', 'all lanes have been used');
+is( $node->safe_psql('postgres', 'SELECT sum(rows_behind) >= 0, count(*) FROM shard_fdw.consumers'),
+	't|16',
+	'the view shows all lanes');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM shard_fdw.leases'),
+	'0', 'no lane and no lease is left');
 
 # check_order finds what is out of order.
 $node->safe_psql('postgres', q{
@@ -157,8 +165,10 @@ my $reader = $node->background_psql('postgres');
 my ($last, $seen) = (0, 0);
 for (1 .. 40)
 {
-	my ($count, $max) = split(/\|/,
-		$reader->query_safe("SELECT count(*), coalesce(max(id), $last) FROM plain WHERE id > $last"));
+	my ($count, $max) = split(
+		/\|/,
+		$reader->query_safe(
+			"SELECT count(*), coalesce(max(id), $last) FROM plain WHERE id > $last"));
 	$seen += $count;
 	$last = $max;
 	sleep(0.1);

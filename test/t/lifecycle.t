@@ -29,7 +29,8 @@ my $patient = 1.5;    # nobody waits for more than 0.1 seconds at a time
 my $write = q{
 \set kind random(1, 10)
 BEGIN;
-WITH w AS (INSERT INTO events (kind) VALUES (:kind), (:kind) RETURNING id) INSERT INTO written SELECT id FROM w;
+WITH w AS (INSERT INTO events (kind) VALUES (:kind), (:kind) RETURNING id) INSERT INTO written
+  SELECT id FROM w;
 INSERT INTO events (kind) VALUES (:kind) RETURNING id \gset
 INSERT INTO written VALUES (:id);
 COMMIT;
@@ -42,7 +43,8 @@ SELECT count(*) FROM events WHERE kind = 3;
 COMMIT;
 };
 my $writers = pgbench_start($node, $write, '-c', '4', '-j', '1', '-T', '12');
-my $others = pgbench_start($node, [ [ $consume, 2 ], [ $read, 1 ] ], '-c', '3', '-j', '1', '-T', '12');
+my $others =
+  pgbench_start($node, [ [ $consume, 2 ], [ $read, 1 ] ], '-c', '3', '-j', '1', '-T', '12');
 my ($rotations, $ranges, $dropped) = (0, 0, 0);
 my @unexpected;
 my $end = time + 10;
@@ -67,7 +69,9 @@ while (time < $end
 			SELECT shard FROM shard_fdw.list_shards('events') WHERE state = 'closed'})))
 	{
 		# It may have its range, or be written still.
-		$ranges++ if defined try_it(qq{SET lock_timeout = '1s'; CALL shard_fdw.add_range('$shard')}, '(55P03|55006)');
+		$ranges++
+		  if defined try_it(qq{SET lock_timeout = '1s'; CALL shard_fdw.add_range('$shard')},
+			'(55P03|55006)');
 	}
 	my $gone = try_it(q{SET lock_timeout = '2s'; SELECT shard_fdw.retain('events')}, 'nothing');
 	$dropped += () = ($gone // '') =~ /events_\d+/g;
@@ -104,10 +108,13 @@ is( $node->safe_psql('postgres', q{
 	"t\n0\n0\nt", 'each row has been read once, and no id been given twice');
 is( $node->safe_psql('postgres', q{
 		SELECT count(*) FROM events e WHERE NOT EXISTS (SELECT FROM written w WHERE w.id = e.id);
-		SELECT count(*) FROM pg_constraint c JOIN shard_fdw.list_shards('events') s ON c.conrelid = s.shard
+		SELECT count(*) FROM pg_constraint c JOIN shard_fdw.list_shards('events') s
+		  ON c.conrelid = s.shard
 		 WHERE contype = 'f' AND NOT convalidated;
-		SELECT count(*) FROM (SELECT shard FROM shard_fdw.list_shards('events') WHERE state = 'open') s;
-		SELECT count(*) FROM shard_fdw.closed_shards s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.shard)}),
+		SELECT count(*) FROM (SELECT shard FROM shard_fdw.list_shards('events')
+		  WHERE state = 'open') s;
+		SELECT count(*) FROM shard_fdw.closed_shards s
+		  WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.shard)}),
 	"0\n0\n4\n0", 'the table is in order');
 sleep(2.1);
 $node->safe_psql('postgres', q{SELECT shard_fdw.rotate('events')});
@@ -143,16 +150,27 @@ sub new_generation
 {
 	$node->safe_psql('postgres', q{INSERT INTO events (kind) VALUES (1)});
 	$node->safe_psql('postgres', q{SELECT shard_fdw.rotate('events', 3)});
-	$node->safe_psql('postgres', q{
-		DO $$ BEGIN LOOP EXIT WHEN NOT EXISTS (SELECT FROM shard_fdw.read_batch(NULL::events, 'reader', 300)); END LOOP; END $$});
-	return $node->safe_psql('postgres', q{
-		SELECT shard FROM shard_fdw.list_shards('events') l WHERE state = 'closed' ORDER BY ordinal DESC LIMIT 1});
+	$node->safe_psql(
+		'postgres', q{
+		DO $$
+		BEGIN
+		  LOOP
+		    EXIT WHEN NOT EXISTS (SELECT FROM shard_fdw.read_batch(NULL::events, 'reader', 300));
+		  END LOOP;
+		END $$}
+	);
+	return $node->safe_psql(
+		'postgres', q{
+		SELECT shard FROM shard_fdw.list_shards('events') l WHERE state = 'closed'
+		  ORDER BY ordinal DESC LIMIT 1});
 }
 
 my $shard = new_generation();
 $user->query_safe('BEGIN');
 $user->query_safe("SELECT count(*) FROM $shard");
-like(retain_says(), qr/WARNING:  55P03: shard "$shard" of foreign table "events" is in use, skipping/, 'a reader');
+like(retain_says(),
+	qr/WARNING:  55P03: shard "$shard" of foreign table "events" is in use, skipping/,
+	'a reader');
 $user->query_safe('COMMIT');
 $user->query_safe('BEGIN');
 $user->query_safe('INSERT INTO events (kind) VALUES (2)');
@@ -160,16 +178,23 @@ like(retain_says(), qr/WARNING:  55P03: shard "$shard" .* is in use.*\n?.*DETAIL
 	'who has written to another shard has looked at the table that the foreign key points to');
 $user->query_safe('COMMIT');
 unlike(retain_says(), qr/WARNING/, 'after that');
-is($node->safe_psql('postgres', "SELECT to_regclass('$shard') IS NULL"), 't', 'a shard that is no longer in use is dropped');
+is($node->safe_psql('postgres', "SELECT to_regclass('$shard') IS NULL"),
+	't', 'a shard that is no longer in use is dropped');
 
 $node->safe_psql('postgres', q{SELECT shard_fdw.register_consumer('events', 'lazy', 'id')});
 $shard = new_generation();
 like(retain_says(),
-	qr/WARNING:  55006: shard "$shard" of foreign table "events" is kept for consumer "lazy"\nDETAIL:  The consumer has not read all of its rows\.\nHINT:  .*drop_consumer/,
+	qr/WARNING:\ \ 55006:\ shard\ "$shard"\ of\ foreign\ table\ "events"\ is\ kept
+		\ for\ consumer\ "lazy"\n
+		DETAIL:\ \ The\ consumer\ has\ not\ read\ all\ of\ its\ rows\.\n
+		HINT:\ \ .*drop_consumer/x,
 	'a consumer that does not read');
 $node->safe_psql('postgres', q{SELECT shard_fdw.drop_consumer('events', 'lazy')});
 $node->safe_psql('postgres', "CREATE VIEW depends AS SELECT * FROM $shard");
-like(retain_says(), qr/WARNING:  2BP01: could not drop shard "$shard": cannot drop table public\.$shard because other objects depend on it/,
+like(
+	retain_says(),
+	qr/WARNING:\ \ 2BP01:\ could\ not\ drop\ shard\ "$shard":
+		\ cannot\ drop\ table\ public\.$shard\ because\ other\ objects\ depend\ on\ it/x,
 	'a view');
 $owner->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
 fails($owner, "SELECT shard_fdw.retain('events', 'infinity')", '25001', undef,
@@ -185,7 +210,8 @@ $owner->query_safe("SELECT shard_fdw.rotate('events')");
 fails($owner, "CALL shard_fdw.add_range('$shard')", '55006', qq{shard "$shard" is being written},
 	title => 'a shard that is still written gets no range');
 $user->query_safe("INSERT INTO events (kind) VALUES (3)");
-isnt($user->query_safe('SELECT shard_fdw.last_shard()'), $shard, 'the shard of an old generation is written no more');
+isnt($user->query_safe('SELECT shard_fdw.last_shard()'),
+	$shard, 'the shard of an old generation is written no more');
 $user->query_safe('COMMIT');
 # Others may read it all the while, and change rows.
 $user->query_safe('BEGIN');
@@ -193,8 +219,11 @@ $user->query_safe("SELECT count(*) FROM $shard");
 fails($owner, "CALL shard_fdw.add_range('$shard')", '55P03', undef,
 	title => 'a reader that does not go away');
 $user->query_safe('COMMIT');
-is((state_of($owner, "CALL shard_fdw.add_range('$shard')"))[0], '00000', 'a range in two transactions');
-is( $node->safe_psql('postgres', "SELECT count(*) FROM pg_constraint WHERE conrelid = '$shard'::regclass AND conname = 'shard_range' AND convalidated"),
+is((state_of($owner, "CALL shard_fdw.add_range('$shard')"))[0],
+	'00000', 'a range in two transactions');
+is( $node->safe_psql(
+		'postgres', "SELECT count(*) FROM pg_constraint
+			WHERE conrelid = '$shard'::regclass AND conname = 'shard_range' AND convalidated"),
 	'1', 'the range is there');
 fails($user,
 	"UPDATE events SET at = at + interval '1 day' WHERE tableoid = '$shard'::regclass",

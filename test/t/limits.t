@@ -15,7 +15,8 @@ $node->safe_psql('postgres', q{
 	  END IF;
 	  RETURN true;
 	END $$;
-	CREATE TABLE model (id bigint, k int PRIMARY KEY, v text, CONSTRAINT slow CHECK (public.slowly(k)));
+	CREATE TABLE model (id bigint, k int PRIMARY KEY, v text,
+	  CONSTRAINT slow CHECK (public.slowly(k)));
 	CREATE FOREIGN TABLE log (id bigint, k int, v text)
 	  SERVER shards OPTIONS (shards '2', template 'model');
 	CREATE FOREIGN TABLE rr (id bigint, k int, v text)
@@ -25,7 +26,8 @@ $node->safe_psql('postgres', q{
 	CREATE FOREIGN TABLE lane (id bigint OPTIONS (sequence 'always'), k int, v text)
 	  SERVER shards OPTIONS (shards '1', template 'model', commit_order 'true');
 	CREATE FOREIGN TABLE keyed_lanes (id bigint OPTIONS (sequence 'always'), k int, v text)
-	  SERVER shards OPTIONS (shards '2', template 'model', route 'hash', key 'k', commit_order 'true');
+	  SERVER shards OPTIONS (shards '2', template 'model', route 'hash', key 'k',
+	    commit_order 'true');
 	SELECT shard_fdw.register_consumer('lane', 'c', 'id');
 	INSERT INTO log (k) VALUES (0);
 	INSERT INTO keyed (k) SELECT generate_series(500, 1500);
@@ -39,7 +41,8 @@ $node->safe_psql('postgres', q{
 	       (SELECT count(*) FROM pg_inherits) AS shards,
 	       (SELECT count(*) FROM pg_class WHERE relname ~ 'log|rr|keyed|lane|reshard') AS relations,
 	       (SELECT count(*) FROM pg_constraint) AS constraints,
-	       (SELECT string_agg(watermark::text, ' ' ORDER BY shard) FROM shard_fdw.consumers) AS watermarks;
+	       (SELECT string_agg(watermark::text, ' ' ORDER BY shard) FROM shard_fdw.consumers)
+	         AS watermarks;
 });
 
 my $session = session($node);
@@ -59,7 +62,10 @@ sub run_into
 	my %message = (
 		statement_timeout => qr/^57014 canceling statement due to statement timeout$/,
 		# seal() gives up by itself
-		lock_timeout => qr/^55P03 (canceling statement due to lock timeout|could not obtain lock on relation "\w+" within 100 ms)$/);
+		lock_timeout =>
+		  qr/^55P03\ (canceling\ statement\ due\ to\ lock\ timeout
+			|could\ not\ obtain\ lock\ on\ relation\ "\w+"\ within\ 100\ ms)$/x
+	);
 	my $before = $node->safe_psql('postgres', 'SELECT * FROM state');
 
 	$other->query_safe("BEGIN; $blocker") if $blocker;
@@ -146,7 +152,8 @@ foreach my $statement (
 	'INSERT INTO keyed (k) SELECT generate_series(1, 400)',
 	'INSERT INTO keyed (k) SELECT generate_series(1, 600) ON CONFLICT DO NOTHING',
 	'INSERT INTO keyed (k) SELECT generate_series(1, 600) ON CONFLICT (k) DO NOTHING',
-	'INSERT INTO keyed (k) SELECT generate_series(1, 600) ON CONFLICT (k) DO UPDATE SET v = EXCLUDED.v',
+	'INSERT INTO keyed (k) SELECT generate_series(1, 600) ON CONFLICT (k)
+		DO UPDATE SET v = EXCLUDED.v',
 	$copy->('keyed', 1, 400))
 {
 	run_into("row, $statement", 'INSERT INTO keyed (k) VALUES (300)', $statement, @both);
@@ -160,7 +167,8 @@ foreach my $statement (
 	'INSERT INTO rr (k) SELECT generate_series(100, 1000)',
 	'INSERT INTO lane (k) SELECT generate_series(100, 1000)',
 	'INSERT INTO keyed_lanes (k) SELECT generate_series(100, 1000)',
-	'INSERT INTO keyed (k) SELECT generate_series(100, 1000) ON CONFLICT (k) DO UPDATE SET v = $$new$$',
+	'INSERT INTO keyed (k) SELECT generate_series(100, 1000) ON CONFLICT (k)
+		DO UPDATE SET v = $$new$$',
 	$copy->('log', 100, 1000), $copy->('rr', 100, 1000),
 	$copy->('lane', 100, 1000),
 	'UPDATE keyed SET v = $$new$$',
@@ -188,7 +196,8 @@ my $shards = 600;
 $small->safe_psql('postgres', q{
 	CREATE TABLE model (k int PRIMARY KEY);
 	CREATE FOREIGN TABLE many (k int)
-	  SERVER shards OPTIONS (shards '10', template 'model', route 'round_robin', max_shards '10000');
+	  SERVER shards OPTIONS (shards '10', template 'model', route 'round_robin',
+	    max_shards '10000');
 	CREATE FOREIGN TABLE one (k int) SERVER shards OPTIONS (shards '1', template 'model')});
 $small->safe_psql('postgres',
 	join(';', (q{SELECT FROM shard_fdw.create_shards('many', 10)}) x ($shards / 10 - 1)));
@@ -215,7 +224,8 @@ foreach my $statement (
 		't', "$title: the session goes on");
 	is( $small->safe_psql('postgres', qq{
 			SELECT count(*) FROM pg_class;
-			SELECT sum(pg_relation_size(shard)) FROM shard_fdw.list_shards('many') WHERE ordinal < 50;
+			SELECT sum(pg_relation_size(shard)) FROM shard_fdw.list_shards('many')
+			  WHERE ordinal < 50;
 			SELECT count(*) FROM pg_locks WHERE pid = $session->{pid} AND locktype <> 'advisory'}),
 		"$relations\n0\n0", "$title: nothing is left of it");
 }
@@ -231,7 +241,8 @@ $deep->safe_psql('postgres', qq{
 	CREATE FOREIGN TABLE deep_0 (k int) SERVER shards;
 	DO \$\$ BEGIN
 	  FOR i IN 1 .. $levels LOOP
-	    EXECUTE format('CREATE FOREIGN TABLE deep_%s () INHERITS (deep_%s) SERVER shards', i, i - 1);
+	    EXECUTE format('CREATE FOREIGN TABLE deep_%s () INHERITS (deep_%s) SERVER shards',
+	      i, i - 1);
 	  END LOOP;
 	END \$\$;
 	CREATE TABLE leaf () INHERITS (deep_$levels)});
@@ -248,7 +259,8 @@ foreach my $statement (
 	my ($state, $message) = state_of($session, "RESET max_stack_depth;\n$statement");
 	is("$state $message", '00000 ', "$title: a larger stack has room for it");
 }
-is($session->query_safe('UPDATE deep_0 SET k = k + 1; SELECT count(*), max(k), shard_fdw.last_shard() FROM deep_0'),
+is($session->query_safe('UPDATE deep_0 SET k = k + 1;
+	SELECT count(*), max(k), shard_fdw.last_shard() FROM deep_0'),
 	'101|102|leaf', "$levels levels: all rows are there");
 $session->quit;
 $deep->stop;

@@ -29,7 +29,8 @@ fails($publisher, 'CREATE PUBLICATION p FOR TABLE log', '22023',
 	title => 'a logical table cannot be published, its shards can');
 $publisher->safe_psql('postgres', q{
 	DO $$ BEGIN EXECUTE (SELECT 'CREATE PUBLICATION p FOR TABLE ' || string_agg(shard::text, ', ')
-	                       FROM shard_fdw.shards WHERE logical::text IN ('log', 'lanes', 'keyed')); END $$;
+	                       FROM shard_fdw.shards
+	                       WHERE logical::text IN ('log', 'lanes', 'keyed')); END $$;
 	CREATE PUBLICATION q FOR TABLE misplaced_0, misplaced_1, misplaced_2;
 	-- what was there before
 	INSERT INTO log (k) SELECT generate_series(1, 100);
@@ -71,11 +72,13 @@ $publisher->safe_psql('postgres', q{
 	BEGIN; INSERT INTO keyed VALUES (-1); INSERT INTO log (k) VALUES (-1); ROLLBACK});
 same_rows('inserts');
 $publisher->safe_psql('postgres', q{
-	INSERT INTO keyed SELECT g, 'd' FROM generate_series(1, 3000, 7) g ON CONFLICT (k) DO UPDATE SET v = keyed.v || EXCLUDED.v;
+	INSERT INTO keyed SELECT g, 'd' FROM generate_series(1, 3000, 7) g ON CONFLICT (k)
+	  DO UPDATE SET v = keyed.v || EXCLUDED.v;
 	UPDATE log SET v = 'updated' WHERE k % 10 = 1;
 	DELETE FROM log WHERE k % 10 = 2;
 	DELETE FROM keyed WHERE k BETWEEN 50 AND 60;
-	BEGIN; SAVEPOINT s; INSERT INTO keyed VALUES (-2); ROLLBACK TO s; INSERT INTO keyed VALUES (-3); COMMIT});
+	BEGIN; SAVEPOINT s; INSERT INTO keyed VALUES (-2); ROLLBACK TO s;
+	INSERT INTO keyed VALUES (-3); COMMIT});
 same_rows('changes');
 is( $subscriber->safe_psql('postgres', q{
 		SELECT shard_fdw.register_consumer('lanes', 'c', 'id');
@@ -111,10 +114,12 @@ my $log = -s $subscriber->logfile;
 $subscriber->safe_psql('postgres',
 	"CREATE SUBSCRIPTION q CONNECTION '$connection' PUBLICATION q WITH (copy_data = off)");
 $publisher->safe_psql('postgres', 'INSERT INTO misplaced SELECT generate_series(1, 100)');
-ok( $subscriber->wait_for_log(qr/new row for relation "misplaced_\d" violates check constraint "shard_hash"/, $log),
+ok( $subscriber->wait_for_log(
+		qr/new row for relation "misplaced_\d" violates check constraint "shard_hash"/, $log),
 	'other places: rows are kept out');
 $subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION q');
-is($subscriber->safe_psql('postgres', 'SELECT count(*) FROM misplaced'), '0', 'other places: all rows are kept out');
+is($subscriber->safe_psql('postgres', 'SELECT count(*) FROM misplaced'),
+	'0', 'other places: all rows are kept out');
 
 # The subscriber takes over.  Sequences are not replicated.
 $publisher->wait_for_catchup('p');
@@ -135,7 +140,9 @@ is( $subscriber->safe_psql('postgres', q{
 		RESET shard_fdw.shard;
 		INSERT INTO log (k) SELECT generate_series(1, 100);
 		INSERT INTO keyed VALUES (-4);
-		SELECT count(*) = count(DISTINCT id), bool_and(id % 1024 = (SELECT min(id) % 1024 FROM log l WHERE l.tableoid = log.tableoid)) FROM log}),
+		SELECT count(*) = count(DISTINCT id),
+		  bool_and(id % 1024 = (SELECT min(id) % 1024 FROM log l WHERE l.tableoid = log.tableoid))
+		    FROM log}),
 	"4\nt|t", 'reset_sequences() gets them past those: the subscriber takes rows');
 
 $publisher->stop;

@@ -23,7 +23,8 @@ my $model = q{CREATE TABLE IF NOT EXISTS model (id bigint PRIMARY KEY, at timest
 sub as
 {
 	my ($role, $sql) = @_;
-	my ($code, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$sql", extra_params => [ '-U', $role ]);
+	my ($code, $out, $err) =
+	  $node->psql('postgres', "\\set VERBOSITY verbose\n$sql", extra_params => [ '-U', $role ]);
 
 	$err =~ s/^psql:<stdin>:\d+: |^LOCATION:.*\n//mg;
 	return $err;
@@ -35,20 +36,34 @@ sub value { return $node->safe_psql('postgres', $_[0]); }
 
 as('app', "$model;" . q{
 	CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL)
-	  SERVER shards OPTIONS (shards '2', template 'model', time_column 'at', rotate_every '1 day', retain_for '2 days', maintenance 'manual');
+	  SERVER shards OPTIONS (shards '2', template 'model', time_column 'at', rotate_every '1 day',
+	    retain_for '2 days', maintenance 'manual');
 	CREATE FOREIGN TABLE plain (a int) SERVER shards OPTIONS (shards '1')});
-my $state = q{SELECT string_agg(shard || ':' || state || coalesce(':' || (range_start <= range_end), ''), ' ' ORDER BY ordinal)
+my $state =
+  q{SELECT string_agg(shard || ':' || state || coalesce(':' || (range_start <= range_end), ''),
+	  ' ' ORDER BY ordinal)
 	FROM shard_fdw.shards WHERE logical = 'log'::regclass};
-my $due = q{SELECT concat_ws('|', generations, due, is_confirmed, last_run IS NOT NULL, last_error) FROM shard_fdw.maintenance WHERE logical = 'log'::regclass};
+my $due =
+  q{SELECT concat_ws('|', generations, due, is_confirmed, last_run IS NOT NULL, last_error)
+    FROM shard_fdw.maintenance WHERE logical = 'log'::regclass};
 is(as('app', q{CALL shard_fdw.maintain('log')}), '', 'nothing is due at first');
 is(value($due), '1|t|t', 'the view shows that nothing is due');
 value(q{SELECT age_generation('log', '1 day')});
-is(as('app', q{CALL shard_fdw.maintain('log')}), '', 'shards that have never had a row stay for the next generation');
+is(as('app', q{CALL shard_fdw.maintain('log')}),
+	'', 'shards that have never had a row stay for the next generation');
 value(q{SELECT age_generation('log', '1 day')});
-as('app', q{INSERT INTO log (at) SELECT now() - g * interval '1 minute' FROM generate_series(1, 3) g});
+as('app', q{INSERT INTO log (at) SELECT now() - g * interval '1 minute'
+	FROM generate_series(1, 3) g});
 is(value($due), '1|rotation|t|t', 'a generation is over');
-like(as('app', q{CALL shard_fdw.maintain()}), qr/^NOTICE:  00000: foreign table "log" has a new generation of shards\nDETAIL:  Its rows go to shards "log_2", "log_3"\.\n/, 'the next one begins');
-like(value($state), qr/^log_[01]:closed:true log_2:open log_3:open$/, 'the old generation is closed and has ranges; its empty shards are gone');
+like(
+	as('app', q{CALL shard_fdw.maintain()}),
+	qr/^NOTICE:\ \ 00000:\ foreign\ table\ "log"\ has\ a\ new\ generation\ of\ shards\n
+		DETAIL:\ \ Its\ rows\ go\ to\ shards\ "log_2",\ "log_3"\.\n/x,
+	'the next one begins');
+like(
+	value($state),
+	qr/^log_[01]:closed:true log_2:open log_3:open$/,
+	'the old generation is closed and has ranges; its empty shards are gone');
 is(value($due), '2|t|t', 'the view shows that all is done');
 is(as('app', q{CALL shard_fdw.maintain('log')}), '', 'a second run has nothing left to do');
 as('app', q{UPDATE log SET at = at WHERE at < now(); SELECT 1});
@@ -56,7 +71,10 @@ value(q{SELECT age_generation('log', '1 day')});
 as('app', q{INSERT INTO log (at) SELECT now() - interval '3 days'});
 as('app', q{SELECT shard_fdw.rotate('log')});
 is(value($due), '3|2 ranges|t|t', 'rotate() begins a new generation as well');
-is(() = as('app', q{CALL shard_fdw.maintain('log')}) =~ /NOTICE:  00000: shard public.log_[23] of foreign table "log" has been dropped/g, 2,
+is( () =
+	  as('app', q{CALL shard_fdw.maintain('log')}) =~
+	  /NOTICE:  00000: shard public.log_[23] of foreign table "log" has been dropped/g,
+	2,
 	'shards with old rows are dropped once they are closed');
 is(value(q{SELECT count(*) FROM log}), '3', 'no other rows are dropped');
 
@@ -87,10 +105,14 @@ is(as('app', q{DO $$ BEGIN CALL shard_fdw.maintain('log'); END $$}), '', 'in a D
 is(value(q{SELECT count(*) FROM pg_locks WHERE objsubid = 28787}), '0', 'no lock is left');
 as('other', q{
 	CREATE SCHEMA hostile;
-	CREATE FUNCTION hostile.op(int, int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
+	CREATE FUNCTION hostile.op(int, int) RETURNS int
+	  LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
 	CREATE OPERATOR hostile.+ (LEFTARG = int, RIGHTARG = int, FUNCTION = hostile.op);
-	CREATE TABLE hostile.maintenance_runs (x int)}) if value('GRANT CREATE ON DATABASE postgres TO other; SELECT true');
-is(as('postgres', q{UPDATE shard_fdw.maintenance_runs SET failures = 1; SET search_path = hostile, pg_catalog; CALL shard_fdw.maintain()}), '', 'a superuser does all tables, whatever is in the path');
+	CREATE TABLE hostile.maintenance_runs (x int)}
+) if value('GRANT CREATE ON DATABASE postgres TO other; SELECT true');
+is( as( 'postgres', q{UPDATE shard_fdw.maintenance_runs SET failures = 1;
+	SET search_path = hostile, pg_catalog;
+	CALL shard_fdw.maintain()}), '', 'a superuser does all tables, whatever is in the path');
 
 # Others are in the way.
 
@@ -99,38 +121,61 @@ as('app', q{INSERT INTO log (at) SELECT now() - interval '3 days'});
 $user->query_safe('BEGIN');
 $user->query_safe(q{INSERT INTO log (at) SELECT now() - interval '3 days'});
 as('app', q{SELECT shard_fdw.rotate('log')});
-like((state_of($owner, "CALL shard_fdw.maintain('log')"))[3], qr/WARNING:  55006: 1 closed shard of foreign table "log" is being written, skipping/m, 'a shard that is written still');
-like(value($due), qr/\|1 range\|t\|t\|a closed shard is being written$/, 'the view shows that a closed shard is being written');
+like(
+	(state_of($owner, "CALL shard_fdw.maintain('log')"))[3],
+	qr/WARNING:  55006: 1 closed shard of foreign table "log" is being written, skipping/m,
+	'a shard that is written still');
+like(
+	value($due),
+	qr/\|1 range\|t\|t\|a closed shard is being written$/,
+	'the view shows that a closed shard is being written');
 $user->query_safe('COMMIT');
 $user->query_safe('BEGIN');
-my $shard = $user->query_safe(q{SELECT shard FROM shard_fdw.shards WHERE logical = 'log'::regclass AND state = 'closed' AND range_start IS NULL LIMIT 1});
+my $shard = $user->query_safe(q{SELECT shard FROM shard_fdw.shards WHERE logical = 'log'::regclass
+	AND state = 'closed' AND range_start IS NULL LIMIT 1});
 $user->query_safe("SELECT count(*) FROM $shard");
 $owner->query_safe("SET lock_timeout = '300ms'");
-like((state_of($owner, "CALL shard_fdw.maintain('log')"))[3], qr/WARNING:  55P03: maintenance of foreign table "log" has failed: could not obtain lock on relation "$shard" within 300 ms\n/m, 'a shard that is read');
+like(
+	(state_of($owner, "CALL shard_fdw.maintain('log')"))[3],
+	qr/WARNING:\ \ 55P03:\ maintenance\ of\ foreign\ table\ "log"\ has\ failed:
+		\ could\ not\ obtain\ lock\ on\ relation\ "$shard"\ within\ 300\ ms\n/x,
+	'a shard that is read');
 $owner->query_safe("SET lock_timeout = '20s'");
 send_to($owner, "CALL shard_fdw.maintain('log');\n");
-$node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_locks WHERE objsubid = 28787 AND granted') or die;
-like(as('app', q{CALL shard_fdw.maintain('log')}), qr/^NOTICE:  00000: maintenance of foreign table "log" is running already, skipping/, 'one at a time');
+$node->poll_query_until('postgres',
+	'SELECT count(*) = 1 FROM pg_locks WHERE objsubid = 28787 AND granted')
+  or die;
+like(
+	as('app', q{CALL shard_fdw.maintain('log')}),
+	qr/^NOTICE:  00000: maintenance of foreign table "log" is running already, skipping/,
+	'one at a time');
 as('app', q{INSERT INTO log (at) SELECT now()});
 is(value('SELECT count(*) > 0 FROM log'), 't', 'rows are written and read while maintenance waits');
 $user->query_safe('COMMIT');
-like((state_of($owner, 'SELECT 1'))[3], qr/NOTICE:  00000: shard public\.$shard of foreign table "log" has been dropped/, 'the shard is dropped when its reader has gone');
+like(
+	(state_of($owner, 'SELECT 1'))[3],
+	qr/NOTICE:  00000: shard public\.$shard of foreign table "log" has been dropped/,
+	'the shard is dropped when its reader has gone');
 send_to($user, "BEGIN; INSERT INTO log (at) VALUES (now());\n");
 $user->query_safe('SELECT 1');
 as('app', q{SELECT shard_fdw.rotate('log')});
 send_to($owner, "CALL shard_fdw.maintain('log');\n");
-$node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_locks WHERE objsubid = 28787 AND granted') or die;
+$node->poll_query_until('postgres',
+	'SELECT count(*) = 1 FROM pg_locks WHERE objsubid = 28787 AND granted')
+  or die;
 value(qq{SELECT pg_cancel_backend($owner->{pid})});
 fails($owner, 'SELECT 1', '57014', 'canceling statement due to user request',
 	title => 'it can be canceled');
-is(value(q{SELECT count(*) FROM pg_locks WHERE objsubid = 28787}), '0', 'maintenance that is canceled leaves no lock');
+is(value(q{SELECT count(*) FROM pg_locks WHERE objsubid = 28787}),
+	'0', 'maintenance that is canceled leaves no lock');
 $user->query_safe('COMMIT');
 $_->quit for $user, $owner;
 
 # A day in fast motion: whoever inserts starts the workers.
 
 as('app', q{
-	CREATE FOREIGN TABLE events (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL DEFAULT clock_timestamp())
+	CREATE FOREIGN TABLE events (id bigint OPTIONS (sequence 'always'),
+	  at timestamptz NOT NULL DEFAULT clock_timestamp())
 	  SERVER shards OPTIONS (shards '3', max_shards '1000', commit_order 'true', template 'model',
 	                         time_column 'at', rotate_every '1 second', retain_for '2 seconds');
 	CREATE TABLE written (id bigint);
@@ -140,13 +185,19 @@ as('app', q{
 	SELECT shard_fdw.register_consumer('events', 'times', 'at')});
 my $write = q{
 BEGIN;
-WITH w AS (INSERT INTO events SELECT FROM generate_series(1, 3) RETURNING id) INSERT INTO written SELECT id FROM w;
+WITH w AS (INSERT INTO events SELECT FROM generate_series(1, 3) RETURNING id) INSERT INTO written
+  SELECT id FROM w;
 COMMIT;
 };
 my $ids = q{INSERT INTO seen SELECT 'ids', id FROM shard_fdw.read_batch(NULL::events, 'ids', 500);};
-my $times = q{INSERT INTO seen SELECT 'times', id FROM shard_fdw.read_window(NULL::events, 'times', clock_timestamp());};
+my $times = q{INSERT INTO seen SELECT 'times', id
+	FROM shard_fdw.read_window(NULL::events, 'times', clock_timestamp());};
 my $log = -s $node->logfile;
-my $dropped = sub { return scalar(() = slurp_file($node->logfile, $log) =~ /LOG:  shard public\.events_\d+ of foreign table "events" has been dropped/g); };
+my $dropped = sub {
+	return
+	  scalar(() = slurp_file($node->logfile, $log) =~
+		  /LOG:  shard public\.events_\d+ of foreign table "events" has been dropped/g);
+};
 
 sub in_motion
 {
@@ -155,10 +206,12 @@ sub in_motion
 
 	while (time < $end + 40)
 	{
-		my $run = pgbench_start($node, [ [ $write, 6 ], [ $ids, 2 ], [ $times, 2 ] ], '-U', 'app', '-c', '6', '-j', '1', '-T', '3');
+		my $run = pgbench_start($node, [ [ $write, 6 ], [ $ids, 2 ], [ $times, 2 ] ],
+			'-U', 'app', '-c', '6', '-j', '1', '-T', '3');
 
 		# A killed session is none of the others' business.
-		value(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench' LIMIT 1}) if $enough == 0;
+		value(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE application_name = 'pgbench' LIMIT 1}) if $enough == 0;
 		pgbench_finish($run);
 		last if time > $end && $dropped->() >= $enough;
 	}
@@ -166,8 +219,13 @@ sub in_motion
 }
 in_motion(6, 6);
 cmp_ok($dropped->(), '>=', 6, 'workers drop old shards');
-like(slurp_file($node->logfile, $log), qr/LOG:  foreign table "events" has a new generation of shards\n.*DETAIL:  Its rows go to shards "events_3", "events_4", "events_5"\./, 'workers begin new generations');
-unlike(slurp_file($node->logfile, $log), qr/ERROR|FATAL|deadlock/, 'nothing of what the workers do fails');
+like(
+	slurp_file($node->logfile, $log),
+	qr/LOG:\ \ foreign\ table\ "events"\ has\ a\ new\ generation\ of\ shards\n
+		.*DETAIL:\ \ Its\ rows\ go\ to\ shards\ "events_3",\ "events_4",\ "events_5"\./x,
+	'workers begin new generations');
+unlike(slurp_file($node->logfile, $log),
+	qr/ERROR|FATAL|deadlock/, 'nothing of what the workers do fails');
 in_motion(2, 0);
 $node->stop('immediate');
 $node->start;
@@ -178,17 +236,26 @@ foreach my $consume ($ids, $times)
 {
 	foreach (1 .. 2000)
 	{
-		last if value("BEGIN; $consume COMMIT; SELECT (SELECT count(*) FROM seen WHERE reader = '"
-			  . ($consume eq $ids ? 'ids' : 'times') . "') >= (SELECT count(*) FROM written)") =~ /t$/;
+		last
+		  if value("BEGIN; $consume COMMIT; SELECT (SELECT count(*) FROM seen WHERE reader = '"
+			  . ($consume eq $ids ? 'ids' : 'times')
+			  . "') >= (SELECT count(*) FROM written)") =~ /t$/;
 	}
 }
 is(value(q{
-		SELECT reader, count(*) - count(DISTINCT id), count(*) - (SELECT count(*) FROM written) FROM seen GROUP BY reader ORDER BY 1;
-		SELECT count(*) FROM (SELECT id FROM written EXCEPT SELECT id FROM seen WHERE reader = 'ids') t;
+		SELECT reader, count(*) - count(DISTINCT id), count(*) - (SELECT count(*) FROM written)
+		  FROM seen GROUP BY reader ORDER BY 1;
+		SELECT count(*) FROM (SELECT id FROM written EXCEPT SELECT id FROM seen
+		  WHERE reader = 'ids') t;
 		SELECT count(*) = count(DISTINCT id) FROM written;
 		SELECT count(*) FROM events e WHERE NOT EXISTS (SELECT FROM written w WHERE w.id = e.id)}),
-	"ids|0|0\ntimes|0|0\n0\nt\n0", 'each row was read once by each consumer, and no id was given twice');
-is(value(q{SELECT count(*) FROM shard_fdw.generations g WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = g.logical)}), '0', 'the table of generations is in order');
+	"ids|0|0\ntimes|0|0\n0\nt\n0",
+	'each row was read once by each consumer, and no id was given twice');
+is( value(
+		q{SELECT count(*) FROM shard_fdw.generations g
+			WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = g.logical)}),
+	'0',
+	'the table of generations is in order');
 
 # In the middle, a dump.  What comes out of it keeps its rows.
 
@@ -199,20 +266,35 @@ my $dump = PostgreSQL::Test::Utils::tempdir . '/dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, 'postgres' ], 'dump');
 value('CREATE DATABASE restored');
 $node->command_ok([ 'pg_restore', '--exit-on-error', '-d', 'restored', $dump ], 'restore');
-my $restored = q{SELECT (SELECT began FROM shard_fdw.generations WHERE logical = 'events'::regclass), generations, is_confirmed, last_run
+my $restored = q{SELECT (SELECT began FROM shard_fdw.generations
+	WHERE logical = 'events'::regclass), generations, is_confirmed, last_run
 	FROM shard_fdw.maintenance WHERE logical = 'events'::regclass};
-is($node->safe_psql('restored', $restored), value($restored) =~ s/\|t\|.*/|f|/r, 'the generations are known, but not that old rows are to go');
+is( $node->safe_psql('restored', $restored),
+	value($restored) =~ s/\|t\|.*/|f|/r,
+	'the generations are known, but not that old rows are to go');
 my $maintain = q{SET client_min_messages = warning; CALL shard_fdw.maintain('events')};
 foreach my $time (1 .. 2)
 {
 	my (undef, undef, $err) = $node->psql('restored', $maintain);
-	like($err, qr/WARNING:  \d+ old shards? of foreign table "events" (is|are) kept until its owner has confirmed the retention\nDETAIL:  .* restored from a dump.*\nHINT:  .*confirm_retention\('public\.events'\)/, "run $time only reports");
+	like(
+		$err,
+		qr/WARNING:\ \ \d+\ old\ shards?\ of\ foreign\ table\ "events"\ (is|are)\ kept
+			\ until\ its\ owner\ has\ confirmed\ the\ retention\n
+			DETAIL:\ \ .*\ restored\ from\ a\ dump.*\n
+			HINT:\ \ .*confirm_retention\('public\.events'\)/x,
+		"run $time only reports");
 }
-$node->safe_psql('restored', q{ALTER FOREIGN TABLE events OPTIONS (SET maintenance 'auto'); ALTER FOREIGN TABLE events RENAME COLUMN at TO happened});
-like($node->safe_psql('restored', q{SELECT due FROM shard_fdw.maintenance WHERE logical = 'events'::regclass}), qr/\d+ shards? to drop when confirmed/, 'other changes do not confirm it');
+$node->safe_psql('restored', q{ALTER FOREIGN TABLE events OPTIONS (SET maintenance 'auto');
+	ALTER FOREIGN TABLE events RENAME COLUMN at TO happened});
+like(
+	$node->safe_psql(
+		'restored', q{SELECT due FROM shard_fdw.maintenance WHERE logical = 'events'::regclass}),
+	qr/\d+ shards? to drop when confirmed/,
+	'other changes do not confirm it');
 $node->safe_psql('restored', q{SELECT shard_fdw.confirm_retention('events')});
 $node->psql('restored', q{CALL shard_fdw.maintain('events')});
-is($node->safe_psql('restored', q{SELECT closed, is_confirmed FROM shard_fdw.maintenance WHERE logical = 'events'::regclass}), '0|t', 'a confirmation does');
+is($node->safe_psql('restored', q{SELECT closed, is_confirmed FROM shard_fdw.maintenance
+	WHERE logical = 'events'::regclass}), '0|t', 'a confirmation does');
 value('DROP DATABASE restored (FORCE)');
 is(value($restored) =~ /\|t\|/, 1, 'the other server is confirmed still');
 
@@ -222,27 +304,45 @@ $node->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('maintain_standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->start;
-as('app', q{ALTER FOREIGN TABLE events OPTIONS (SET maintenance 'auto', SET rotate_every '1 hour')});
+as('app', q{ALTER FOREIGN TABLE events
+	OPTIONS (SET maintenance 'auto', SET rotate_every '1 hour')});
 as('app', q{INSERT INTO events DEFAULT VALUES});
 value(q{SELECT age_generation('events', '1 hour')});
 $node->wait_for_catchup($standby);
-is($standby->safe_psql('postgres', q{SELECT due ~ 'rotation' FROM shard_fdw.maintenance WHERE logical = 'events'::regclass}), 't', 'a standby sees what is due');
+is($standby->safe_psql('postgres', q{SELECT due ~ 'rotation' FROM shard_fdw.maintenance
+	WHERE logical = 'events'::regclass}), 't', 'a standby sees what is due');
 $node->stop;
 $standby->promote;
 $standby->safe_psql('postgres', q{INSERT INTO events DEFAULT VALUES});
-ok($standby->poll_query_until('postgres', q{SELECT due IS NULL OR due !~ 'rotation' FROM shard_fdw.maintenance WHERE logical = 'events'::regclass}), 'a promoted standby does what is due');
+ok($standby->poll_query_until('postgres', q{SELECT due IS NULL OR due !~ 'rotation'
+	FROM shard_fdw.maintenance
+	WHERE logical = 'events'::regclass}), 'a promoted standby does what is due');
 
 # Where no worker can be had, nobody minds.
 
 my $set_due = q{INSERT INTO events DEFAULT VALUES; SELECT age_generation('events', '2 hours')};
-my $is_due = q{SELECT due ~ 'rotation' FROM shard_fdw.maintenance WHERE logical = 'events'::regclass};
+my $is_due = q{SELECT due ~ 'rotation' FROM shard_fdw.maintenance
+	WHERE logical = 'events'::regclass};
 # Let those that have been started come to their end.
-$standby->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'shard_fdw maintenance'}) or die;
+$standby->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity
+	WHERE backend_type = 'shard_fdw maintenance'}) or die;
 foreach my $case (
 	[ 'owner cannot log in', 'ALTER ROLE app NOLOGIN', 'ALTER ROLE app LOGIN' ],
-	[ 'owner cannot connect', 'REVOKE CONNECT ON DATABASE postgres FROM PUBLIC', 'GRANT CONNECT ON DATABASE postgres TO PUBLIC' ],
-	[ 'maintenance is manual', q{ALTER FOREIGN TABLE events OPTIONS (SET maintenance 'manual')}, q{ALTER FOREIGN TABLE events OPTIONS (SET maintenance 'auto')} ],
-	[ 'no worker is free', q{ALTER SYSTEM SET max_worker_processes = 1}, q{ALTER SYSTEM RESET max_worker_processes} ])
+	[
+		'owner cannot connect',
+		'REVOKE CONNECT ON DATABASE postgres FROM PUBLIC',
+		'GRANT CONNECT ON DATABASE postgres TO PUBLIC'
+	],
+	[
+		'maintenance is manual',
+		q{ALTER FOREIGN TABLE events OPTIONS (SET maintenance 'manual')},
+		q{ALTER FOREIGN TABLE events OPTIONS (SET maintenance 'auto')}
+	],
+	[
+		'no worker is free',
+		q{ALTER SYSTEM SET max_worker_processes = 1},
+		q{ALTER SYSTEM RESET max_worker_processes}
+	])
 {
 	my ($name, $do, $undo) = @$case;
 
@@ -251,8 +351,12 @@ foreach my $case (
 	my $log = -s $standby->logfile;
 	$standby->safe_psql('postgres', $set_due);
 	$standby->safe_psql('postgres', 'INSERT INTO events DEFAULT VALUES') for 1 .. 3;
-	is($standby->safe_psql('postgres', "SELECT pg_sleep(0.3); $is_due") =~ /t$/, 1, "$name: it is left");
-	unlike(slurp_file($standby->logfile, $log), qr/ERROR|FATAL|WARNING|shard_fdw maintenance/, "$name: it is left silently");
+	is($standby->safe_psql('postgres', "SELECT pg_sleep(0.3); $is_due") =~ /t$/,
+		1, "$name: it is left");
+	unlike(
+		slurp_file($standby->logfile, $log),
+		qr/ERROR|FATAL|WARNING|shard_fdw maintenance/,
+		"$name: it is left silently");
 	$standby->safe_psql('postgres', $undo);
 	$standby->restart if $do =~ /SYSTEM/;
 }

@@ -58,9 +58,11 @@ foreach my $name (sort keys %sizes)
 			'COPY of binary' =>
 			  sub { "COPY $table FROM '$dir/$name.binary.$_[0]' (FORMAT binary)" },
 			'INSERT ... SELECT' =>
-			  sub { "INSERT INTO $table SELECT generate_series(1, $_[0]), repeat('x', $width), 'w'" },
+			  sub { "INSERT INTO $table SELECT generate_series(1, $_[0]), repeat('x', $width),
+			    'w'" },
 			'INSERT ... RETURNING' =>
-			  sub { "WITH i AS (INSERT INTO $table SELECT generate_series(1, $_[0]), 'x', 'w' RETURNING 1) SELECT FROM i WHERE false" });
+			  sub { "WITH i AS (INSERT INTO $table SELECT generate_series(1, $_[0]), 'x', 'w'
+			    RETURNING 1) SELECT FROM i WHERE false" });
 
 		foreach my $command (sort keys %commands)
 		{
@@ -79,7 +81,8 @@ foreach my $name (sort keys %sizes)
 				10 * $n, "$command of $name rows into $table");
 			my $allowance = $command eq 'COPY of binary' && $name eq 'wide' ? 3 * 1024 : 1024;
 			cmp_ok($large - $small, '<=', $allowance,
-				"$command of $name rows into $table takes $large kB, a tenth of the rows $small kB");
+				"$command of $name rows into $table takes $large kB, a tenth of the rows $small kB"
+			);
 			$session->quit;
 		}
 	}
@@ -151,26 +154,40 @@ foreach my $route ('session', 'round_robin', 'hash')
 	my $session = $node->background_psql('postgres');
 	my $other = $node->background_psql('postgres');
 	my $options = $route eq 'hash' ? "route 'hash', key 'id'" : "route '$route'";
-	my $create = "CREATE FOREIGN TABLE brief (id int, v text) SERVER shards OPTIONS (shards '2', $options)";
-	my $insert = 'INSERT INTO brief SELECT generate_series(1, 100); SELECT count(*) FROM brief WHERE id = 1';
+	my $create = "CREATE FOREIGN TABLE brief (id int, v text) SERVER shards
+		OPTIONS (shards '2', $options)";
+	my $insert = 'INSERT INTO brief SELECT generate_series(1, 100);
+		SELECT count(*) FROM brief WHERE id = 1';
 	my $drop = 'SET client_min_messages = warning; DROP FOREIGN TABLE brief CASCADE';
 	my $known = q{SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'shard_fdw table'};
-	my $entries = q{SELECT used_bytes FROM pg_backend_memory_contexts WHERE name = 'shard_fdw tables'};
+	my $entries = q{SELECT used_bytes FROM pg_backend_memory_contexts
+		WHERE name = 'shard_fdw tables'};
 	my @loop = (
 		sub { $session->query_safe($_) foreach $create, $insert, $drop },
-		sub { $other->query_safe($create); $session->query_safe($insert); $other->query_safe($drop) },
+		sub {
+			$other->query_safe($create);
+			$session->query_safe($insert);
+			$other->query_safe($drop);
+		},
 		sub { $session->query_safe($_) foreach 'BEGIN', $create, $insert, 'ROLLBACK' },
-		sub { $session->query_safe($_) foreach 'BEGIN', $create, $insert, 'SAVEPOINT s', $drop, $create, $insert, 'ROLLBACK TO s', $drop, 'COMMIT' });
+		sub {
+			$session->query_safe($_)
+			  foreach 'BEGIN', $create, $insert, 'SAVEPOINT s', $drop, $create, $insert,
+			  'ROLLBACK TO s', $drop, 'COMMIT';
+		});
 
 	foreach my $which (0 .. $#loop)
 	{
 		$loop[$which]->() foreach 1 .. 5;
 		my $before = $session->query_safe($entries);
 		$loop[$which]->() foreach 1 .. 60;
-		cmp_ok($session->query_safe($known), '<=', 2, "tables come and go, $route, case $which: what is known of them goes");
-		is($session->query_safe($entries), $before, "tables come and go, $route, case $which: so do their entries");
+		cmp_ok($session->query_safe($known),
+			'<=', 2, "tables come and go, $route, case $which: what is known of them goes");
+		is($session->query_safe($entries),
+			$before, "tables come and go, $route, case $which: so do their entries");
 	}
-	is($session->query_safe(q{SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'}) <= 1, 1, "tables come and go, $route: so do leases");
+	is($session->query_safe(q{SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()
+		AND locktype = 'advisory'}) <= 1, 1, "tables come and go, $route: so do leases");
 	$_->quit foreach $session, $other;
 }
 

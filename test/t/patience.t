@@ -120,7 +120,8 @@ foreach my $case (
 		'active', "$function, $in_use in use: it waits all the while");
 	$sealer->{stderr} = '';
 	$reader->query_safe('COMMIT');
-	is((outcome($sealer))[0], '00000', "$function, $in_use in use: it has got its locks in the end");
+	is((outcome($sealer))[0], '00000',
+		"$function, $in_use in use: it has got its locks in the end");
 }
 is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname = 'h'}),
 	'0', 'all of them did their work');
@@ -204,7 +205,8 @@ poll_ok($node, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $pid AND NOT gra
 	$sealer->query_safe('ROLLBACK');
 	my $other_code = (outcome($reader))[0];
 	ok($code eq '40P01' || $other_code eq '40P01', "a deadlock is found ($code, $other_code)");
-	cmp_ok(time - $start, '<', 20, 'a deadlock is found without waiting for the end of all patience');
+	cmp_ok(time - $start,
+		'<', 20, 'a deadlock is found without waiting for the end of all patience');
 	$reader->query_safe('ROLLBACK');
 }
 
@@ -252,8 +254,10 @@ poll_ok($node, q{
 }
 
 # Sealing succeeds under fire.
-$node->safe_psql('postgres', "SELECT shard_fdw.unseal('log_0'); SELECT shard_fdw.create_shards('log', 1)");
-my $fire = pgbench_start($node, q{
+$node->safe_psql('postgres',
+	"SELECT shard_fdw.unseal('log_0'); SELECT shard_fdw.create_shards('log', 1)");
+my $fire = pgbench_start(
+	$node, q{
 BEGIN;
 INSERT INTO log SELECT generate_series(1, 10);
 SELECT count(*) FROM log_0 WHERE a = 5;

@@ -20,7 +20,8 @@ $primary->safe_psql('postgres', q{
 	CREATE TABLE keyed_model (k int PRIMARY KEY, n int);
 	CREATE FOREIGN TABLE keyed (k int, n int)
 	  SERVER shards OPTIONS (shards '3', template 'keyed_model', route 'hash', key 'k');
-	CREATE FOREIGN TABLE serial (id bigserial, v text) SERVER shards OPTIONS (shards '2', route 'round_robin');
+	CREATE FOREIGN TABLE serial (id bigserial, v text) SERVER shards
+	  OPTIONS (shards '2', route 'round_robin');
 	ALTER SEQUENCE lanes_id_1_seq CACHE 10;
 	SELECT shard_fdw.register_consumer('lanes', 'c', 'id');
 	CREATE TABLE have_read (id bigint PRIMARY KEY, v text)});
@@ -62,7 +63,11 @@ foreach my $name ('kept', 'dropped')
 		INSERT INTO log (v) VALUES ('$name');
 		INSERT INTO lanes (v) VALUES ('$name') RETURNING id % 1024;
 		INSERT INTO serial (v) VALUES ('$name');
-		INSERT INTO keyed VALUES (} . ($name eq 'kept' ? '1' : '2') . qq{, 100), (} . ($name eq 'kept' ? '101' : '102') . qq{, 100)
+		INSERT INTO keyed VALUES (}
+		  . ($name eq 'kept' ? '1' : '2')
+		  . qq{, 100), (}
+		  . ($name eq 'kept' ? '101' : '102')
+		  . qq{, 100)
 		  ON CONFLICT (k) DO UPDATE SET n = keyed.n + EXCLUDED.n;
 		PREPARE TRANSACTION '$name'});
 }
@@ -75,13 +80,16 @@ $standby->promote;
 # Lanes that prepared transactions have are still taken, leases are not.
 is($standby->safe_psql('postgres', q{
 		SELECT count(*) FROM shard_fdw.leases WHERE NOT lane;
-		SELECT count(*), count(pid) FROM shard_fdw.leases WHERE lane AND logical = 'lanes'::regclass}),
+		SELECT count(*), count(pid) FROM shard_fdw.leases WHERE lane
+		  AND logical = 'lanes'::regclass}),
 	"0\n2|0", 'promoted: prepared transactions have their lanes, nobody has a lease');
 eval { $_->quit } foreach @sessions;
 @sessions = map { session($standby) } 1 .. 2;
-my $taken = $standby->safe_psql('postgres', 'SELECT string_agg(shard::oid::text, $$, $$) FROM shard_fdw.leases');
+my $taken = $standby->safe_psql('postgres',
+	'SELECT string_agg(shard::oid::text, $$, $$) FROM shard_fdw.leases');
 $sessions[0]->query_safe(q{SET lock_timeout = '10s'; BEGIN; INSERT INTO lanes (v) VALUES ('new')});
-is( $sessions[0]->query_safe("SELECT count(*) FROM lanes WHERE v = 'new' AND tableoid NOT IN ($taken)"),
+is( $sessions[0]
+	  ->query_safe("SELECT count(*) FROM lanes WHERE v = 'new' AND tableoid NOT IN ($taken)"),
 	'1', 'promoted: who inserts takes the lane that is free');
 $sessions[1]->query_safe(q{SET lock_timeout = '100ms'});
 fails($sessions[1], q{INSERT INTO lanes (v) VALUES ('late')}, '55P03',
@@ -101,17 +109,20 @@ foreach my $session (@sessions)
 		INSERT INTO serial (v) SELECT 'new' FROM generate_series(1, 50)});
 }
 is( $standby->safe_psql('postgres',
-		q{SELECT count(*), count(DISTINCT (shard, level)) FROM shard_fdw.leases WHERE logical = 'log'::regclass}),
+		q{SELECT count(*), count(DISTINCT (shard, level)) FROM shard_fdw.leases
+			WHERE logical = 'log'::regclass}),
 	'2|2', 'promoted: the sessions have leases of their own');
 foreach my $table ('log', 'serial')
 {
 	is( $standby->safe_psql('postgres', qq{
 			SELECT min(id) FILTER (WHERE v = 'new') > max(id) FILTER (WHERE v = 'old')
-			  FROM $table GROUP BY CASE '$table' WHEN 'log' THEN tableoid END HAVING count(DISTINCT v) > 1}),
+			  FROM $table GROUP BY CASE '$table' WHEN 'log' THEN tableoid END
+			  HAVING count(DISTINCT v) > 1}),
 		$table eq 'log' ? "t\nt" : 't', "promoted: ids of $table go on");
 }
 is( $standby->safe_psql('postgres', qq{
-		SELECT count(*) FROM (VALUES $given) g (name, given) JOIN pg_sequences ON sequencename = name
+		SELECT count(*) FROM (VALUES $given) g (name, given)
+		  JOIN pg_sequences ON sequencename = name
 		 WHERE last_value < given}),
 	'0', 'promoted: no sequence has gone back');
 
@@ -124,13 +135,15 @@ is( $standby->safe_psql('postgres', q{
 		       (SELECT string_agg(v, ' ') FROM serial WHERE v NOT IN ('old', 'new')),
 		       (SELECT string_agg(k::text, ' ' ORDER BY k) FROM keyed WHERE n = 100)}),
 	'kept|kept|kept|1 101', 'promoted: prepared transactions are committed and rolled back');
-is((state_of($sessions[1], q{INSERT INTO keyed VALUES (2, 1), (101, 1) ON CONFLICT (k) DO UPDATE SET n = keyed.n + EXCLUDED.n RETURNING n}))[2],
+is((state_of($sessions[1], q{INSERT INTO keyed VALUES (2, 1), (101, 1) ON CONFLICT (k)
+	DO UPDATE SET n = keyed.n + EXCLUDED.n RETURNING n}))[2],
 	"1\n101", 'promoted: upserts find what they left');
 
 # The consumer goes on where it was, and reads the rest once.
 my $reader = session($standby);
 my $unread = q{
-	WITH r AS (INSERT INTO have_read SELECT id, v FROM shard_fdw.read_batch(NULL::lanes, 'c', 40) RETURNING 1)
+	WITH r AS (INSERT INTO have_read SELECT id, v FROM shard_fdw.read_batch(NULL::lanes, 'c', 40)
+	  RETURNING 1)
 	SELECT count(*) FROM r};
 1 while $reader->query_safe($unread) > 0;
 is( $standby->safe_psql('postgres', q{
@@ -146,7 +159,8 @@ is($standby->safe_psql('postgres', q{
 	'0', 'promoted: every row has been read');
 is($standby->safe_psql('postgres', q{
 		SELECT count(*) FROM shard_fdw.check_order('lanes');
-		SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM log UNION ALL SELECT id FROM lanes WHERE false) ids}),
+		SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM log UNION ALL SELECT id
+		  FROM lanes WHERE false) ids}),
 	"0\n201|201", 'promoted: ids are in order and unique');
 $_->quit foreach @sessions, $reader;
 

@@ -16,14 +16,16 @@ $node->safe_psql('postgres', qq{
 	DO \$\$
 	BEGIN
 	  FOR g IN 1..$generations LOOP
-	    INSERT INTO log SELECT i, now() - ($generations - g) * interval '1 day' - i * interval '1 minute'
+	    INSERT INTO log SELECT i, now() - ($generations - g) * interval '1 day' - i * interval
+	      '1 minute'
 	      FROM generate_series(1, 10) i;
 	    IF g < $generations THEN PERFORM shard_fdw.rotate('log'); END IF;
 	  END LOOP;
 	END \$\$;
 });
 $node->safe_psql('postgres', $_) for split /\n/, $node->safe_psql('postgres', q{
-	SELECT format('CALL shard_fdw.add_range(%L)', shard) FROM shard_fdw.list_shards('log') WHERE state = 'closed'
+	SELECT format('CALL shard_fdw.add_range(%L)', shard) FROM shard_fdw.list_shards('log')
+	  WHERE state = 'closed'
 });
 
 my $session = $node->background_psql('postgres', on_error_stop => 0);
@@ -68,7 +70,8 @@ $node->safe_psql('postgres', qq{CALL shard_fdw.add_range('$old')});
 is($session->query_safe($ancient), $n, 'an old snapshot sees rows deleted since');
 $session->query_safe('COMMIT');
 is($session->query_safe($ancient), 0, 'a new one does not');
-unlike($session->query_safe("EXPLAIN $ancient"), qr/\b$old\b/, 'a new snapshot has the shard left out');
+unlike($session->query_safe("EXPLAIN $ancient"),
+	qr/\b$old\b/, 'a new snapshot has the shard left out');
 
 $session->quit;
 $node->stop;

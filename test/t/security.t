@@ -110,8 +110,10 @@ is( $node->safe_psql('postgres', q{
 		SELECT (SELECT count(*) FROM rows_0), (SELECT count(*) FROM detached WHERE v <> 'before'),
 		       (SELECT count(*) FROM rows_1 WHERE v = 'meanwhile'),
 		       (SELECT count(*) FROM rows_1 WHERE v = 'after')}),
-	'0|0|10|6', 'rows go neither to the shard that was nor to what has its name');
-is($writer->query_safe('EXECUTE total'), '19', 'rows are read neither in the shard that was nor in what has its name');
+	'0|0|10|6',
+	'rows go neither to the shard that was nor to what has its name');
+is($writer->query_safe('EXECUTE total'),
+	'19', 'rows are read neither in the shard that was nor in what has its name');
 
 # The same with the whole table, dropped and made anew by somebody else.
 $owner->query_safe(q{DROP TABLE rows_0});
@@ -203,11 +205,15 @@ $node->safe_psql('odd "db" %s', q{
 	    E'new\nline', 'select', ' a , b ', repeat('x', 61), repeat('€', 20)] LOOP
 	    EXECUTE format('CREATE SCHEMA %I', 'n ' || name);
 	    EXECUTE format('SET LOCAL search_path = %I', 'n ' || name);
-	    EXECUTE format('CREATE FOREIGN TABLE %1$I (%1$I int, v text DEFAULT %1$L) SERVER %2$I OPTIONS (shards %3$L, route %4$L, key %5$L)',
+	    EXECUTE format('CREATE FOREIGN TABLE %1$I (%1$I int, v text DEFAULT %1$L)
+	        SERVER %2$I OPTIONS (shards %3$L, route %4$L, key %5$L)',
 	                   name, 'odd "server" ''x'' %s', '2', 'hash', quote_ident(name));
 	    EXECUTE format('INSERT INTO %1$I SELECT generate_series(1, 10)', name);
-	    PERFORM shard_fdw.seal(format('%I', left(name, 58) || '_1')::regclass) WHERE octet_length(name) < 58;
-	    EXECUTE format('CREATE FOREIGN TABLE "order" (%1$I int OPTIONS (sequence %3$L), v text DEFAULT %1$L) SERVER %2$I OPTIONS (shards %4$L, commit_order %5$L)',
+	    PERFORM shard_fdw.seal(format('%I', left(name, 58) || '_1')::regclass)
+	      WHERE octet_length(name) < 58;
+	    EXECUTE format('CREATE FOREIGN TABLE "order"
+	        (%1$I int OPTIONS (sequence %3$L), v text DEFAULT %1$L)
+	        SERVER %2$I OPTIONS (shards %4$L, commit_order %5$L)',
 	                   name, 'odd "server" ''x'' %s', 'always', '2', 'true');
 	    INSERT INTO "order" (v) SELECT 'x' FROM generate_series(1, 10);
 	    PERFORM shard_fdw.register_consumer('"order"', name, name);

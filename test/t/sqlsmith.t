@@ -59,9 +59,21 @@ sub create_tables
 	my $sql = '';
 	my @tables = (
 		[ 'by_session', 3, '', 'id int, grp int, val int, txt text, num numeric, at timestamptz' ],
-		[ 'by_turns', 3, ", route 'round_robin'", 'id int, grp int, val int, txt text, flag boolean, day date' ],
-		[ 'by_hash', 4, ", route 'hash', key 'id'", 'id int, grp int, val int, txt text, num numeric' ],
-		[ 'by_two', 3, ", route 'hash', key 'grp, txt'", 'id int, grp int, txt text, doc jsonb, tags int[]' ],
+		[
+			'by_turns', 3,
+			", route 'round_robin'",
+			'id int, grp int, val int, txt text, flag boolean, day date'
+		],
+		[
+			'by_hash', 4,
+			", route 'hash', key 'id'",
+			'id int, grp int, val int, txt text, num numeric'
+		],
+		[
+			'by_two', 3,
+			", route 'hash', key 'grp, txt'",
+			'id int, grp int, txt text, doc jsonb, tags int[]'
+		],
 		[ 'in_order', 2, ", commit_order 'true'", 'grp int, val int, txt text' ]);
 
 	$node->safe_psql('postgres', "CREATE DATABASE $database");
@@ -86,90 +98,134 @@ sub create_tables
 		if ($is_logical)
 		{
 			$id .= " OPTIONS (sequence 'always')" if $id;
-			$sql .= "CREATE FOREIGN TABLE $name ($columns$id) SERVER shards OPTIONS (shards '$shards', template '${name}_model'$options);\n";
+			$sql .= "CREATE FOREIGN TABLE $name ($columns$id) SERVER shards
+				OPTIONS (shards '$shards', template '${name}_model'$options);\n";
 		}
 		else
 		{
 			$sql .= "CREATE TABLE $name ($columns$id);\n";
-			$sql .= "CREATE TABLE ${name}_$_ (LIKE ${name}_model INCLUDING ALL) INHERITS ($name);\n" foreach 0 .. $shards - 1;
+			$sql .= "CREATE TABLE ${name}_$_ (LIKE ${name}_model INCLUDING ALL)
+				INHERITS ($name);\n" foreach 0 .. $shards - 1;
 		}
 	}
 	$sql .= q{
-		CREATE TABLE by_turns_9 (extra text, day date, flag boolean, gone int, txt text, val int, grp int, id int);
+		CREATE TABLE by_turns_9 (extra text, day date, flag boolean, gone int, txt text, val int,
+		  grp int, id int);
 		ALTER TABLE by_turns_9 DROP gone;
 		ALTER TABLE by_turns_9 INHERIT by_turns;
 		CREATE TABLE child () INHERITS (by_session_1);
 		CREATE TABLE plain (id int PRIMARY KEY, grp int, txt text);
 		INSERT INTO plain SELECT g, g % 5, 'row ' || g FROM generate_series(1, 50) g;
 		CREATE VIEW joined AS
-		  SELECT h.id, h.txt, s.num, t.day FROM by_hash h JOIN by_session s USING (id) LEFT JOIN by_turns t USING (id);
+		  SELECT h.id, h.txt, s.num, t.day FROM by_hash h JOIN by_session s USING (id)
+		    LEFT JOIN by_turns t USING (id);
 		CREATE VIEW grouped AS SELECT grp, count(*) AS n, max(val) AS val FROM by_hash GROUP BY grp;
 		CREATE VIEW few AS SELECT id, grp, txt FROM by_session WHERE val < 10;
 		-- values for the arguments of functions
 		CREATE TABLE names AS
-		SELECT oid::regclass AS tbl, relname AS name, relname::text AS txt, oid, relnatts::int AS n, ARRAY['shards=2'] AS options
-		  FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname ~ '^((by|in)_[a-z]+(_1)?|plain|joined)$' AND relname !~ 'model';
+		SELECT oid::regclass AS tbl, relname AS name, relname::text AS txt, oid, relnatts::int
+		  AS n, ARRAY['shards=2'] AS options
+		  FROM pg_class WHERE relnamespace = 'public'::regnamespace
+		  AND relname ~ '^((by|in)_[a-z]+(_1)?|plain|joined)$' AND relname !~ 'model';
 
 		-- sqlsmith calls no functions that return sets, and sees no "any"
-		CREATE FUNCTION w_create(regclass, int, regclass) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM shard_fdw.create_shards($1, $2 % 4, $3)';
-		CREATE FUNCTION w_create(regclass, int) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM shard_fdw.create_shards($1, $2)';
-		CREATE FUNCTION w_reshard(regclass, int) RETURNS bigint LANGUAGE sql AS 'SELECT shard_fdw.reshard($1, $2 % 8)';
-		CREATE FUNCTION w_seal(regclass) RETURNS text LANGUAGE sql AS 'SELECT shard_fdw.seal($1)::text';
-		CREATE FUNCTION w_unseal(regclass) RETURNS text LANGUAGE sql AS 'SELECT shard_fdw.unseal($1)::text';
-		CREATE FUNCTION w_run(regclass, text) RETURNS text LANGUAGE sql AS 'SELECT max(result) FROM shard_fdw.run_command_on_shards($1, $2)';
-		CREATE FUNCTION w_drop(regclass) RETURNS text LANGUAGE sql AS $$SELECT max(result) FROM shard_fdw.run_command_on_shards($1, 'DROP TABLE %s')$$;
-		CREATE FUNCTION w_detach(regclass) RETURNS text LANGUAGE sql AS $$SELECT max(result) FROM shard_fdw.run_command_on_shards($1, 'ALTER TABLE %s NO INHERIT ' || $1)$$;
-		CREATE FUNCTION w_format(regclass, text) RETURNS text LANGUAGE sql AS 'SELECT max(f) FROM shard_fdw.format_on_shards($1, $2) f';
-		CREATE FUNCTION w_list(regclass) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM shard_fdw.list_shards($1)';
-		CREATE FUNCTION w_reset(regclass) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM shard_fdw.reset_sequences($1)';
-		CREATE FUNCTION w_own(regclass) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM shard_fdw.own_sequences($1)';
-		CREATE FUNCTION w_register(regclass, text, name) RETURNS text LANGUAGE sql AS 'SELECT shard_fdw.register_consumer($1, $2, $3)::text';
-		CREATE FUNCTION w_register(text) RETURNS text LANGUAGE sql AS $$SELECT shard_fdw.register_consumer('in_order', $1, 'id')::text$$;
-		CREATE FUNCTION w_drop_consumer(regclass, text) RETURNS text LANGUAGE sql AS 'SELECT shard_fdw.drop_consumer($1, $2)::text';
+		CREATE FUNCTION w_create(regclass, int, regclass) RETURNS bigint
+		  LANGUAGE sql AS 'SELECT count(*) FROM shard_fdw.create_shards($1, $2 % 4, $3)';
+		CREATE FUNCTION w_create(regclass, int) RETURNS bigint LANGUAGE sql AS 'SELECT count(*)
+		  FROM shard_fdw.create_shards($1, $2)';
+		CREATE FUNCTION w_reshard(regclass, int) RETURNS bigint
+		  LANGUAGE sql AS 'SELECT shard_fdw.reshard($1, $2 % 8)';
+		CREATE FUNCTION w_seal(regclass) RETURNS text
+		  LANGUAGE sql AS 'SELECT shard_fdw.seal($1)::text';
+		CREATE FUNCTION w_unseal(regclass) RETURNS text
+		  LANGUAGE sql AS 'SELECT shard_fdw.unseal($1)::text';
+		CREATE FUNCTION w_run(regclass, text) RETURNS text LANGUAGE sql AS 'SELECT max(result)
+		  FROM shard_fdw.run_command_on_shards($1, $2)';
+		CREATE FUNCTION w_drop(regclass) RETURNS text
+		  LANGUAGE sql AS $$SELECT max(result)
+		    FROM shard_fdw.run_command_on_shards($1, 'DROP TABLE %s')$$;
+		CREATE FUNCTION w_detach(regclass) RETURNS text
+		  LANGUAGE sql AS $$SELECT max(result)
+		    FROM shard_fdw.run_command_on_shards($1, 'ALTER TABLE %s NO INHERIT ' || $1)$$;
+		CREATE FUNCTION w_format(regclass, text) RETURNS text LANGUAGE sql AS 'SELECT max(f)
+		  FROM shard_fdw.format_on_shards($1, $2) f';
+		CREATE FUNCTION w_list(regclass) RETURNS bigint LANGUAGE sql AS 'SELECT count(*)
+		  FROM shard_fdw.list_shards($1)';
+		CREATE FUNCTION w_reset(regclass) RETURNS bigint LANGUAGE sql AS 'SELECT count(*)
+		  FROM shard_fdw.reset_sequences($1)';
+		CREATE FUNCTION w_own(regclass) RETURNS bigint LANGUAGE sql AS 'SELECT count(*)
+		  FROM shard_fdw.own_sequences($1)';
+		CREATE FUNCTION w_register(regclass, text, name) RETURNS text
+		  LANGUAGE sql AS 'SELECT shard_fdw.register_consumer($1, $2, $3)::text';
+		CREATE FUNCTION w_register(text) RETURNS text
+		  LANGUAGE sql AS $$SELECT shard_fdw.register_consumer('in_order', $1, 'id')::text$$;
+		CREATE FUNCTION w_drop_consumer(regclass, text) RETURNS text
+		  LANGUAGE sql AS 'SELECT shard_fdw.drop_consumer($1, $2)::text';
 		CREATE FUNCTION w_read(text, int, bigint) RETURNS bigint LANGUAGE sql AS $$
 		  SELECT shard_fdw.register_consumer('in_order', $1, 'id');
 		  SELECT count(*) FROM shard_fdw.read_batch(NULL::in_order, $1, $2, $3)$$;
-		CREATE FUNCTION w_read(text) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM shard_fdw.read_batch(NULL::by_hash, $1)';
-		CREATE FUNCTION w_dequeue(int, name) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM shard_fdw.dequeue(NULL::by_turns, $1, $2)';
-		CREATE FUNCTION w_dequeue(int) RETURNS bigint LANGUAGE sql AS 'SELECT max(id) FROM shard_fdw.dequeue(NULL::by_hash, $1)';
-		CREATE FUNCTION w_check(regclass) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM shard_fdw.check_order($1)';
-		CREATE FUNCTION w_in_hash(int, int, int) RETURNS boolean LANGUAGE sql AS 'SELECT shard_fdw.in_hash($1, $2, $3)';
-		CREATE FUNCTION w_in_hash(int, int, text, numeric) RETURNS boolean LANGUAGE sql AS 'SELECT shard_fdw.in_hash($1, $2, $3, $4)';
-		CREATE FUNCTION w_in_hash(int, int, jsonb, name) RETURNS boolean LANGUAGE sql AS 'SELECT shard_fdw.in_hash($1, $2, $3, $4)';
+		CREATE FUNCTION w_read(text) RETURNS bigint LANGUAGE sql AS 'SELECT count(*)
+		  FROM shard_fdw.read_batch(NULL::by_hash, $1)';
+		CREATE FUNCTION w_dequeue(int, name) RETURNS bigint LANGUAGE sql AS 'SELECT count(*)
+		  FROM shard_fdw.dequeue(NULL::by_turns, $1, $2)';
+		CREATE FUNCTION w_dequeue(int) RETURNS bigint LANGUAGE sql AS 'SELECT max(id)
+		  FROM shard_fdw.dequeue(NULL::by_hash, $1)';
+		CREATE FUNCTION w_check(regclass) RETURNS bigint LANGUAGE sql AS 'SELECT count(*)
+		  FROM shard_fdw.check_order($1)';
+		CREATE FUNCTION w_in_hash(int, int, int) RETURNS boolean
+		  LANGUAGE sql AS 'SELECT shard_fdw.in_hash($1, $2, $3)';
+		CREATE FUNCTION w_in_hash(int, int, text, numeric) RETURNS boolean
+		  LANGUAGE sql AS 'SELECT shard_fdw.in_hash($1, $2, $3, $4)';
+		CREATE FUNCTION w_in_hash(int, int, jsonb, name) RETURNS boolean
+		  LANGUAGE sql AS 'SELECT shard_fdw.in_hash($1, $2, $3, $4)';
 		CREATE FUNCTION w_insert(int, text) RETURNS bigint LANGUAGE sql AS $$
-		  WITH i AS (INSERT INTO by_session (id, txt) VALUES ($1, $2) RETURNING id) SELECT count(*) FROM i$$;
+		  WITH i AS (INSERT INTO by_session (id, txt) VALUES ($1, $2) RETURNING id)
+		    SELECT count(*) FROM i$$;
 		CREATE FUNCTION w_insert(int) RETURNS bigint LANGUAGE sql AS $$
-		  WITH i AS (INSERT INTO by_hash (id) SELECT g FROM generate_series($1, $1 + 5) g ON CONFLICT DO NOTHING RETURNING id)
+		  WITH i AS (INSERT INTO by_hash (id) SELECT g
+		    FROM generate_series($1, $1 + 5) g ON CONFLICT DO NOTHING RETURNING id)
 		  SELECT count(*) FROM i$$;
 
 		CREATE VIEW callable.pg_proc AS
 		SELECT * FROM pg_catalog.pg_proc p
 		 WHERE proname !~ '^w_' AND has_function_privilege(oid, 'EXECUTE') AND NOT EXISTS (
-		   SELECT FROM unnest(prorettype || proargtypes::oid[]) a JOIN pg_type t ON t.oid = a WHERE typtype = 'p');
+		   SELECT FROM unnest(prorettype || proargtypes::oid[]) a JOIN pg_type t ON t.oid = a
+		     WHERE typtype = 'p');
 		-- it would make nulls of pseudotypes
 		CREATE VIEW callable.pg_type AS
 		SELECT oid, typnamespace, typdelim, typrelid, typelem, typarray,
-		       CASE WHEN instead IS NULL THEN typtype ELSE 'b' END AS typtype, coalesce(instead, typname) AS typname
+		       CASE WHEN instead IS NULL THEN typtype ELSE 'b' END
+		         AS typtype, coalesce(instead, typname) AS typname
 		  FROM pg_catalog.pg_type
-		  LEFT JOIN (VALUES ('anyelement', 'int4'), ('anynonarray', 'int4'), ('any', 'int4'), ('anycompatible', 'int4'),
+		  LEFT JOIN (VALUES ('anyelement', 'int4'), ('anynonarray', 'int4'), ('any', 'int4'),
+		                    ('anycompatible', 'int4'),
 		                    ('anycompatiblenonarray', 'int4'), ('anyenum', 'text'),
-		                    ('anycompatiblearray', '_int4'), ('anyrange', 'int4range'), ('anycompatiblerange', 'int4range'),
-		                    ('anymultirange', 'int4multirange'), ('anycompatiblemultirange', 'int4multirange')
+		                    ('anycompatiblearray', '_int4'), ('anyrange', 'int4range'),
+		                    ('anycompatiblerange', 'int4range'),
+		                    ('anymultirange', 'int4multirange'),
+		                    ('anycompatiblemultirange', 'int4multirange')
 		            ) v (typname, instead) USING (typname);
 		CREATE VIEW own.pg_type AS SELECT * FROM callable.pg_type;
 		CREATE VIEW own.pg_proc AS
 		SELECT * FROM pg_catalog.pg_proc
 		 WHERE proname ~ '^w_' OR pronamespace = 'shard_fdw'::regnamespace
-		    OR oid::regprocedure::text IN ('lower(text)', 'abs(integer)', 'length(text)', 'int8(integer)', 'now()', 'version()')
+		    OR oid::regprocedure::text IN ('lower(text)', 'abs(integer)', 'length(text)',
+		      'int8(integer)', 'now()', 'version()')
 		    OR prokind = 'a' AND proname IN ('count', 'max', 'min', 'sum');
 	};
 	$sql .= q{
-		INSERT INTO by_session SELECT g, g % 5, g % 17, 'row ' || g, g / 4.0, '2024-01-01'::timestamptz + g * interval '1 hour' FROM generate_series(1, 100) g;
-		INSERT INTO child SELECT g, g % 5, g % 17, 'row ' || g, g / 4.0, '2024-01-01' FROM generate_series(101, 110) g;
-		INSERT INTO by_turns SELECT g, g % 5, g % 17, 'row ' || g, g % 2 = 0, '2024-01-01'::date + g FROM generate_series(1, 100) g;
-		INSERT INTO by_hash SELECT g, g % 5, g % 17, 'row ' || g, g / 4.0 FROM generate_series(1, 100) g;
-		INSERT INTO by_two SELECT g, g % 5, 'row ' || g, jsonb_build_object('a', g), ARRAY[g, g + 1] FROM generate_series(1, 60) g;
-		INSERT INTO in_order (grp, val, txt) SELECT g % 5, g % 17, 'row ' || g FROM generate_series(1, 50) g;
+		INSERT INTO by_session SELECT g, g % 5, g % 17, 'row ' || g, g / 4.0,
+		  '2024-01-01'::timestamptz + g * interval '1 hour' FROM generate_series(1, 100) g;
+		INSERT INTO child SELECT g, g % 5, g % 17, 'row ' || g, g / 4.0, '2024-01-01'
+		  FROM generate_series(101, 110) g;
+		INSERT INTO by_turns SELECT g, g % 5, g % 17, 'row ' || g, g % 2 = 0,
+		  '2024-01-01'::date + g FROM generate_series(1, 100) g;
+		INSERT INTO by_hash SELECT g, g % 5, g % 17, 'row ' || g, g / 4.0
+		  FROM generate_series(1, 100) g;
+		INSERT INTO by_two SELECT g, g % 5, 'row ' || g, jsonb_build_object('a', g), ARRAY[g,
+		  g + 1] FROM generate_series(1, 60) g;
+		INSERT INTO in_order (grp, val, txt) SELECT g % 5, g % 17, 'row ' || g
+		  FROM generate_series(1, 50) g;
 		SELECT shard_fdw.seal('by_session_2');
 		SELECT shard_fdw.seal('by_hash_3');
 	} if $is_logical;
@@ -206,10 +262,21 @@ sub smith
 	local $ENV{PGOPTIONS} = "-c search_path=$functions,public,pg_catalog";
 	$run = IPC::Run::start(
 		[
-			'sqlsmith', "--target=host=" . $node->host . ' port=' . $node->port . " dbname=$database user=smith",
-			"--seed=$seed", "--max-queries=$queries", @options
+			'sqlsmith',
+			"--target=host="
+			  . $node->host
+			  . ' port='
+			  . $node->port
+			  . " dbname=$database user=smith",
+			"--seed=$seed",
+			"--max-queries=$queries",
+			@options
 		],
-		'<', \undef, '>&', \$output, IPC::Run::timeout(20 * $PostgreSQL::Test::Utils::timeout_default));
+		'<',
+		\undef,
+		'>&',
+		\$output,
+		IPC::Run::timeout(20 * $PostgreSQL::Test::Utils::timeout_default));
 	$run->finish;
 	note $output;
 	is(($run->full_results)[0], 0, "seed $seed, $functions @options: sqlsmith has come to its end")
@@ -257,10 +324,16 @@ sub is_of_core
 {
 	my ($error, $functions) = @_;
 	my $expected = "$error->{state} " . normalized($error->{message} =~ s/\n.*//sr);
-	my $sql = "SET search_path = $functions, public, pg_catalog; BEGIN; $error->{statement};\nROLLBACK";
-	my @plans = ('', map { "SET $_;" }
-		'max_parallel_workers_per_gather = 0', 'enable_hashjoin = off', 'enable_mergejoin = off',
-		'enable_nestloop = off', 'enable_indexscan = off', 'join_collapse_limit = 1');
+	my $sql =
+	  "SET search_path = $functions, public, pg_catalog; BEGIN; $error->{statement};\nROLLBACK";
+	my @plans = (
+		'',
+		map { "SET $_;" } 'max_parallel_workers_per_gather = 0',
+		'enable_hashjoin = off',
+		'enable_mergejoin = off',
+		'enable_nestloop = off',
+		'enable_indexscan = off',
+		'join_collapse_limit = 1');
 	my @got;
 
 	foreach my $plan (@plans)
@@ -278,7 +351,8 @@ sub is_of_core
 		# The library's parameter tells if it has been loaded.
 		$node->psql('logical',
 			"SET SESSION AUTHORIZATION smith; $plan $sql;\n"
-			  . q{SELECT 'parameters: ' || count(*) FROM pg_catalog.pg_settings WHERE name ~ '^shard_fdw'},
+			  . q{SELECT 'parameters: ' || count(*) FROM pg_catalog.pg_settings
+			    WHERE name ~ '^shard_fdw'},
 			stdout => \$stdout, stderr => \$stderr, on_error_stop => 0,
 			extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 		last if $stdout !~ /^parameters: 0$/m;
@@ -299,13 +373,17 @@ sub check_log
 	my %states;
 	my %seen;
 
-	unlike($log, qr/TRAP: |PANIC: |was terminated by signal|terminated abnormally/, "$title: no crash");
+	unlike(
+		$log,
+		qr/TRAP: |PANIC: |was terminated by signal|terminated abnormally/,
+		"$title: no crash");
 	$states{ $_->{state} }++ foreach @errors;
 	note "$title: " . join(', ', map { "$_ $states{$_}" } sort keys %states);
 	foreach my $error (grep { $_->{state} =~ /^XX/ } @errors)
 	{
 		next if $seen{ normalized($error->{message}) }++ && $error->{location} !~ /^shard_/;
-		ok(is_of_core($error, $functions), "$title: an internal error that plain tables have, too: $error->{message}")
+		ok(is_of_core($error, $functions),
+			"$title: an internal error that plain tables have, too: $error->{message}")
 		  or diag("$error->{message}\n$error->{location}\n$error->{statement}");
 	}
 	return \%states;
@@ -317,7 +395,8 @@ copy_contents();
 
 foreach my $seed (@seeds)
 {
-	foreach my $run ([ 'callable' ], [ 'callable', '--exclude-catalog' ], [ 'own', '--exclude-catalog' ])
+	foreach
+	  my $run (['callable'], [ 'callable', '--exclude-catalog' ], [ 'own', '--exclude-catalog' ])
 	{
 		my $from = -s $node->logfile;
 

@@ -51,9 +51,11 @@ my %queries = (
 	'groups' => 'SELECT k, count(*), max(v) FROM log GROUP BY k ORDER BY k',
 	'groups, shard by shard' => q{
 		SET enable_partitionwise_aggregate = on; SET max_parallel_workers_per_gather = 2;
-		SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+		SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+		SET min_parallel_table_scan_size = 0;
 		SELECT k, count(*), max(v) FROM log GROUP BY k ORDER BY k},
-	'an index' => 'SET enable_seqscan = off; SELECT * FROM log WHERE id IN (-1, 1, 5001, 8001) ORDER BY id',
+	'an index' => 'SET enable_seqscan = off; SELECT * FROM log WHERE id IN (-1, 1, 5001, 8001)
+		ORDER BY id',
 	'the first rows' => 'SELECT id, v FROM log ORDER BY id LIMIT 5',
 	'a join' => 'SELECT count(*), sum(a.k) FROM log a JOIN rr b ON a.id = b.k',
 	'which shard' => 'SELECT tableoid::regclass, count(*) FROM log GROUP BY 1 ORDER BY 1::text',
@@ -101,9 +103,11 @@ foreach my $command (
 		title => "standby refuses: $command");
 }
 is( $standby->safe_psql('postgres', q{
-		SELECT success, result FROM shard_fdw.run_command_on_shards('rr', 'SELECT count(*) FROM %s')}),
+		SELECT success, result FROM shard_fdw.run_command_on_shards('rr', 'SELECT count(*)
+		  FROM %s')}),
 	$primary->safe_psql('postgres', q{
-		SELECT success, result FROM shard_fdw.run_command_on_shards('rr', 'SELECT count(*) FROM %s')}),
+		SELECT success, result FROM shard_fdw.run_command_on_shards('rr', 'SELECT count(*)
+		  FROM %s')}),
 	'standby runs queries on shards');
 
 # A session that has plans and caches from before the promotion.

@@ -42,7 +42,8 @@ fails($node, "SET lock_timeout = '20ms'; $_", '55P03', undef, title => "$_ waits
   "ALTER TABLE $shard NO INHERIT log",
   "TRUNCATE log",
   "SELECT shard_fdw.seal('rr_1')";
-is( $node->safe_psql('postgres', "SET lock_timeout = '10s'; SELECT count(*) FROM shard_fdw.create_shards('rr', 1)"),
+is( $node->safe_psql('postgres', "SET lock_timeout = '10s';
+	SELECT count(*) FROM shard_fdw.create_shards('rr', 1)"),
 	'1', 'new shards need not wait');
 
 $node->safe_psql('postgres', q{COMMIT PREPARED 'one'});

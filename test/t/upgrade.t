@@ -43,7 +43,8 @@ $old->safe_psql('postgres', q{
 	  SERVER shards OPTIONS (shards '3', route 'round_robin', batch_size '7');
 	INSERT INTO turns SELECT g, g / 3.0 FROM generate_series(1, 100) g;
 
-	CREATE TABLE hashed_model (k text, n int, at timestamptz, hits int DEFAULT 0, PRIMARY KEY (k, n, at));
+	CREATE TABLE hashed_model (k text, n int, at timestamptz, hits int DEFAULT 0,
+	  PRIMARY KEY (k, n, at));
 	CREATE FOREIGN TABLE hashed (k text, n int, at timestamptz, hits int DEFAULT 0)
 	  SERVER shards OPTIONS (shards '5', route 'hash', key 'k, n, at', template 'hashed_model');
 	INSERT INTO hashed
@@ -74,7 +75,8 @@ my %facts = (
 		SELECT inhrelid::oid, inhrelid::regclass FROM pg_inherits},
 	'options' => q{
 		SELECT ftrelid::regclass, ARRAY(SELECT unnest(ftoptions) ORDER BY 1),
-		       ARRAY(SELECT attfdwoptions FROM pg_attribute WHERE attrelid = ftrelid AND attfdwoptions <> '{}')
+		       ARRAY(SELECT attfdwoptions FROM pg_attribute WHERE attrelid = ftrelid
+		         AND attfdwoptions <> '{}')
 		  FROM pg_foreign_table},
 	'constraints' => q{
 		SELECT conrelid::regclass, conname, convalidated, pg_get_constraintdef(oid)
@@ -82,7 +84,8 @@ my %facts = (
 	'event triggers' => q{
 		SELECT evtname, evtevent, evtenabled, evttags, evtfoid::regprocedure FROM pg_event_trigger},
 	'consumers' => q{
-		SELECT logical, consumer, role, shard, watermark, last_read, rows_behind FROM shard_fdw.consumers},
+		SELECT logical, consumer, role, shard, watermark, last_read, rows_behind
+		  FROM shard_fdw.consumers},
 	'sequences' => q{
 		SELECT * FROM shard_fdw.sequences},
 	'rows of log' => 'SELECT *, tableoid::regclass FROM log',
@@ -183,7 +186,10 @@ sql_is('SELECT count(*), count(DISTINCT id) FROM have_read', '31|31',
 	'a consumer has read each row once');
 sql_is(q{SELECT count(*) FROM lanes WHERE id NOT IN (SELECT id FROM have_read)},
 	'0', 'a consumer has read all rows');
-sql_is(q{SELECT * FROM shard_fdw.check_order('lanes')}, '', 'ids and commits are still in the same order');
+sql_is(
+	q{SELECT * FROM shard_fdw.check_order('lanes')},
+	'',
+	'ids and commits are still in the same order');
 
 # The event triggers are at work.
 sql_is(q{

@@ -14,8 +14,10 @@ $node->safe_psql('postgres', q{
 	GRANT ALL ON SCHEMA public TO PUBLIC;
 	SET ROLE owner;
 	CREATE TABLE model (id bigint PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), v text);
-	CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL, v text)
-	  SERVER shards OPTIONS (shards '2', commit_order 'true', max_shards '10', template 'model', time_column 'at', maintenance 'manual');
+	CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL,
+	  v text)
+	  SERVER shards OPTIONS (shards '2', commit_order 'true', max_shards '10', template 'model',
+	    time_column 'at', maintenance 'manual');
 	SET shard_fdw.shard = 0;
 	INSERT INTO log (at, v) SELECT now(), 'x' FROM generate_series(1, 5);
 	SET shard_fdw.shard = 1;
@@ -42,11 +44,14 @@ sub seen
 {
 	my ($role) = @_;
 	my ($state, $message, $output) = state_of($views{$role}, q{
-		SELECT string_agg(concat_ws(':', shard, state, bytes > 0, estimated_rows, sessions), ' ' ORDER BY shard::text)
+		SELECT string_agg(concat_ws(':', shard, state, bytes > 0, estimated_rows, sessions), ' '
+		  ORDER BY shard::text)
 		  FROM shard_fdw.shards;
-		SELECT string_agg(concat_ws(':', shard, coalesce(rows_behind::text, '-')), ' ' ORDER BY shard::text)
+		SELECT string_agg(concat_ws(':', shard, coalesce(rows_behind::text, '-')), ' '
+		  ORDER BY shard::text)
 		  FROM shard_fdw.consumers WHERE consumer = 'c';
-		SELECT string_agg(concat_ws(':', tbl, coalesce(last_value::text, '-'), coalesce(maximum::text, '-'), collides), ' ' ORDER BY tbl::text)
+		SELECT string_agg(concat_ws(':', tbl, coalesce(last_value::text, '-'),
+		  coalesce(maximum::text, '-'), collides), ' ' ORDER BY tbl::text)
 		  FROM shard_fdw.sequences;
 		SELECT count(*) FROM shard_fdw.leases;
 		SELECT count(*) FROM shard_fdw.windows;
