@@ -667,25 +667,41 @@ RESET ROLE;
 -- What is due, and when
 --
 
-SELECT fails('CALL shard_fdw.maintain(''gen'')', '25001', 'maintain() cannot be called in a transaction block',
-  'It commits after each step.', 'In a transaction block, use rotate() and retain().', 'maintain() is not for transaction blocks');
-CREATE FOREIGN TABLE due (at timestamptz NOT NULL) SERVER shards OPTIONS (shards '2', time_column 'at', rotate_every '1 day', retain_for '2 days');
-SELECT is((SELECT ARRAY[mode, (rotate_every = '1 day')::text, (retain_for = '2 days')::text, generations::text, open::text, closed::text, sealed::text, due] FROM shard_fdw.maintenance WHERE logical = 'due'::regclass),
+SELECT fails('CALL shard_fdw.maintain(''gen'')', '25001',
+  'maintain() cannot be called in a transaction block',
+  'It commits after each step.', 'In a transaction block, use rotate() and retain().',
+  'maintain() is not for transaction blocks');
+CREATE FOREIGN TABLE due (at timestamptz NOT NULL)
+  SERVER shards OPTIONS (shards '2', time_column 'at', rotate_every '1 day', retain_for '2 days');
+SELECT is((SELECT ARRAY[mode, (rotate_every = '1 day')::text, (retain_for = '2 days')::text,
+  generations::text, open::text, closed::text, sealed::text, due] FROM shard_fdw.maintenance
+  WHERE logical = 'due'::regclass),
   '{auto,true,true,1,2,0,0,NULL}', 'a new table in view "maintenance"');
-SELECT is((SELECT is_confirmed AND last_run IS NULL AND began BETWEEN now() AND clock_timestamp() FROM shard_fdw.maintenance WHERE logical = 'due'::regclass), true, '... whose old rows may go');
+SELECT is((SELECT is_confirmed AND last_run IS NULL AND began BETWEEN now() AND clock_timestamp()
+  FROM shard_fdw.maintenance WHERE logical = 'due'::regclass), true,
+  'a new table may have old rows dropped');
 -- The grid is that of UTC, whatever the time zone is.
 SET LOCAL timezone = 'America/New_York';
 CREATE TABLE grid (every text, began timestamptz, next timestamptz, got timestamptz);
 INSERT INTO grid VALUES
-  ('1 day', '2026-03-08 00:00Z', '2026-03-09 00:00Z'), ('1 day', '2026-03-07 23:59:59.999999Z', '2026-03-08 00:00Z'),
-  ('1 hour', '2026-03-08 06:59Z', '2026-03-08 07:00Z'), ('1 hour', '2026-11-01 05:30Z', '2026-11-01 06:00Z'),
-  ('1 week', '2026-11-29 12:00Z', '2026-11-30 00:00Z'), ('1 week', '2026-11-30 00:00Z', '2026-12-07 00:00Z'),
-  ('1 month', '2024-02-29 12:00Z', '2024-03-01 00:00Z'), ('1 month', '2026-12-01 00:00Z', '2027-01-01 00:00Z'),
-  ('3 months', '2026-11-29 12:00Z', '2027-01-01 00:00Z'), ('1 year', '2026-11-29 12:00Z', '2027-01-01 00:00Z'),
-  ('1 month', '1999-12-31 23:00Z', '2000-01-01 00:00Z'), ('1 day', '1999-12-31 23:00Z', '2000-01-01 00:00Z'),
-  ('90 minutes', '2001-01-01 01:00Z', '2001-01-01 01:30Z'), ('1.5 seconds', '2001-01-01 00:00:01.4Z', '2001-01-01 00:00:01.5Z'),
-  ('1 month 1 day', '2026-01-31 10:00Z', '2026-03-01 10:00Z'), ('1 day 12 hours', '2001-01-01 13:00Z', '2001-01-02 12:00Z'),
-  ('170000000 years', '2026-01-01 00:00Z', NULL), ('2147483647 days', '2026-01-01 00:00Z', NULL), ('1 day', 'infinity', NULL);
+  ('1 day', '2026-03-08 00:00Z', '2026-03-09 00:00Z'),
+  ('1 day', '2026-03-07 23:59:59.999999Z', '2026-03-08 00:00Z'),
+  ('1 hour', '2026-03-08 06:59Z', '2026-03-08 07:00Z'),
+  ('1 hour', '2026-11-01 05:30Z', '2026-11-01 06:00Z'),
+  ('1 week', '2026-11-29 12:00Z', '2026-11-30 00:00Z'),
+  ('1 week', '2026-11-30 00:00Z', '2026-12-07 00:00Z'),
+  ('1 month', '2024-02-29 12:00Z', '2024-03-01 00:00Z'),
+  ('1 month', '2026-12-01 00:00Z', '2027-01-01 00:00Z'),
+  ('3 months', '2026-11-29 12:00Z', '2027-01-01 00:00Z'),
+  ('1 year', '2026-11-29 12:00Z', '2027-01-01 00:00Z'),
+  ('1 month', '1999-12-31 23:00Z', '2000-01-01 00:00Z'),
+  ('1 day', '1999-12-31 23:00Z', '2000-01-01 00:00Z'),
+  ('90 minutes', '2001-01-01 01:00Z', '2001-01-01 01:30Z'),
+  ('1.5 seconds', '2001-01-01 00:00:01.4Z', '2001-01-01 00:00:01.5Z'),
+  ('1 month 1 day', '2026-01-31 10:00Z', '2026-03-01 10:00Z'),
+  ('1 day 12 hours', '2001-01-01 13:00Z', '2001-01-02 12:00Z'),
+  ('170000000 years', '2026-01-01 00:00Z', NULL), ('2147483647 days', '2026-01-01 00:00Z', NULL),
+  ('1 day', 'infinity', NULL);
 DO $$
 DECLARE
   g record;
@@ -693,7 +709,8 @@ BEGIN
   FOR g IN SELECT ctid, * FROM grid LOOP
     EXECUTE format('ALTER FOREIGN TABLE due OPTIONS (SET rotate_every %L)', g.every);
     UPDATE shard_fdw.generations SET began = g.began WHERE logical = 'due'::regclass;
-    UPDATE grid SET got = next_rotation FROM shard_fdw.maintenance m WHERE grid.ctid = g.ctid AND m.logical = 'due'::regclass;
+    UPDATE grid SET got = next_rotation FROM shard_fdw.maintenance m
+     WHERE grid.ctid = g.ctid AND m.logical = 'due'::regclass;
   END LOOP;
 END $$;
 SELECT is_empty('SELECT * FROM grid WHERE next IS DISTINCT FROM got', 'generations end on a grid');
@@ -701,32 +718,48 @@ ALTER FOREIGN TABLE due OPTIONS (SET rotate_every '1 day');
 -- What is due is counted.
 UPDATE shard_fdw.generations SET began = now() - interval '1 day' WHERE logical = 'due'::regclass;
 INSERT INTO due SELECT now() - interval '3 days';
-SELECT is((SELECT due FROM shard_fdw.maintenance WHERE logical = 'due'::regclass), 'rotation', 'a rotation is due');
+SELECT is((SELECT due FROM shard_fdw.maintenance WHERE logical = 'due'::regclass), 'rotation',
+  'a rotation is due');
 SELECT shard_fdw.rotate('due') \g /dev/null
-SELECT is((SELECT due FROM shard_fdw.maintenance WHERE logical = 'due'::regclass), '2 ranges', '... then ranges');
+SELECT is((SELECT due FROM shard_fdw.maintenance WHERE logical = 'due'::regclass), '2 ranges',
+  'after the rotation, ranges are due');
 CALL shard_fdw.add_range('due_0');
 CALL shard_fdw.add_range('due_1');
-SELECT is((SELECT ARRAY[due, generations::text, closed::text] FROM shard_fdw.maintenance WHERE logical = 'due'::regclass), '{2 shards to drop,2,2}', '... then that old shards go');
-SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'due'::regclass AND range_start = (now() - interval '3 days')::text AND range_end = range_start), 1::bigint, 'view "shards" has the range');
-SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'due'::regclass AND range_start IS NULL), 3::bigint, '... not of open and empty ones');
+SELECT is((SELECT ARRAY[due, generations::text, closed::text] FROM shard_fdw.maintenance
+  WHERE logical = 'due'::regclass), '{2 shards to drop,2,2}',
+  'after the ranges, old shards are to go');
+SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'due'::regclass
+  AND range_start = (now() - interval '3 days')::text AND range_end = range_start), 1::bigint,
+  'view "shards" has the range');
+SELECT is((SELECT count(*) FROM shard_fdw.shards WHERE logical = 'due'::regclass
+  AND range_start IS NULL), 3::bigint, 'view "shards" has no range of open and empty shards');
 ALTER FOREIGN TABLE due OPTIONS (SET retain_for '1000000 years');
-SELECT is((SELECT due FROM shard_fdw.maintenance WHERE logical = 'due'::regclass), NULL, 'longer than all times');
-SELECT is(array(SELECT shard_fdw.retain('due')), '{}', '... for retain(), too');
+SELECT is((SELECT due FROM shard_fdw.maintenance WHERE logical = 'due'::regclass), NULL,
+  'longer than all times');
+SELECT is(array(SELECT shard_fdw.retain('due')), '{}', 'longer than all times for retain(), too');
 SELECT shard_fdw.seal('due_2');
 ALTER FOREIGN TABLE due OPTIONS (SET retain_for '1 day');
 CALL shard_fdw.add_range('due_2');
-SELECT is((SELECT ARRAY[due, open::text, sealed::text] FROM shard_fdw.maintenance WHERE logical = 'due'::regclass), '{2 shards to drop,1,1}', 'what is sealed and was not closed stays');
+SELECT is((SELECT ARRAY[due, open::text, sealed::text] FROM shard_fdw.maintenance
+  WHERE logical = 'due'::regclass), '{2 shards to drop,1,1}',
+  'what is sealed and was not closed stays');
 -- Without option "shards", as it comes from a dump.
-CREATE FOREIGN TABLE dumped (at timestamptz NOT NULL) SERVER shards OPTIONS (time_column 'at', retain_for '2 days');
-SELECT is((SELECT is_confirmed FROM shard_fdw.maintenance WHERE logical = 'dumped'::regclass), false, 'without its shards, it may come from a dump');
+CREATE FOREIGN TABLE dumped (at timestamptz NOT NULL)
+  SERVER shards OPTIONS (time_column 'at', retain_for '2 days');
+SELECT is((SELECT is_confirmed FROM shard_fdw.maintenance WHERE logical = 'dumped'::regclass),
+  false, 'without its shards, it may come from a dump');
 ALTER FOREIGN TABLE dumped OPTIONS (ADD maintenance 'manual');
-SELECT is((SELECT is_confirmed FROM shard_fdw.maintenance WHERE logical = 'dumped'::regclass), false, '... whatever else is altered');
+SELECT is((SELECT is_confirmed FROM shard_fdw.maintenance WHERE logical = 'dumped'::regclass),
+  false, 'another option does not confirm the retention');
 ALTER FOREIGN TABLE dumped OPTIONS (SET retain_for '3 days');
-SELECT is((SELECT is_confirmed FROM shard_fdw.maintenance WHERE logical = 'dumped'::regclass), true, '... until somebody says how long to keep rows');
-SELECT is((SELECT count(*) FROM shard_fdw.maintenance WHERE logical = 'log'::regclass), 0::bigint, 'tables without a time column are not shown');
+SELECT is((SELECT is_confirmed FROM shard_fdw.maintenance WHERE logical = 'dumped'::regclass), true,
+  'who says how long to keep rows confirms the retention');
+SELECT is((SELECT count(*) FROM shard_fdw.maintenance WHERE logical = 'log'::regclass), 0::bigint,
+  'tables without a time column are not shown');
 UPDATE shard_fdw.maintenance_runs SET last_error = 'secret' WHERE logical = 'due'::regclass;
 SET LOCAL ROLE shard_reader;
-SELECT is((SELECT count(*) FILTER (WHERE last_error IS NULL) FROM shard_fdw.maintenance), (SELECT count(*) FROM shard_fdw.maintenance), 'errors are not for everybody');
+SELECT is((SELECT count(*) FILTER (WHERE last_error IS NULL) FROM shard_fdw.maintenance),
+  (SELECT count(*) FROM shard_fdw.maintenance), 'errors are not for everybody');
 SELECT fails('SELECT FROM shard_fdw.' || t, '42501', title => t || ' is not to be read')
   FROM unnest('{generations,maintenance_runs}'::text[]) t;
 RESET ROLE;
