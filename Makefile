@@ -52,6 +52,7 @@ OBJS = \
 	src/table/ledger.o \
 	src/table/lock.o \
 	src/table/logical.o \
+	src/table/map.o \
 	src/table/option.o \
 	src/table/placement.o \
 	src/table/sees_rows.o \

@@ -53,9 +53,9 @@ typedef struct NamedMember
 	uint64		number;			/* those digits */
 } NamedMember;
 
-/* An array's entries begin with the OID, or are nothing else. */
 /*
- * Compare two OIDs, for qsort() and bsearch().
+ * Compare two OIDs, for qsort() and bsearch().  An array's entries begin with
+ * the OID, or are nothing else.
  */
 static int
 compare_oids(const void *a, const void *b)
@@ -88,15 +88,22 @@ is_stale(const ShardTable *table, Oid shard)
 
 /* A shard has changed. */
 static void
-forget_member(ShardTable *table, int ordinal)
+forget_member(ShardTable *table, Oid shard)
 {
 	table->is_valid = false;
-	if (is_stale(table, table->members[ordinal].relid))
+	if (is_stale(table, shard))
 		return;
 	if (table->nstale < lengthof(table->stale))
-		table->stale[table->nstale++] = table->members[ordinal].relid;
+		table->stale[table->nstale++] = shard;
 	else
 		table->is_all_stale = true;
+}
+
+/* Is the OID in an array that is sorted? */
+static bool
+is_in(Oid relid, const Oid *sorted, int n)
+{
+	return bsearch(&relid, sorted, n, sizeof(Oid), compare_oids) != NULL;
 }
 
 /*
@@ -129,13 +136,9 @@ invalidate_table(Datum arg, Oid relid)
 			table->is_valid = false;
 			table->is_changed = true;
 		}
-		else
-		{
-			int			ordinal = shard_table_find(table, relid);
-
-			if (ordinal >= 0)
-				forget_member(table, ordinal);
-		}
+		else if (shard_table_find(table, relid) >= 0 ||
+				 is_in(relid, table->unseen, table->nunseen))
+			forget_member(table, relid);
 	}
 }
 
@@ -163,7 +166,7 @@ invalidate_object(Datum arg, int cacheid, uint32 hashvalue)
 				if (item->cacheId == cacheid &&
 					(hashvalue == 0 || hashvalue == item->hashValue))
 				{
-					forget_member(table, i);
+					forget_member(table, table->members[i].relid);
 					break;
 				}
 			}
@@ -420,10 +423,12 @@ has_columns(Oid relid)
  * The children of a logical table, in ordinal order; *n becomes their number.
  *
  * What the entry "old", if not NULL, says of a child is believed unless it is
- * stale.  The array is allocated in the current memory context.
+ * stale.  If "unseen" is not NULL, closed shards that are not in that entry are
+ * appended to it instead, in no order, without being looked at.  The array is
+ * allocated in the current memory context.
  */
 static NamedMember *
-list_children(Oid relid, const ShardTable *old, int *n)
+list_children(Oid relid, const ShardTable *old, int *n, List **unseen)
 {
 	List	   *children = NIL;
 	Oid		   *closed;
@@ -448,13 +453,17 @@ list_children(Oid relid, const ShardTable *old, int *n)
 		NamedMember *next = &named[*n];
 		int			ordinal = old == NULL || is_stale(old, child) ? -1 :
 			shard_table_find(old, child);
+		bool		is_closed = ordinal < 0 && is_in(child, closed, nclosed);
 
 		CHECK_FOR_INTERRUPTS();
+		if (is_closed && unseen != NULL)
+		{
+			*unseen = lappend_oid(*unseen, child);
+			continue;
+		}
 		if (ordinal >= 0)
 			next->member = old->members[ordinal];
-		else if (!identify_member(&next->member, child, is_temp,
-								  bsearch(&child, closed, nclosed, sizeof(Oid),
-										  compare_oids) != NULL))
+		else if (!identify_member(&next->member, child, is_temp, is_closed))
 			continue;
 		next->stem_len = shard_name_stem(next->member.name, &next->number);
 		(*n)++;
@@ -495,6 +504,8 @@ read_table(ShardTable *table, const ShardTable *old, bool open_only,
 	MemoryContext oldcontext = MemoryContextSwitchTo(scratch);
 	ShardOptions options;
 	NamedMember *named;
+	List	   *unseen = NIL;
+	ListCell   *lc;
 	int			n;
 
 	/* Queries ignore bad options, and INSERT raises an error. */
@@ -528,9 +539,10 @@ read_table(ShardTable *table, const ShardTable *old, bool open_only,
 		table->seq_attno != old->seq_attno)
 		old = NULL;
 
-	named = list_children(table->relid, old, &n);
 	/* A place in the hash route depends on what all shards say. */
-	table->is_complete = !open_only || table->key != NULL;
+	table->is_complete = !open_only || table->route == SHARD_ROUTE_HASH;
+	named = list_children(table->relid, old, &n,
+						  table->is_complete ? NULL : &unseen);
 	for (int i = 0; i < n; i++)
 	{
 		ShardMember *member = &named[i].member;
@@ -554,6 +566,11 @@ read_table(ShardTable *table, const ShardTable *old, bool open_only,
 	table->nmembers = n;
 	note_open(table);
 	qsort(table->sorted, n, sizeof(ShardByOid), compare_oids);
+	table->unseen = palloc(sizeof(Oid) * Max(list_length(unseen), 1));
+	table->nunseen = 0;
+	foreach(lc, unseen)
+		table->unseen[table->nunseen++] = lfirst_oid(lc);
+	qsort(table->unseen, table->nunseen, sizeof(Oid), compare_oids);
 	table->nplaces = 0;
 	table->bounds = NULL;
 	if (table->key != NULL)
@@ -610,19 +627,28 @@ refresh_members(ShardTable *table, bool open_only)
 	int			nstale = table->nstale;
 
 	if (table->context == NULL || table->is_changed || table->is_all_stale ||
-		table->key != NULL || !table->has_columns)
+		table->key != NULL || !table->has_columns ||
+		(table->nunseen > 0 && !open_only))
 		return false;
 
 	for (int i = 0; i < nstale; i++)
 	{
-		int			ordinal = shard_table_find(table, table->stale[i]);
-		ShardMember *member = &table->members[ordinal];
+		Oid			shard = table->stale[i];
+		int			ordinal = shard_table_find(table, shard);
+		bool		is_closed = shard_is_closed(shard);
+		ShardMember *member;
 		ShardMember new;
 
-		if (!list_member_oid(shard_parents(member->relid), table->relid) ||
-			!identify_member(&new, member->relid,
+		if (!list_member_oid(shard_parents(shard), table->relid))
+			return false;
+		if (ordinal < 0 && is_closed)
+			continue;
+		if (ordinal < 0)
+			return false;
+		member = &table->members[ordinal];
+		if (!identify_member(&new, shard,
 							 get_rel_persistence(table->relid) == RELPERSISTENCE_TEMP,
-							 shard_is_closed(member->relid)) ||
+							 is_closed) ||
 			strcmp(new.name, member->name) != 0)
 			return false;
 		if (new.is_open || !open_only)
@@ -684,10 +710,12 @@ update_table(ShardTable *table, bool open_only)
 /*
  * shard_table_get_open
  *		The cache entry of a logical table, brought up to date as far as
- *		inserts need it: of closed shards, which can be many, it has their
- *		names, kinds and states, and a sealed one may seem to be closed only.
+ *		inserts need it: of closed shards, which can be many, it may have
+ *		nothing but the OID, or not be aware of what their constraints say,
+ *		so that a sealed one seems to be closed only.
  *
- * Otherwise as shard_table_get().
+ * So ordinals can be less than those of the entry that shard_table_get()
+ * returns.  Otherwise as that.
  */
 ShardTable *
 shard_table_get_open(Oid relid)
@@ -760,7 +788,7 @@ shard_list_members(Oid relid, int *nmembers)
 	}
 	else
 	{
-		NamedMember *named = list_children(relid, NULL, nmembers);
+		NamedMember *named = list_children(relid, NULL, nmembers, NULL);
 
 		result = palloc(sizeof(ShardMember) * Max(*nmembers, 1));
 		for (int i = 0; i < *nmembers; i++)
@@ -799,6 +827,7 @@ shard_table_sweep(void)
 		table->nmembers = 0;
 		table->nranges = 0;
 		table->nopen = 0;
+		table->nunseen = 0;
 		MemoryContextDelete(table->context);
 		table->context = NULL;
 		has_empty = true;
@@ -826,72 +855,4 @@ int
 shard_table_find(const ShardTable *table, Oid shard)
 {
 	return shard_find_by_oid(table->sorted, table->nmembers, shard);
-}
-
-/*
- * shard_map_by_name
- *		For every column of the shard the column of the logical table, or 0
- *		if there is none.
- */
-AttrMap *
-shard_map_by_name(Relation logical, Relation shard)
-{
-	/* Every column of the parent is in the child, not the reverse. */
-	AttrMap    *back = shard_attrmap_by_name(RelationGetDescr(shard),
-											 RelationGetDescr(logical));
-	AttrMap    *map = make_attrmap(RelationGetDescr(shard)->natts);
-
-	for (int i = 0; i < back->maplen; i++)
-		if (back->attnums[i] > 0)
-			map->attnums[back->attnums[i] - 1] = i + 1;
-	free_attrmap(back);
-	return map;
-}
-
-/*
- * shard_member_map
- *		How to make a row of the shard from a row of the logical table: for
- *		every column of the shard the column of the logical table, or 0 if
- *		there is none.  NULL if rows fit as they are.
- *
- * For that, dropped columns must have the same width and alignment, too.  New
- * rows have nulls there, but rows from before the column was dropped do not,
- * and core looks for the columns behind it by the descriptor of either table.
- *
- * Both relations are open and locked.  The result belongs to the cache and
- * is gone when the table's entry is rebuilt; the caller copies it.
- */
-const AttrMap *
-shard_member_map(ShardMember *member, ShardTable *table,
-				 Relation logical, Relation shard)
-{
-	TupleDesc	from = RelationGetDescr(logical);
-	TupleDesc	to = RelationGetDescr(shard);
-	bool		same = from->natts == to->natts;
-
-	if (likely(member->map_known))
-		return member->map;
-
-	for (int i = 0; same && i < from->natts; i++)
-	{
-		Form_pg_attribute a = TupleDescAttr(from, i);
-		Form_pg_attribute b = TupleDescAttr(to, i);
-
-		same = a->attisdropped == b->attisdropped &&
-			(a->attisdropped || strcmp(NameStr(a->attname),
-									   NameStr(b->attname)) == 0) &&
-			a->attlen == b->attlen && a->attbyval == b->attbyval &&
-			a->attalign == b->attalign;
-	}
-
-	if (!same)
-	{
-		MemoryContext oldcontext;
-
-		oldcontext = MemoryContextSwitchTo(table->context);
-		member->map = shard_map_by_name(logical, shard);
-		MemoryContextSwitchTo(oldcontext);
-	}
-	member->map_known = true;
-	return member->map;
 }

@@ -228,6 +228,8 @@ typedef struct ShardTable
 	ShardByOid *sorted;			/* the shards, by OID */
 	int			nopen;
 	int		   *open;			/* ordinals of the open shards, ascending */
+	int			nunseen;		/* closed shards that are not in "members", */
+	Oid		   *unseen;			/* ... sorted; see shard_table_get_open() */
 
 	/* Hash route only. */
 	PartitionKey key;			/* NULL: option "key" is not good */
@@ -274,9 +276,6 @@ extern ShardMember *shard_list_members(Oid relid, int *nmembers);
 extern void shard_table_sweep(void);
 extern int	shard_find_by_oid(const ShardByOid *sorted, int n, Oid relid);
 extern int	shard_table_find(const ShardTable *table, Oid shard);
-extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
-extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
-									   Relation logical, Relation shard);
 
 /* in checks.c */
 extern bool shard_find_range(Oid relid, Oid logical, AttrNumber attno,
@@ -382,6 +381,11 @@ extern void shard_check_plain(Oid logical, const ShardMember *shard,
 extern List *shard_parents(Oid relid);
 extern List *shard_logical_parents(Oid relid);
 extern void shard_check_to_alter(Oid shard, bool or_sealed);
+
+/* in map.c */
+extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
+extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
+									   Relation logical, Relation shard);
 
 /* in option.c */
 extern const char *shard_route_name(ShardRoute route);

@@ -70,7 +70,7 @@ has_closed_shards(const ShardTable *table)
 		if (table->members[i].is_local && !table->members[i].is_open)
 			return true;
 	}
-	return false;
+	return table->nunseen > 0;
 }
 
 /*

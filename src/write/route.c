@@ -299,6 +299,8 @@ shard_pin(const ShardTable *table)
 			pins[i].setting == present_setting)
 			return pins[i].shard;
 
+	/* Closed shards have numbers, too. */
+	table = shard_table_get(table->relid);
 	if (table->nmembers == 0)
 		report_no_shards(table);
 	if (shard_pinned >= table->nmembers)
@@ -336,6 +338,10 @@ route_pinned(ShardTable *table, Oid shard)
 {
 	int			ordinal = shard_table_find(table, shard);
 
+	if (likely(ordinal >= 0 && table->members[ordinal].is_open))
+		return ordinal;
+	table = shard_table_get(table->relid);
+	ordinal = shard_table_find(table, shard);
 	if (ordinal < 0)
 	{
 		char	   *name = get_rel_name(shard);
@@ -460,7 +466,7 @@ shard_route_by_id(ShardTable *table, TupleTableSlot *row)
 static void
 report_no_open(const ShardTable *table)
 {
-	int			nclosed = 0;
+	int			nclosed = table->nunseen;
 	int			nsealed = 0;
 
 	for (int i = 0; i < table->nmembers; i++)
@@ -486,7 +492,7 @@ report_no_open(const ShardTable *table)
 int
 shard_route_peek(ShardTable *table, TupleTableSlot *row, Oid pinned)
 {
-	if (unlikely(table->nmembers == 0))
+	if (unlikely(table->nmembers == 0 && table->nunseen == 0))
 		report_no_shards(table);
 	if (unlikely(OidIsValid(pinned)))
 		return route_pinned(table, pinned);

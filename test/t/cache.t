@@ -1,6 +1,7 @@
 # What a session knows of a table after shards have changed one by one is what
 # a new session finds out: random DDL by others, seen by a session that only
-# inserts and by one that also queries.
+# inserts, by one that inserts by the number of a shard, and by one that also
+# queries.
 use strict;
 use warnings;
 
@@ -125,6 +126,7 @@ sub quoted { return "'$_[0]'"; }
 
 my $inserter = session($node);
 my $reader = session($node);
+my $pinned = session($node);
 my ($different, $refused) = (0, 0);
 foreach my $step (1 .. ($ENV{SHARD_FDW_STEPS} // 30))
 {
@@ -158,11 +160,39 @@ foreach my $step (1 .. ($ENV{SHARD_FDW_STEPS} // 30))
 		diag("step $step: @commands\n$sql\nthe session: $found\na new one:   $expected");
 		$different++;
 	}
+
+	# Numbers count closed shards, which a session that only inserts passes by.
+	my $number = int(rand(@shards + 1));
+	my $sql = "SET shard_fdw.shard = $number; WITH i AS (INSERT INTO log (v) VALUES (1) RETURNING tableoid::regclass) SELECT * FROM i";
+	my $new = session($node);
+	my ($found, $expected) = map { join(' ', (state_of($_, $sql))[0 .. 3]) =~ s{psql:<stdin>:\d+: }{}r } $pinned, $new;
+	$new->quit;
+	if ($found ne $expected)
+	{
+		diag("step $step: @commands\n$sql\nthe session: $found\na new one:   $expected");
+		$different++;
+	}
 	last if $different > 3;
 }
 is($different, 0, 'sessions know what new ones find out');
 cmp_ok($refused, '<', 40, 'most steps are possible');
-$_->quit foreach $inserter, $reader;
+$_->quit foreach $inserter, $reader, $pinned;
+
+# A session that only inserts does not look at closed shards, however many.
+$node->safe_psql('postgres', q{
+	CREATE FOREIGN TABLE old (at timestamptz NOT NULL) SERVER shards
+	  OPTIONS (shards '100', time_column 'at', maintenance 'manual');
+	SELECT shard_fdw.close_shard(shard) FROM shard_fdw.list_shards('old') WHERE ordinal < 98});
+my $memory = q{SELECT sum(used_bytes) FROM pg_backend_memory_contexts WHERE name = 'shard_fdw table'};
+my ($insert, $select) = map { $node->safe_psql('postgres', "$_; $memory") } 'INSERT INTO old VALUES (now())', 'DELETE FROM old';
+cmp_ok(5 * $insert, '<', $select, 'closed shards take no room in a session that only inserts');
+like($node->safe_psql('postgres', q{
+		INSERT INTO old VALUES (now());
+		SELECT shard_fdw.last_shard();
+		SELECT shard_fdw.close_shard('old_98'), shard_fdw.close_shard('old_99'), shard_fdw.open_shard('old_5');
+		INSERT INTO old VALUES (now());
+		SELECT shard_fdw.last_shard()}),
+	qr/^old_9[89]\n\|\|\nold_5$/, '... until one of them is open again');
 
 $node->stop;
 done_testing();
