@@ -61,6 +61,14 @@ $old->safe_psql('postgres', q{
 	  END LOOP;
 	  RESET shard_fdw.shard;
 	END $$;
+	CREATE FOREIGN TABLE old (at timestamptz NOT NULL) SERVER shards
+	  OPTIONS (shards '2', time_column 'at', rotate_every '1 day', retain_for '30 days', maintenance 'manual');
+	SET shard_fdw.shard = 0;
+	INSERT INTO old VALUES (now() - interval '29 days'), (now() - interval '28 days');
+	SET shard_fdw.shard = 1;
+	INSERT INTO old VALUES (now() - interval '29 days'), (now());
+	RESET shard_fdw.shard;
+	SELECT shard_fdw.rotate('old');
 	CREATE TABLE have_read (id bigint);
 	SELECT shard_fdw.register_consumer('lanes', 'reader', 'id');
 	INSERT INTO have_read SELECT id FROM shard_fdw.read_batch(NULL::lanes, 'reader', 4);
@@ -83,6 +91,11 @@ my %facts = (
 		  FROM pg_constraint WHERE contype = 'c' AND conrelid::regclass::text !~ '[.]'},
 	'event triggers' => q{
 		SELECT evtname, evtevent, evtenabled, evttags, evtfoid::regprocedure FROM pg_event_trigger},
+	'maintenance' => q{
+		SELECT logical, generations, closed, due, is_confirmed, last_run, last_error
+		  FROM shard_fdw.maintenance},
+	'ranges' => q{
+		SELECT shard, range_start, range_end FROM shard_fdw.shards WHERE logical = 'old'::regclass},
 	'consumers' => q{
 		SELECT logical, consumer, role, shard, watermark, last_read, rows_behind
 		  FROM shard_fdw.consumers},
@@ -103,6 +116,8 @@ sub gather
 		} keys %facts
 	};
 }
+$old->safe_psql('postgres', q{CALL shard_fdw.maintain('old');
+	ALTER FOREIGN TABLE old OPTIONS (SET retain_for '10 days')});
 my $expected = gather($old);
 $old->stop;
 
@@ -190,6 +205,14 @@ sql_is(
 	q{SELECT * FROM shard_fdw.check_order('lanes')},
 	'',
 	'ids and commits are still in the same order');
+
+# Old rows go without another word: the owner has asked for that.
+sql_is(q{
+	SET client_min_messages = warning;
+	CALL shard_fdw.maintain('old');
+	SELECT count(*), bool_and(at > now() - interval '30 days') FROM old;
+	SELECT string_agg(shard::text || ' ' || state, ', ' ORDER BY ordinal) FROM shard_fdw.list_shards('old')},
+	"2|t\nold_1 closed, old_2 open, old_3 open", 'retention goes on');
 
 # The event triggers are at work.
 sql_is(q{
