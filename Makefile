@@ -65,6 +65,26 @@ OBJS = \
 	src/write/route.o \
 	src/write/row.o \
 	src/write/target.o
+
+# A client program.  PGXS builds programs or libraries, not both, so the rules
+# for this one are below.
+LOAD = src/load/shard_load
+LOAD_OBJS = \
+	src/load/connection.o \
+	src/load/cut.o \
+	src/load/input.o \
+	src/load/job.o \
+	src/load/loader.o \
+	src/load/options.o \
+	src/load/pieces.o \
+	src/load/progress.o \
+	src/load/reader.o \
+	src/load/rejects.o \
+	src/load/shard_load.o \
+	src/load/target.o \
+	src/load/worker.o
+EXTRA_CLEAN = $(LOAD)$(X) $(LOAD_OBJS)
+
 PGFILEDESC = "shard_fdw - one insert target over many tables"
 PG_CPPFLAGS = -I$(srcdir)/src
 
@@ -106,9 +126,27 @@ $(DATA_built): sql/$(EXTENSION).sql
 
 $(OBJS) $(OBJS:.o=.bc): $(wildcard $(here)src/*.h $(here)src/*/*.h)
 
+$(LOAD_OBJS): $(here)src/load/shard_load.h
+$(LOAD_OBJS): override CPPFLAGS += -I$(libpq_srcdir)
+$(LOAD)$(X): $(LOAD_OBJS)
+	$(CC) $(CFLAGS) $(LOAD_OBJS) $(LDFLAGS) $(LDFLAGS_EX) -L$(pkglibdir) -lpgfeutils -lpgcommon -lpgport $(libpq) -lm -o $@
+
+all: $(LOAD)$(X)
+
+.PHONY: install-load uninstall-load
+install: install-load
+uninstall: uninstall-load
+
+install-load: $(LOAD)$(X)
+	$(MKDIR_P) '$(DESTDIR)$(bindir)'
+	$(INSTALL_PROGRAM) $< '$(DESTDIR)$(bindir)/shard_load$(X)'
+
+uninstall-load:
+	rm -f '$(DESTDIR)$(bindir)/shard_load$(X)'
+
 # Out of tree, there are no folders yet.
 ifneq ($(here),./)
-$(shell mkdir -p $(dir $(OBJS) $(DATA_built)))
+$(shell mkdir -p $(dir $(OBJS) $(LOAD_OBJS) $(DATA_built)))
 endif
 
 endif
