@@ -61,7 +61,7 @@ connection_first(LoadOptions *options)
 	const char *keywords[NPARAMS];
 	const char *values[NPARAMS];
 
-	if (options->prompt == PROMPT_ALWAYS)
+	if (options->prompt == PROMPT_ALWAYS && password == NULL)
 		password = simple_prompt("Password: ", false);
 	for (;;)
 	{

@@ -115,9 +115,13 @@ show_bytes(double bytes)
 static double
 done_fraction(const Progress *progress, const Reader *reader)
 {
+	double		read;
+
 	if (reader->total > 0)
 		return Min((double) progress->bytes / reader->total, 1.0);
-	return reader_fraction(reader);
+	/* How much that is cannot be told of what has been read, but not loaded. */
+	read = reader_fraction(reader);
+	return read <= 0 || reader->offset == 0 ? read : read * progress->bytes / reader->offset;
 }
 
 /*
