@@ -21,10 +21,14 @@ OBJS = \
 	src/consume/registry.o \
 	src/consume/result.o \
 	src/plan/assume.o \
+	src/plan/choice.o \
 	src/plan/core_plan.o \
 	src/plan/cursor.o \
+	src/plan/explain.o \
 	src/plan/join.o \
+	src/plan/lookup.o \
 	src/plan/plan.o \
+	src/plan/planning.o \
 	src/plan/prune.o \
 	src/plan/times.o \
 	src/shards/admin.o \

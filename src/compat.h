@@ -28,6 +28,7 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
 #include "optimizer/plancat.h"
+#include "parser/parse_relation.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
@@ -342,6 +343,46 @@ shard_check_insert_target(ResultRelInfo *rri)
 #define shard_rte_no_permissions(rte) ((rte)->requiredPerms = 0)
 #else
 #define shard_rte_no_permissions(rte) ((rte)->perminfoindex = 0)
+#endif
+
+/*
+ * A shard has taken the place of the logical table in a query, which has
+ * another entry now: the shard has the same columns changed, by its own numbers,
+ * but no privileges are asked for.
+ */
+static inline void
+shard_rte_of_shard(Query *query, RangeTblEntry *rte, RangeTblEntry *logical,
+				   Bitmapset *(*map_columns) (const Bitmapset *columns,
+											  const AttrMap *map),
+				   const AttrMap *map)
+{
+#if PG_VERSION_NUM < 160000
+	rte->requiredPerms = 0;
+	rte->selectedCols = map_columns(rte->selectedCols, map);
+	rte->insertedCols = map_columns(rte->insertedCols, map);
+	rte->updatedCols = map_columns(rte->updatedCols, map);
+#else
+	RTEPermissionInfo *old = getRTEPermissionInfo(query->rteperminfos,
+												  logical);
+	RTEPermissionInfo *info;
+
+	/* Tables of a query have to have one, if only to say as whom it reads. */
+	rte->perminfoindex = 0;
+	info = addRTEPermissionInfo(&query->rteperminfos, rte);
+	info->checkAsUser = old->checkAsUser;
+	info->selectedCols = map_columns(old->selectedCols, map);
+	info->insertedCols = map_columns(old->insertedCols, map);
+	info->updatedCols = map_columns(old->updatedCols, map);
+#endif
+}
+
+/* 18 has columns that are computed when they are read. */
+#if PG_VERSION_NUM < 180000
+#define shard_has_virtual_columns(rel) false
+#else
+#define shard_has_virtual_columns(rel) \
+	(RelationGetDescr(rel)->constr != NULL && \
+	 RelationGetDescr(rel)->constr->has_generated_virtual)
 #endif
 
 /*

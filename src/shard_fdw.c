@@ -32,7 +32,7 @@ _PG_init(void)
 	shard_table_init();
 	shard_plan_init();
 	shard_join_init();
-	shard_assume_init();
+	shard_planning_init();
 	shard_cursor_init();
 }
 

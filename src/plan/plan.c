@@ -56,6 +56,8 @@ take_over_expansion(SHARD_RELATION_HOOK_PARAMETERS)
 		rel->reloptkind != RELOPT_BASEREL ||
 		!shard_is_our_routine(rel->fdwroutine))
 		return;
+	if (unlikely(!shard_is_planning()))
+		shard_planning_missed(root);
 
 	/*
 	 * With constraint_exclusion = on, core would read the table's own NOT
@@ -86,7 +88,7 @@ prepare_and_plan(SHARD_PLANNER_PARAMETERS)
 	PlannedStmt *volatile result = NULL;
 
 	shard_prepare_on_conflict(parse);
-	shard_planning_begin(&planning, parse, cursor_options);
+	shard_planning_begin(&planning, parse, cursor_options, params);
 	PG_TRY();
 	{
 		result = (prev_planner_hook ? prev_planner_hook : standard_planner)
@@ -94,7 +96,7 @@ prepare_and_plan(SHARD_PLANNER_PARAMETERS)
 	}
 	PG_FINALLY();
 	{
-		shard_planning_end(&planning);
+		shard_planning_pop(&planning);
 	}
 	PG_END_TRY();
 	shard_planning_note(&planning, result);

@@ -10,9 +10,6 @@
 
 #include "table/table.h"
 
-/* in assume.c */
-extern void shard_assume_init(void);
-
 /* in cursor.c */
 extern void shard_cursor_init(void);
 
@@ -23,5 +20,8 @@ extern void shard_join_init(void);
 extern void shard_plan_init(void);
 extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
 								   Oid relid);
+
+/* in planning.c */
+extern void shard_planning_init(void);
 
 #endif							/* SHARD_PLAN_H */

@@ -49,13 +49,49 @@ typedef struct ShardTimeSet
 	ShardTimes *times;
 } ShardTimeSet;
 
-/* A query that is being planned; see assume.c. */
+/* Of one query so many tables can have their shards looked up, at most. */
+#define SHARD_MAX_LOOKUPS	4
+
+/* What it is that fixes the shard of a logical table. */
+typedef struct ShardChoice
+{
+	Oid			logical;
+	List	   *values;			/* expressions for the key's columns */
+	bool		by_id;			/* or for an id */
+	LOCKMODE	lockmode;		/* for the shard */
+	int			number;			/* of the lookup in the query, from 0 */
+	Oid			shard;			/* that a plan has been made for */
+} ShardChoice;
+
+/* A logical table of a query whose rows are all in one shard. */
+typedef struct ShardLookup
+{
+	Query	   *query;			/* the query or subquery with the table ... */
+	Index		rti;			/* ... and where the table is in it */
+	bool		is_certain;		/* the values are the same in all executions */
+	bool		is_known;		/* the values are known for now */
+	bool		is_applied;		/* the shard has taken the table's place */
+	ShardChoice choice;
+} ShardLookup;
+
+/* Which shards a query is to be planned for. */
+typedef struct ShardChosen
+{
+	ParamListInfo params;		/* those that these values lead to ... */
+	Oid			shards[SHARD_MAX_LOOKUPS];	/* ... by number of the lookup */
+} ShardChosen;
+
+/* A query that is being planned; see planning.c. */
 typedef struct ShardPlanning
 {
 	struct ShardPlanning *outer;	/* what is planned while that goes on */
 	Query	   *query;			/* as it was, or NULL: nothing is assumed */
 	int			cursor_options;
 	List	   *assumptions;
+	List	   *lookups;		/* what the executor is to look at; of
+								 * ShardLookup */
+	bool		is_stub;		/* not to be executed; see choice.c */
+	List	   *depends;		/* OIDs of other shards it depends on */
 } ShardPlanning;
 
 /*
@@ -95,13 +131,20 @@ typedef struct ShardPruning
 } ShardPruning;
 
 /* in assume.c */
-extern void shard_planning_begin(ShardPlanning *planning, Query *query,
-								 int cursor_options);
-extern void shard_planning_end(ShardPlanning *planning);
+extern void shard_planning_push(ShardPlanning *planning);
+extern void shard_planning_pop(const ShardPlanning *planning);
+extern bool shard_is_planning(void);
 extern bool shard_may_assume(void);
 extern void shard_assume(List *conditions, const ShardTimes *gaps, int ngaps);
-extern void shard_planning_note(const ShardPlanning *planning,
-								PlannedStmt *plan);
+extern bool shard_assumptions_hold(List *assumptions, ParamListInfo params);
+
+/* in choice.c */
+extern Plan *shard_make_stub(Plan *plan);
+extern List *shard_describe_choice(const ShardChoice *choice, bool is_stub);
+extern ShardChosen *shard_take_chosen(void);
+extern PlannedStmt *shard_choose_plan(CustomScan *note, QueryDesc *query_desc,
+									  int eflags);
+extern void shard_choice_init(void);
 
 /* in core_plan.c */
 extern Index shard_expand_child(PlannerInfo *root, RelOptInfo *rel,
@@ -112,7 +155,26 @@ extern void shard_set_append_size(PlannerInfo *root, RelOptInfo *rel,
 extern PartitionScheme shard_find_partition_scheme(PlannerInfo *root,
 												   PartitionKey partkey);
 
+/* in explain.c */
+extern void shard_show_lookup(PlannedStmt *plan, Oid shard, int nremoved);
+extern void shard_explain_init(void);
+
+/* in lookup.c */
+extern List *shard_find_lookups(Query *query, ParamListInfo params);
+extern Oid	shard_choose(const ShardChoice *choice, ParamListInfo params);
+extern Oid	shard_lock_chosen(const ShardChoice *choice, ParamListInfo params);
+extern void shard_apply_lookups(List *lookups, ParamListInfo params);
+
+/* in planning.c */
+extern void shard_planning_missed(PlannerInfo *root);
+extern void shard_planning_begin(ShardPlanning *planning, Query *query,
+								 int cursor_options, ParamListInfo params);
+extern void shard_planning_note(const ShardPlanning *planning,
+								PlannedStmt *plan);
+
 /* in prune.c */
+extern Node *shard_key_value(PlannerInfo *root, Expr *clause, Var *column,
+							 Oid opfamily, Oid collation);
 extern RelOptInfo *shard_next_child(ShardChildren *children);
 extern void shard_gate(PlannerInfo *root, RelOptInfo *child, Expr *clause,
 					   Index security_level);

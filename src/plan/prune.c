@@ -155,13 +155,14 @@ prune_hash_table(PlannerInfo *root, const ShardTable *table,
 }
 
 /*
- * The expression that a column is compared with for equality, as this hash
- * operator family and collation see it, if it is the same for all rows of a
- * scan; else NULL.
+ * shard_key_value
+ *		The expression that a column is compared with for equality, as this
+ *		hash operator family and collation see it, if it is the same for all
+ *		rows of a scan; else NULL.
  */
-static Node *
-key_value(PlannerInfo *root, Expr *clause, Var *column, Oid opfamily,
-		  Oid collation)
+Node *
+shard_key_value(PlannerInfo *root, Expr *clause, Var *column, Oid opfamily,
+				Oid collation)
 {
 	OpExpr	   *op = (OpExpr *) clause;
 	Node	   *left;
@@ -217,9 +218,9 @@ late_key_values(PlannerInfo *root, RelOptInfo *rel,
 		{
 			RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
 
-			value = key_value(root, rinfo->clause, column,
-							  scheme->partopfamily[i],
-							  scheme->partcollation[i]);
+			value = shard_key_value(root, rinfo->clause, column,
+									scheme->partopfamily[i],
+									scheme->partcollation[i]);
 			if (value != NULL)
 			{
 				*security_level = Max(*security_level, rinfo->security_level);
@@ -322,9 +323,9 @@ find_shard(PlannerInfo *root, RelOptInfo *rel, ShardIds *ids)
 					 InvalidOid, 0);
 	foreach(lc, rel->baserestrictinfo)
 	{
-		Const	   *value = (Const *) key_value(root,
-												lfirst_node(RestrictInfo, lc)->clause,
-												column, opfamily, InvalidOid);
+		Const	   *value = (Const *) shard_key_value(root,
+													  lfirst_node(RestrictInfo, lc)->clause,
+													  column, opfamily, InvalidOid);
 
 		if (value == NULL || !IsA(value, Const) || value->constisnull)
 			continue;
@@ -359,8 +360,8 @@ find_ids(PlannerInfo *root, RelOptInfo *rel, const ShardTable *table,
 	foreach(lc, rel->baserestrictinfo)
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
-		Node	   *value = key_value(root, rinfo->clause, column, opfamily,
-									  InvalidOid);
+		Node	   *value = shard_key_value(root, rinfo->clause, column, opfamily,
+											InvalidOid);
 
 		if (value == NULL)
 		{

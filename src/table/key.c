@@ -214,6 +214,34 @@ shard_key_hash(PartitionKey key, TupleTableSlot *row)
 }
 
 /*
+ * shard_key_hash_values
+ *		The hash of a key whose columns have these values, which may be of
+ *		other types than the columns.
+ *
+ * For each, shard_can_hash_with() is true.
+ */
+uint64
+shard_key_hash_values(PartitionKey key, const Oid *types, Datum *values,
+					  bool *nulls)
+{
+	FmgrInfo	functions[PARTITION_MAX_KEYS];
+
+	if (memcmp(types, key->parttypid, sizeof(Oid) * key->partnatts) == 0)
+		return compute_partition_hash_value(key->partnatts, key->partsupfunc,
+											key->partcollation, values, nulls);
+	for (int i = 0; i < key->partnatts; i++)
+	{
+		Oid			opfamily;
+		Oid			opcintype;
+
+		fmgr_info(shard_hash_function(types[i], &opfamily, &opcintype),
+				  &functions[i]);
+	}
+	return compute_partition_hash_value(key->partnatts, functions,
+										key->partcollation, values, nulls);
+}
+
+/*
  * shard_key_values_equal
  *		Are two values, not null, of the key's column number "i" equal as
  *		hashing sees it?

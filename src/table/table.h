@@ -317,6 +317,8 @@ extern PartitionKey shard_key_create(Oid relid, const char *columns,
 extern void shard_report_bad_key(const ShardTable *table);
 extern char *shard_key_columns(PartitionKey key, Oid relid);
 extern uint64 shard_key_hash(PartitionKey key, TupleTableSlot *row);
+extern uint64 shard_key_hash_values(PartitionKey key, const Oid *types,
+									Datum *values, bool *nulls);
 extern bool shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b);
 
 /* in lease.c */
