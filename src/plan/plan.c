@@ -355,7 +355,7 @@ prune_expanded_table(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	RelOptInfo *child;
 
 	shard_prune_gate(root, pruning);
-	if (pruning->left_out == NIL)
+	if (pruning->nleft_out == 0)
 		return;
 	shard_prune_settle(root, pruning);
 	while ((child = shard_next_child(&children)) != NULL)

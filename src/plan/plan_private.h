@@ -105,8 +105,10 @@ typedef struct ShardPruning
 {
 	RelOptInfo *rel;			/* the logical table */
 	int			nkept;
+	int			kept_space;		/* for so many there is space */
 	ShardKept  *kept;
-	List	   *left_out;		/* OIDs of the other shards */
+	int			nleft_out;
+	Oid		   *left_out;		/* the other shards */
 	int			nmembers;
 	ShardByOid *sorted;			/* all shards, by OID */
 	int		   *kept_index;		/* in kept, by ordinal; -1: left out */
@@ -117,6 +119,7 @@ typedef struct ShardPruning
 	ShardTimeSet *times;		/* what conditions allow; NULL: all */
 	List	   *time_conditions;	/* these conditions */
 	bool		has_estimates;	/* they allow that for now */
+	TransactionId certain_xmin; /* ranges made by earlier transactions hold */
 	ShardTimes *gaps;			/* where left out shards are; see add_gap() */
 	List	   *late_conditions;	/* those that can gate shards */
 	Index		time_security;

@@ -425,6 +425,8 @@ find_times(PlannerInfo *root, const ShardTable *table, ShardPruning *pruning)
 	if (pruning->time_conditions == NIL)
 		return;
 	pruning->times = times;
+	pruning->certain_xmin = ActiveSnapshotSet() ?
+		GetActiveSnapshot()->xmin : InvalidTransactionId;
 	pruning->gaps = palloc(sizeof(ShardTimes) * (times->n + 1));
 	for (int i = 0; i <= times->n; i++)
 	{
@@ -440,11 +442,14 @@ find_times(PlannerInfo *root, const ShardTable *table, ShardPruning *pruning)
  * that had been deleted when the constraint was validated.
  */
 static bool
-is_range_certain(const ShardMember *member)
+is_range_certain(const ShardMember *member, const ShardPruning *pruning)
 {
 	TransactionId xid = member->range_xid;
 
-	if (!TransactionIdIsNormal(xid))
+	/* Most are old, and there may be thousands. */
+	if (!TransactionIdIsNormal(xid) ||
+		(TransactionIdIsNormal(pruning->certain_xmin) &&
+		 NormalTransactionIdPrecedes(xid, pruning->certain_xmin)))
 		return true;
 	if (TransactionIdIsCurrentTransactionId(xid))
 		return !IsolationUsesXactSnapshot();
@@ -460,14 +465,17 @@ is_range_certain(const ShardMember *member)
 static bool
 may_have_times(const ShardMember *member, ShardPruning *pruning)
 {
+	ShardTimeSet *times = pruning->times;
 	ShardTimes *gap;
+	int			i;
 
-	if (pruning->times == NULL || !member->has_range ||
-		member->has_children ||
-		shard_times_overlap(pruning->times, member->range_min,
-							member->range_max))
+	if (times == NULL || !member->has_range || member->has_children)
 		return true;
-	if (!is_range_certain(member))
+	i = shard_times_from(times, member->range_min);
+	if (member->range_min <= member->range_max && i < times->n &&
+		times->times[i].min <= member->range_max)
+		return true;
+	if (!is_range_certain(member, pruning))
 	{
 		pruning->is_transient = true;
 		return true;
@@ -475,8 +483,7 @@ may_have_times(const ShardMember *member, ShardPruning *pruning)
 	/* In an empty range there is no time, whatever is allowed. */
 	if (member->range_min <= member->range_max)
 	{
-		gap = &pruning->gaps[shard_times_from(pruning->times,
-											  member->range_min)];
+		gap = &pruning->gaps[i];
 		gap->min = Min(gap->min, member->range_min);
 		gap->max = Max(gap->max, member->range_max);
 	}
@@ -497,10 +504,16 @@ add_shard(ShardPruning *pruning, const ShardTable *table, int ordinal,
 	if (!keep)
 	{
 		pruning->kept_index[ordinal] = -1;
-		pruning->left_out = lappend_oid(pruning->left_out, member->relid);
+		pruning->left_out[pruning->nleft_out++] = member->relid;
 		return;
 	}
 	pruning->kept_index[ordinal] = pruning->nkept;
+	if (pruning->nkept == pruning->kept_space)
+	{
+		pruning->kept_space *= 2;
+		pruning->kept = repalloc(pruning->kept,
+								 sizeof(ShardKept) * pruning->kept_space);
+	}
 	kept = &pruning->kept[pruning->nkept++];
 	kept->relid = member->relid;
 	kept->has_children = member->has_children;
@@ -511,7 +524,7 @@ add_shard(ShardPruning *pruning, const ShardTable *table, int ordinal,
 		member->stride : 0;
 	kept->id_slot = member->id_slot;
 	kept->has_range = member->has_range && !member->has_children &&
-		is_range_certain(member);
+		is_range_certain(member, pruning);
 	kept->range_min = member->range_min;
 	kept->range_max = member->range_max;
 	kept->nchecks = (pruning->is_hash ? member->nplace_checks : 0) +
@@ -562,7 +575,10 @@ shard_prune_begin(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	memcpy(pruning->sorted, table->sorted,
 		   sizeof(ShardByOid) * table->nmembers);
 	pruning->kept_index = palloc(sizeof(int) * table->nmembers);
-	pruning->kept = palloc(sizeof(ShardKept) * table->nmembers);
+	pruning->left_out = palloc(sizeof(Oid) * table->nmembers);
+	/* Mostly, a few of very many are kept. */
+	pruning->kept_space = 16;
+	pruning->kept = palloc(sizeof(ShardKept) * pruning->kept_space);
 	if (pruning->is_hash)
 		for (int i = 0; i < pruning->nparts; i++)
 			add_shard(pruning, table, table->places[i].ordinal, i,
@@ -587,8 +603,9 @@ shard_prune_settle(PlannerInfo *root, const ShardPruning *pruning)
 	ShardTimes *gaps = pruning->gaps;
 	int			ngaps = 0;
 
-	root->glob->relationOids = list_concat(root->glob->relationOids,
-										   pruning->left_out);
+	for (int i = 0; i < pruning->nleft_out; i++)
+		root->glob->relationOids = lappend_oid(root->glob->relationOids,
+											   pruning->left_out[i]);
 	root->glob->transientPlan |= pruning->is_transient;
 	if (pruning->times == NULL || !pruning->has_estimates)
 		return;
