@@ -171,20 +171,29 @@ static void
 invalidate_plans(Datum arg, Oid relid)
 {
 	dlist_iter	iter;
+	Dependents *found;
 
 	if (dlist_is_empty(&all_contents))
 		return;
-	if (OidIsValid(relid))
+	if (!OidIsValid(relid))
 	{
-		Dependents *found = hash_search(dependents, &relid, HASH_FIND, NULL);
+		dlist_foreach(iter, &all_contents)
+		{
+			PlanContent *content = dlist_container(PlanContent, all, iter.cur);
 
-		if (found != NULL)
-			dlist_foreach(iter, &found->list)
-				dlist_container(Dependency, node, iter.cur)->content->is_valid = false;
+			content->is_valid = false;
+		}
 		return;
 	}
-	dlist_foreach(iter, &all_contents)
-		dlist_container(PlanContent, all, iter.cur)->is_valid = false;
+	found = hash_search(dependents, &relid, HASH_FIND, NULL);
+	if (found == NULL)
+		return;
+	dlist_foreach(iter, &found->list)
+	{
+		Dependency *dependency = dlist_container(Dependency, node, iter.cur);
+
+		dependency->content->is_valid = false;
+	}
 }
 
 /*

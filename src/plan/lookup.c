@@ -512,8 +512,8 @@ shard_alias(const RangeTblEntry *rte, Relation shard, const AttrMap *map)
 		char	   *name = NameStr(TupleDescAttr(desc, i)->attname);
 
 		for (int j = 0; j < map->maplen; j++)
-			if (map->attnums[j] == i + 1 &&
-				j < list_length(rte->eref->colnames))
+			if (j < list_length(rte->eref->colnames) &&
+				map->attnums[j] == i + 1)
 				name = strVal(list_nth(rte->eref->colnames, j));
 		names = lappend(names, makeString(TupleDescAttr(desc, i)->attisdropped ?
 										  "" : pstrdup(name)));
