@@ -224,6 +224,9 @@ find_lookup(Search *search, Query *query, Index rti)
 	bool		by_id = false;
 	ListCell   *lc;
 
+	/* MERGE also looks at rows that do not meet its condition. */
+	if (query->commandType == CMD_MERGE)
+		return;
 	if (rte->rtekind != RTE_RELATION || !rte->inh ||
 		rte->relkind != RELKIND_FOREIGN_TABLE ||
 		!shard_is_logical(rte->relid) ||

@@ -16,7 +16,6 @@
  */
 #include "plan/plan_private.h"
 
-#include "access/parallel.h"
 #include "executor/executor.h"
 #include "nodes/extensible.h"
 #include "nodes/nodeFuncs.h"
@@ -292,7 +291,7 @@ find_note(const PlannedStmt *plan)
 	{
 		CustomScan *note = lfirst(lc);
 
-		/* A worker gets no plans that it cannot run. */
+		/* A worker gets none from its leader, but may execute plans of its own. */
 		if (note != NULL && IsA(note, CustomScan) &&
 			note->methods == &note_methods)
 			return note;
@@ -344,7 +343,7 @@ start_executor(QueryDesc *query_desc, int eflags)
 		CallSyscacheCallbacks(PROCOID, ASSUMPTION_HASH);
 		has_missed = false;
 	}
-	if (note != NULL && !IsParallelWorker())
+	if (note != NULL)
 	{
 		bool		has_snapshot = ActiveSnapshotSet();
 

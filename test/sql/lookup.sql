@@ -174,6 +174,12 @@ SELECT setseed(0.15);
 SELECT is((SELECT string_agg(d, E'\n') FROM differences(12) d), NULL, 'the same as on plain tables');
 SET LOCAL plan_cache_mode = force_generic_plan;
 
+-- MERGE has use for rows that do not meet its condition.
+CREATE TABLE merged (id int, k bigint);
+MERGE INTO merged m USING log_big s ON m.id = s.id AND s.k = 7
+  WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.k);
+SELECT set_eq('TABLE merged', 'SELECT id, k FROM plain_big', 'MERGE reads all rows');
+
 -- What is scanned and locked.
 
 SELECT is(scanned('SELECT * FROM log_big WHERE k = ' || g), tableoid::regclass::text, 'a constant: ' || g)
