@@ -291,7 +291,7 @@ find_note(const PlannedStmt *plan)
 	{
 		CustomScan *note = lfirst(lc);
 
-		/* A worker gets none from its leader, but may execute plans of its own. */
+		/* A worker gets none from its leader, but has plans of its own. */
 		if (note != NULL && IsA(note, CustomScan) &&
 			note->methods == &note_methods)
 			return note;
