@@ -84,18 +84,30 @@ shard_assume(List *conditions, const ShardTimes *gaps, int ngaps)
 }
 
 /*
+ * shard_root_with_params
+ *		All that evaluating an expression before execution needs of the
+ *		planner's state.
+ */
+PlannerInfo *
+shard_root_with_params(ParamListInfo params)
+{
+	PlannerInfo *root = makeNode(PlannerInfo);
+
+	root->glob = makeNode(PlannerGlobal);
+	root->glob->boundParams = params;
+	return root;
+}
+
+/*
  * shard_assumptions_hold
  *		Does what a plan assumes still hold, with these parameters?
  */
 bool
 shard_assumptions_hold(List *assumptions, ParamListInfo params)
 {
-	PlannerInfo *root = makeNode(PlannerInfo);
+	PlannerInfo *root = shard_root_with_params(params);
 	ListCell   *lc;
 
-	/* That is all that estimating a value needs. */
-	root->glob = makeNode(PlannerGlobal);
-	root->glob->boundParams = params;
 	foreach(lc, assumptions)
 	{
 		List	   *assumption = lfirst_node(List, lc);

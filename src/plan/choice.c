@@ -56,6 +56,7 @@ typedef struct ShardPlan
 	struct PlanContent *content;	/* NULL: there is none */
 } ShardPlan;
 
+/* What there is to it. */
 typedef struct PlanContent
 {
 	MemoryContext context;		/* with all this */
@@ -94,8 +95,6 @@ static MemoryContext retired_plans = NULL;
 
 static Node *create_stub_state(CustomScan *stub);
 static void begin_stub(CustomScanState *node, EState *estate, int eflags);
-static TupleTableSlot *exec_stub(CustomScanState *node);
-static void end_stub(CustomScanState *node);
 
 static const CustomScanMethods stub_methods = {
 	"shard_fdw stub", create_stub_state
@@ -104,9 +103,6 @@ static const CustomScanMethods stub_methods = {
 static const CustomExecMethods stub_exec_methods = {
 	.CustomName = "shard_fdw stub",
 	.BeginCustomScan = begin_stub,
-	.ExecCustomScan = exec_stub,
-	.EndCustomScan = end_stub,
-	.ReScanCustomScan = end_stub,
 };
 
 static Node *
@@ -119,7 +115,8 @@ create_stub_state(CustomScan *stub)
 }
 
 /*
- * Another plan should have taken the stub's place.
+ * Another plan should have taken the stub's place.  So this is as far as
+ * executing a stub can go.
  */
 static void
 begin_stub(CustomScanState *node, EState *estate, int eflags)
@@ -128,17 +125,6 @@ begin_stub(CustomScanState *node, EState *estate, int eflags)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("shard_fdw has not been asked to start the query"),
 			 errhint("Another extension replaces ExecutorStart_hook and does not call the one before it.")));
-}
-
-static TupleTableSlot *
-exec_stub(CustomScanState *node)
-{
-	return NULL;
-}
-
-static void
-end_stub(CustomScanState *node)
-{
 }
 
 /*

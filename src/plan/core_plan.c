@@ -35,6 +35,38 @@
 #include "utils/partcache.h"
 
 /*
+ * shard_child_alias
+ *		The alias "name" of a child of the logical table with the entry "rte",
+ *		with the names that the query gave to the columns.
+ *
+ * "parent_colnos" has the number of the logical table's column by that of the
+ * child's, or 0.
+ */
+Alias *
+shard_child_alias(const RangeTblEntry *rte, const char *name, TupleDesc desc,
+				  const AttrNumber *parent_colnos)
+{
+	List	   *colnames = NIL;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		AttrNumber	parent_attno = parent_colnos[i];
+		char	   *colname;
+
+		if (att->attisdropped)
+			colname = "";
+		else if (parent_attno > 0 &&
+				 parent_attno <= list_length(rte->eref->colnames))
+			colname = strVal(list_nth(rte->eref->colnames, parent_attno - 1));
+		else
+			colname = NameStr(att->attname);
+		colnames = lappend(colnames, makeString(pstrdup(colname)));
+	}
+	return makeAlias(name, colnames);
+}
+
+/*
  * shard_expand_child
  *		Add a child of the logical table "rel" to the query: a range table
  *		entry, an AppendRelInfo and a RelOptInfo.
@@ -48,11 +80,9 @@ shard_expand_child(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 				   Relation parent, Relation child)
 {
 	Query	   *parse = root->parse;
-	TupleDesc	desc = RelationGetDescr(child);
 	RangeTblEntry *childrte;
 	Index		rti;
 	AppendRelInfo *appinfo;
-	List	   *colnames = NIL;
 
 	/*
 	 * Permissions and row-level security are those of the parent; it has been
@@ -74,29 +104,14 @@ shard_expand_child(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 	root->append_rel_list = lappend(root->append_rel_list, appinfo);
 
 	/*
-	 * EXPLAIN shows the columns by the names the query gave them.  It shows
-	 * the table by its own name unless the query has an alias for the parent:
-	 * core always takes the parent's name and numbers it, but that may well
-	 * be the name of another shard.
+	 * EXPLAIN shows the table by its own name unless the query has an alias
+	 * for the parent: core always takes the parent's name and numbers it, but
+	 * that may well be the name of another shard.
 	 */
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		AttrNumber	parent_attno = appinfo->parent_colnos[i];
-		char	   *name;
-
-		if (att->attisdropped)
-			name = "";
-		else if (parent_attno > 0 &&
-				 parent_attno <= list_length(rte->eref->colnames))
-			name = strVal(list_nth(rte->eref->colnames, parent_attno - 1));
-		else
-			name = NameStr(att->attname);
-		colnames = lappend(colnames, makeString(pstrdup(name)));
-	}
 	childrte->alias = childrte->eref =
-		makeAlias(rte->alias ? rte->eref->aliasname :
-				  RelationGetRelationName(child), colnames);
+		shard_child_alias(rte, rte->alias ? rte->eref->aliasname :
+						  RelationGetRelationName(child),
+						  RelationGetDescr(child), appinfo->parent_colnos);
 
 	Assert(rti < root->simple_rel_array_size);
 	Assert(root->simple_rte_array[rti] == NULL);

@@ -48,19 +48,6 @@ typedef struct WholeRow
 } WholeRow;
 
 /*
- * All that evaluating an expression needs of the planner's state.
- */
-static PlannerInfo *
-root_with_params(ParamListInfo params)
-{
-	PlannerInfo *root = makeNode(PlannerInfo);
-
-	root->glob = makeNode(PlannerGlobal);
-	root->glob->boundParams = params;
-	return root;
-}
-
-/*
  * Add the conditions that every row of an entry of the range table has to meet
  * to be of any use to the query.  Returns whether the entry is in this part of
  * the join tree.
@@ -303,7 +290,7 @@ shard_find_lookups(Query *query, ParamListInfo params)
 
 	if (!enable_partition_pruning)
 		return NIL;
-	search.root = root_with_params(params);
+	search.root = shard_root_with_params(params);
 	(void) find_lookups((Node *) query, &search);
 	return search.lookups;
 }
@@ -339,7 +326,7 @@ get_value(Node *expr, ParamListInfo params, Oid *type, Datum *value,
 	}
 	if (!IsA(expr, Const))
 	{
-		expr = estimate_expression_value(root_with_params(params), expr);
+		expr = estimate_expression_value(shard_root_with_params(params), expr);
 		if (!IsA(expr, Const))
 			return false;
 	}
@@ -430,8 +417,8 @@ shard_choose(const ShardChoice *choice, ParamListInfo params)
 
 /*
  * shard_lock_chosen
- *		Choose the shard of a lookup and lock it.  InvalidOid if
- *		there is not one such shard.
+ *		Choose the shard of a lookup and lock it.  InvalidOid if there is not
+ *		one such shard.
  */
 Oid
 shard_lock_chosen(const ShardChoice *choice, ParamListInfo params)
@@ -476,52 +463,6 @@ map_columns(const Bitmapset *columns, const AttrMap *map)
 								attno - FirstLowInvalidHeapAttributeNumber);
 	}
 	return result;
-}
-
-/*
- * The number of the shard's column by that of the logical table's; NULL if the
- * numbers are the same.
- */
-static AttrMap *
-map_to_shard(Relation logical, Relation shard)
-{
-	ShardTable *table = shard_table_get(RelationGetRelid(logical));
-	int			ordinal = shard_table_find(table, RelationGetRelid(shard));
-	const AttrMap *back = shard_member_map(&table->members[ordinal], table,
-										   logical, shard);
-	AttrMap    *map;
-
-	if (back == NULL)
-		return NULL;
-	map = make_attrmap(RelationGetDescr(logical)->natts);
-	for (int i = 0; i < back->maplen; i++)
-		if (back->attnums[i] > 0)
-			map->attnums[back->attnums[i] - 1] = i + 1;
-	return map;
-}
-
-/*
- * The names by which a query refers to the columns of a shard, which has them
- * in other places than the logical table.
- */
-static Alias *
-shard_alias(const RangeTblEntry *rte, Relation shard, const AttrMap *map)
-{
-	TupleDesc	desc = RelationGetDescr(shard);
-	List	   *names = NIL;
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		char	   *name = NameStr(TupleDescAttr(desc, i)->attname);
-
-		for (int j = 0; j < map->maplen; j++)
-			if (j < list_length(rte->eref->colnames) &&
-				map->attnums[j] == i + 1)
-				name = strVal(list_nth(rte->eref->colnames, j));
-		names = lappend(names, makeString(TupleDescAttr(desc, i)->attisdropped ?
-										  "" : pstrdup(name)));
-	}
-	return makeAlias(rte->eref->aliasname, names);
 }
 
 /*
@@ -594,8 +535,21 @@ replace_table(Query *query, Index rti, Relation logical, Relation shard)
 {
 	RangeTblEntry *rte = rt_fetch(rti, query->rtable);
 	RangeTblEntry *named = makeNode(RangeTblEntry);
-	AttrMap    *map = map_to_shard(logical, shard);
+	ShardTable *table = shard_table_get(RelationGetRelid(logical));
+	int			ordinal = shard_table_find(table, RelationGetRelid(shard));
+	const AttrMap *back = shard_member_map(&table->members[ordinal], table,
+										   logical, shard);
+	AttrMap    *map = NULL;
+	Alias	   *alias = NULL;
 	WholeRow	whole = {rti, 0};
+
+	if (back != NULL)
+	{
+		map = shard_attrmap_by_name(RelationGetDescr(shard),
+									RelationGetDescr(logical));
+		alias = shard_child_alias(rte, rte->eref->aliasname,
+								  RelationGetDescr(shard), back->attnums);
+	}
 
 	/* The logical table is not read any more.  Its privileges count. */
 	memcpy(named, rte, sizeof(RangeTblEntry));
@@ -626,10 +580,12 @@ replace_table(Query *query, Index rti, Relation logical, Relation shard)
 			if (!tle->resjunk)
 				tle->resno = map->attnums[tle->resno - 1];
 		}
-		if (map != NULL)
-			rte->eref = shard_alias(rte, shard, map);
-		if (map != NULL && rte->alias != NULL)
-			rte->alias = rte->eref;
+	}
+	if (alias != NULL)
+	{
+		rte->eref = alias;
+		if (rte->alias != NULL)
+			rte->alias = alias;
 	}
 	rte->relid = RelationGetRelid(shard);
 	rte->relkind = shard->rd_rel->relkind;

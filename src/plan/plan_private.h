@@ -91,7 +91,8 @@ typedef struct ShardPlanning
 	List	   *lookups;		/* what the executor is to look at; of
 								 * ShardLookup */
 	bool		is_stub;		/* not to be executed; see choice.c */
-	List	   *depends;		/* OIDs of other shards it depends on */
+	List	   *depends;		/* OIDs of logical tables, on all of whose
+								 * shards it depends */
 } ShardPlanning;
 
 /*
@@ -139,6 +140,7 @@ extern void shard_planning_pop(const ShardPlanning *planning);
 extern bool shard_is_planning(void);
 extern bool shard_may_assume(void);
 extern void shard_assume(List *conditions, const ShardTimes *gaps, int ngaps);
+extern PlannerInfo *shard_root_with_params(ParamListInfo params);
 extern bool shard_assumptions_hold(List *assumptions, ParamListInfo params);
 
 /* in choice.c */
@@ -150,6 +152,9 @@ extern PlannedStmt *shard_choose_plan(CustomScan *note, QueryDesc *query_desc,
 extern void shard_choice_init(void);
 
 /* in core_plan.c */
+extern Alias *shard_child_alias(const RangeTblEntry *rte, const char *name,
+								TupleDesc desc,
+								const AttrNumber *parent_colnos);
 extern Index shard_expand_child(PlannerInfo *root, RelOptInfo *rel,
 								RangeTblEntry *rte, Relation parent,
 								Relation child);
