@@ -191,7 +191,14 @@ forget_content(void *arg)
 	PlanContent *content = arg;
 
 	for (int i = 0; i < content->nrelations; i++)
+	{
+		Oid			relid = list_nth_oid(content->plan->relationOids, i);
+		Dependents *relation = hash_search(dependents, &relid, HASH_FIND, NULL);
+
 		dlist_delete(&content->relations[i].node);
+		if (dlist_is_empty(&relation->list))
+			(void) hash_search(dependents, &relid, HASH_REMOVE, NULL);
+	}
 	dlist_delete(&content->all);
 }
 
