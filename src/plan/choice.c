@@ -386,13 +386,15 @@ static void
 choose_shards(const PlanSet *set, ParamListInfo params, PlanKey *key)
 {
 	uint64		seen;
+	bool		is_known;
 
 	/* Locking one may bring the news that another is not the right one. */
 	do
 	{
 		seen = SharedInvalidMessageCounter;
 		for (int i = 0; i < set->nchoices; i++)
-			key->shards[i] = shard_lock_chosen(&set->choices[i], params);
+			key->shards[i] = shard_lock_chosen(&set->choices[i], params,
+											   &is_known);
 	} while (set->nchoices > 1 && seen != SharedInvalidMessageCounter);
 }
 

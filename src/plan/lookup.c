@@ -243,16 +243,11 @@ find_lookup(Search *search, Query *query, Index rti)
 	lookup->choice.by_id = by_id;
 	lookup->choice.lockmode = rte->rellockmode;
 	lookup->is_certain = true;
-	lookup->is_known = true;
 	foreach(lc, values)
 	{
 		Node	   *value = eval_const_expressions(search->root, lfirst(lc));
 
-		if (IsA(value, Const))
-			continue;
-		lookup->is_certain = false;
-		value = estimate_expression_value(search->root, value);
-		lookup->is_known &= IsA(value, Const);
+		lookup->is_certain &= IsA(value, Const);
 	}
 	search->lookups = lappend(search->lookups, lookup);
 }
@@ -374,28 +369,27 @@ find_example(const ShardTable *table, bool by_id)
 }
 
 /*
- * shard_choose
- *		The shard that holds the rows which a lookup asks for, with these
- *		parameters; InvalidOid if there is not one such shard.
+ * The shard that holds the rows which a lookup asks for, with these parameters;
+ * InvalidOid if there is not one such shard.
  *
- * If the values are not known yet, it is some shard.
+ * If the values are not known yet, it is some shard, and *is_known is false.
  */
-Oid
-shard_choose(const ShardChoice *choice, ParamListInfo params)
+static Oid
+choose(const ShardChoice *choice, ParamListInfo params, bool *is_known)
 {
 	Datum		values[PARTITION_MAX_KEYS];
 	bool		nulls[PARTITION_MAX_KEYS];
 	Oid			types[PARTITION_MAX_KEYS];
 	int			nvalues = list_length(choice->values);
-	bool		is_known = true;
 	const ShardTable *table;
 	int			ordinal;
 
-	for (int i = 0; i < nvalues && is_known; i++)
+	*is_known = true;
+	for (int i = 0; i < nvalues && *is_known; i++)
 	{
-		is_known = get_value(list_nth(choice->values, i), params, &types[i],
-							 &values[i], &nulls[i]);
-		if (is_known && nulls[i])
+		*is_known = get_value(list_nth(choice->values, i), params, &types[i],
+							  &values[i], &nulls[i]);
+		if (*is_known && nulls[i])
 			return InvalidOid;
 	}
 
@@ -404,7 +398,7 @@ shard_choose(const ShardChoice *choice, ParamListInfo params)
 	if (!choice->by_id &&
 		(table->bounds == NULL || table->key->partnatts != nvalues))
 		return InvalidOid;
-	if (!is_known)
+	if (!*is_known)
 		ordinal = find_example(table, choice->by_id);
 	else if (choice->by_id)
 		ordinal = find_by_id(table, shard_id_from_datum(values[0], types[0]));
@@ -419,13 +413,16 @@ shard_choose(const ShardChoice *choice, ParamListInfo params)
  * shard_lock_chosen
  *		Choose the shard of a lookup and lock it.  InvalidOid if there is not
  *		one such shard.
+ *
+ * If the values are not known yet, it is some shard, and *is_known is false.
  */
 Oid
-shard_lock_chosen(const ShardChoice *choice, ParamListInfo params)
+shard_lock_chosen(const ShardChoice *choice, ParamListInfo params,
+				  bool *is_known)
 {
 	for (;;)
 	{
-		Oid			result = shard_choose(choice, params);
+		Oid			result = choose(choice, params, is_known);
 		const ShardTable *table = shard_table_get(choice->logical);
 		uint64		generation = table->generation;
 
@@ -435,7 +432,7 @@ shard_lock_chosen(const ShardChoice *choice, ParamListInfo params)
 		/* Locking may bring the news that it is another shard. */
 		LockRelationOid(result, choice->lockmode);
 		if ((table->is_valid && table->generation == generation) ||
-			shard_choose(choice, params) == result)
+			choose(choice, params, is_known) == result)
 			return result;
 		UnlockRelationOid(result, choice->lockmode);
 	}
@@ -611,7 +608,7 @@ shard_apply_lookups(List *lookups, ParamListInfo params)
 		Relation	logical;
 		Relation	shard;
 
-		choice->shard = shard_lock_chosen(choice, params);
+		choice->shard = shard_lock_chosen(choice, params, &lookup->is_known);
 		if (!OidIsValid(choice->shard))
 			continue;
 		logical = table_open(choice->logical, NoLock);

@@ -169,8 +169,8 @@ extern void shard_explain_init(void);
 
 /* in lookup.c */
 extern List *shard_find_lookups(Query *query, ParamListInfo params);
-extern Oid	shard_choose(const ShardChoice *choice, ParamListInfo params);
-extern Oid	shard_lock_chosen(const ShardChoice *choice, ParamListInfo params);
+extern Oid	shard_lock_chosen(const ShardChoice *choice, ParamListInfo params,
+							  bool *is_known);
 extern void shard_apply_lookups(List *lookups, ParamListInfo params);
 
 /* in planning.c */
