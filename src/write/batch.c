@@ -22,6 +22,12 @@
  *	 command that sees rows.  What is left at the end is written by
  *	 EndForeignInsert.
  *
+ * Rows for a shard on another server wait longer: until there are as many as
+ * its FDW sends at once.  It prepares a statement for so many rows, and another
+ * one if the number changes, so batches that are cut off cost more round trips.
+ * On PostgreSQL 16 and later, they wait from one of core's batches to the next
+ * under the conditions that there are for COPY on 15.
+ *
  *-------------------------------------------------------------------------
  */
 #include "write/write_private.h"
@@ -49,6 +55,9 @@
 #define MAX_BYTES_AT_FIRST			(64 * 1024)
 #define FLUSHES_AT_FIRST			32
 
+/* The same for those of shards on other servers, all together. */
+#define MAX_REMOTE_BYTES			(8 * 1024 * 1024)
+
 /* Slots for rows that are being written. */
 typedef struct ShardSlots
 {
@@ -75,7 +84,8 @@ typedef struct ShardBatch
 	CopyFromState copy;			/* the COPY whose rows we collect */
 	int			nrows;			/* in all buffers together */
 	int			nflushes;
-	Size		bytes;
+	Size		bytes;			/* of rows for shards that are here ... */
+	Size		remote_bytes;	/* ... and for those that are elsewhere */
 	bool		is_registered;	/* in the executor's list of pending inserts */
 	MemoryContext context;		/* reset after every flush */
 	ShardSlots	slots;			/* for shards that are like the logical table */
@@ -104,6 +114,15 @@ static bool
 is_short(ShardBatch *batch)
 {
 	return batch->nflushes < FLUSHES_AT_FIRST;
+}
+
+/*
+ * Is the shard a foreign table?
+ */
+static bool
+is_remote(const ShardTarget *target)
+{
+	return target->rri->ri_FdwRoutine != NULL;
 }
 
 /*
@@ -255,7 +274,10 @@ add_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 	buffer->rows[buffer->nrows++] = tuple;
 	size = HEAPTUPLESIZE + tuple->t_len + ROW_OVERHEAD;
 	buffer->bytes += size;
-	batch->bytes += size;
+	if (is_remote(target))
+		batch->remote_bytes += size;
+	else
+		batch->bytes += size;
 	batch->nrows++;
 	shard_last = target->relid;
 }
@@ -406,7 +428,7 @@ write_local(ShardInsert *insert, ShardTarget *target)
 static void
 name_no_line(void *arg)
 {
-	errcontext("COPY %s", ((CopyFromState) arg)->cur_relname);
+	errcontext("COPY %s", RelationGetRelationName((Relation) arg));
 }
 
 /*
@@ -427,7 +449,7 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 	if (copy != NULL && rri->ri_BatchSize > 1)
 	{
 		callback.callback = name_no_line;
-		callback.arg = copy;
+		callback.arg = copy->rel;
 		callback.previous = copy_callback->previous;
 		error_context_stack = &callback;
 	}
@@ -465,50 +487,66 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 }
 
 /*
- * Write all rows that wait, to all shards.
+ * Write the rows that wait to one shard.
+ *
+ * As core's buffers do it, errors of COPY name the line of the row at fault, not
+ * the line that was read last.
  */
 static void
-batch_flush(ShardInsert *insert)
+flush_target(ShardInsert *insert, ShardTarget *target)
 {
 	ShardBatch *batch = insert->batch;
+	ShardBuffer *buffer = target->buffer;
 	CopyFromState copy = batch->copy;
 	bool		line_buf_valid = false;
 	uint64		lineno = 0;
-	ListCell   *lc;
 
+	if (buffer == NULL || buffer->nrows == 0)
+		return;
 	if (copy != NULL)
 	{
-		/*
-		 * As core's buffers do it: errors name the line of the row at fault,
-		 * not the line that was read last.
-		 */
 		line_buf_valid = copy->line_buf_valid;
 		lineno = copy->cur_lineno;
 		copy->line_buf_valid = false;
 	}
-
-	foreach(lc, insert->targets)
+	if (is_remote(target))
 	{
-		ShardTarget *target = lfirst(lc);
-		ShardBuffer *buffer = target->buffer;
-
-		if (buffer == NULL || buffer->nrows == 0)
-			continue;
-		if (target->rri->ri_FdwRoutine != NULL)
-			write_foreign(insert, target);
-		else
-			write_local(insert, target);
-		target->nrows += buffer->nrows;
-		buffer->nrows = 0;
-		buffer->bytes = 0;
-		MemoryContextReset(buffer->row_context);
+		write_foreign(insert, target);
+		batch->remote_bytes -= buffer->bytes;
 	}
-
+	else
+	{
+		write_local(insert, target);
+		batch->bytes -= buffer->bytes;
+	}
+	target->nrows += buffer->nrows;
+	batch->nrows -= buffer->nrows;
+	buffer->nrows = 0;
+	buffer->bytes = 0;
+	MemoryContextReset(buffer->row_context);
 	if (copy != NULL)
 	{
 		copy->line_buf_valid = line_buf_valid;
 		copy->cur_lineno = lineno;
 	}
+}
+
+/*
+ * Write the rows that wait, to all shards; or only those for shards that are
+ * here.
+ */
+static void
+batch_flush(ShardInsert *insert, bool local_only)
+{
+	ShardBatch *batch = insert->batch;
+	ListCell   *lc;
+
+	foreach(lc, insert->targets)
+	{
+		if (!local_only || !is_remote(lfirst(lc)))
+			flush_target(insert, lfirst(lc));
+	}
+
 	if (++batch->nflushes == FLUSHES_AT_FIRST)
 	{
 		/* The next rows get a context of another size; see row_context(). */
@@ -516,15 +554,61 @@ batch_flush(ShardInsert *insert)
 		{
 			ShardBuffer *buffer = ((ShardTarget *) lfirst(lc))->buffer;
 
-			if (buffer == NULL || buffer->row_context == NULL)
+			if (buffer == NULL || buffer->row_context == NULL ||
+				buffer->nrows > 0)
 				continue;
 			MemoryContextDelete(buffer->row_context);
 			buffer->row_context = NULL;
 		}
 	}
-	batch->nrows = 0;
-	batch->bytes = 0;
 	MemoryContextReset(batch->context);
+}
+
+/*
+ * The shard on another server whose rows take the most memory.
+ */
+static ShardTarget *
+largest_remote(ShardInsert *insert)
+{
+	ShardTarget *result = NULL;
+	ListCell   *lc;
+
+	foreach(lc, insert->targets)
+	{
+		ShardTarget *target = lfirst(lc);
+
+		if (is_remote(target) && target->buffer != NULL &&
+			(result == NULL || target->buffer->bytes > result->buffer->bytes))
+			result = target;
+	}
+	return result;
+}
+
+/*
+ * A row for the shard has been added to those that wait: if these are enough,
+ * write them.
+ */
+static void
+flush_if_full(ShardInsert *insert, ShardTarget *target)
+{
+	ShardBatch *batch = insert->batch;
+	ShardBuffer *buffer = target->buffer;
+
+	if (is_remote(target))
+	{
+		int			max_rows = target->rri->ri_BatchSize > 1 ?
+			target->rri->ri_BatchSize : insert->table->batch_size;
+
+		if (buffer->nrows >= max_rows)
+			flush_target(insert, target);
+		else if (batch->remote_bytes >= MAX_REMOTE_BYTES)
+			flush_target(insert, largest_remote(insert));
+	}
+	else if (buffer->nrows >= insert->table->batch_size ||
+			 buffer->bytes >= (is_short(batch) ? MAX_SHARD_BYTES_AT_FIRST :
+							   MAX_SHARD_BYTES) ||
+			 batch->bytes >= (is_short(batch) ? MAX_BYTES_AT_FIRST : MAX_BYTES))
+		batch_flush(insert, true);
 }
 
 /*
@@ -539,11 +623,19 @@ shard_copy_end(ShardInsert *insert)
 	if (insert->batch == NULL || insert->batch->nrows == 0)
 		return;
 	/* Core has removed its own after the last line. */
-	callback.callback = CopyFromErrorCallback;
-	callback.arg = insert->batch->copy;
+	if (insert->batch->copy != NULL)
+	{
+		callback.callback = CopyFromErrorCallback;
+		callback.arg = insert->batch->copy;
+	}
+	else
+	{
+		callback.callback = name_no_line;
+		callback.arg = insert->root->ri_RelationDesc;
+	}
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
-	batch_flush(insert);
+	batch_flush(insert, false);
 	error_context_stack = callback.previous;
 }
 
@@ -648,7 +740,7 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 		{
 			/* COPY has the row in memory that writing the others resets. */
 			ExecMaterializeSlot(slot);
-			batch_flush(insert);
+			batch_flush(insert, false);
 		}
 		return false;
 	}
@@ -659,12 +751,28 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 	if (batch->copy == NULL && !batch->is_registered)
 		register_pending(insert);
 
-	if (target->buffer->nrows >= insert->table->batch_size ||
-		(target->rri->ri_FdwRoutine == NULL &&
-		 target->buffer->bytes >= (is_short(batch) ? MAX_SHARD_BYTES_AT_FIRST :
-								   MAX_SHARD_BYTES)) ||
-		batch->bytes >= (is_short(batch) ? MAX_BYTES_AT_FIRST : MAX_BYTES))
-		batch_flush(insert);
+	flush_if_full(insert, target);
+	return true;
+}
+
+/*
+ * May rows for other servers wait until the end of a COPY of which core hands
+ * over batches?  Nothing fires a trigger after the last batch.
+ */
+static bool
+copy_may_keep(ShardInsert *insert)
+{
+	ListCell   *lc;
+
+	if (!insert->is_copy || insert->root->ri_TrigDesc != NULL)
+		return false;
+	foreach(lc, insert->targets)
+	{
+		ShardTarget *target = lfirst(lc);
+
+		if (is_remote(target) && target->rri->ri_TrigDesc != NULL)
+			return false;
+	}
 	return true;
 }
 
@@ -701,7 +809,7 @@ shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
 		if (!target->can_batch)
 		{
 			/* A trigger has been created since.  It sees earlier rows. */
-			batch_flush(insert);
+			batch_flush(insert, false);
 			if (shard_insert_row(insert, target, slots[i], NULL) != NULL)
 				ninserted++;
 			continue;
@@ -709,10 +817,12 @@ shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
 		row = shard_target_row(insert, target, slots[i], target->slot);
 		shard_check_row(insert, target, row);
 		add_row(insert, target, row);
+		if (is_remote(target))
+			flush_if_full(insert, target);
 		ResetPerTupleExprContext(estate);
 		ninserted++;
 	}
-	batch_flush(insert);
+	batch_flush(insert, copy_may_keep(insert));
 	/* The executor has emptied its list. */
 	insert->batch->is_registered = false;
 
