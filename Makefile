@@ -30,6 +30,7 @@ OBJS = \
 	src/plan/plan.o \
 	src/plan/planning.o \
 	src/plan/prune.o \
+	src/plan/remote_update.o \
 	src/plan/times.o \
 	src/shards/admin.o \
 	src/shards/advice.o \
@@ -63,6 +64,7 @@ OBJS = \
 	src/table/sequence.o \
 	src/write/alarm.o \
 	src/write/batch.o \
+	src/write/check_row.o \
 	src/write/conflict.o \
 	src/write/core_exec.o \
 	src/write/insert.o \

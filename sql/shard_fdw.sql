@@ -199,6 +199,17 @@ COMMENT ON FUNCTION shard_fdw.in_hash(int, int, "any")
 IS 'in a CHECK constraint: says which hashes of its key a shard holds';
 
 --
+-- Shards on other servers
+--
+
+CREATE FUNCTION shard_fdw.check_row(row_of_shard record)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'shard_check_row_of'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION shard_fdw.check_row(record)
+IS 'checks a row of a foreign table against its constraints; plans call it';
+
+--
 -- Ids
 --
 

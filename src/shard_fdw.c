@@ -34,6 +34,7 @@ _PG_init(void)
 	shard_join_init();
 	shard_planning_init();
 	shard_cursor_init();
+	shard_remote_update_init();
 }
 
 /*

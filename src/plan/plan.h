@@ -24,4 +24,7 @@ extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
 /* in planning.c */
 extern void shard_planning_init(void);
 
+/* in remote_update.c */
+extern void shard_remote_update_init(void);
+
 #endif							/* SHARD_PLAN_H */
