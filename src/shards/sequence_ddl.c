@@ -617,13 +617,14 @@ warn_of_few_ids(Oid relid)
 }
 
 /*
- * Does a table take no space, and so have no rows?
+ * Does a table take no space, and so have no rows?  Nobody asks other servers.
  */
 static bool
 is_empty_table(Oid relid)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
-	bool		result = RelationGetNumberOfBlocks(rel) == 0;
+	bool		result = rel->rd_rel->relkind == RELKIND_RELATION &&
+		RelationGetNumberOfBlocks(rel) == 0;
 
 	table_close(rel, AccessShareLock);
 	return result;
@@ -635,8 +636,8 @@ is_empty_table(Oid relid)
 static bool
 warn_of_missing_sequence(const ShardTable *table, const ShardMember *member)
 {
-	if (table->seq_attno == 0 || !member->is_local || !member->is_open ||
-		OidIsValid(member->sequence))
+	if (table->seq_attno == 0 || !member->is_open ||
+		OidIsValid(member->sequence) || shard_is_logical(member->relid))
 		return false;
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
@@ -702,8 +703,7 @@ check_attached_ids(Oid shard)
 		int			ordinal = shard_table_find(table, shard);
 		const ShardMember *member;
 
-		if (ordinal < 0 || table->seq_attno == 0 ||
-			!table->members[ordinal].is_local)
+		if (ordinal < 0 || table->seq_attno == 0 || shard_is_logical(shard))
 			continue;
 		member = &table->members[ordinal];
 		if (warn_of_other_ids(table, member) || is_empty_table(shard) ||

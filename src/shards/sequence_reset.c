@@ -113,6 +113,37 @@ sequence_floor(Oid sequence, const ShardIds *ids, int n)
 }
 
 /*
+ * The shards whose ids this table's sequences can give.  With a warning about
+ * those that have none and cannot get one.
+ */
+static List *
+shards_with_ids(const ShardTable *table)
+{
+	List	   *result = NIL;
+
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		const ShardMember *member = &table->members[i];
+
+		/* What a logical table draws is for shards of its own. */
+		if (!shard_is_logical(member->relid))
+			result = lappend_oid(result, member->relid);
+		else if (!OidIsValid(member->sequence))
+			ereport(WARNING,
+					(errcode(ERRCODE_WARNING),
+					 errmsg("shard \"%s\" of foreign table \"%s\" cannot get a sequence for column \"%s\"",
+							get_rel_name(member->relid),
+							get_rel_name(table->relid),
+							get_attname(table->relid, table->seq_attno, false)),
+					 errdetail("It is a foreign table of shard_fdw itself."),
+					 errhint("Attach the shards of \"%s\" to \"%s\" in its place.",
+							 get_rel_name(member->relid),
+							 get_rel_name(table->relid))));
+	}
+	return result;
+}
+
+/*
  * shard_reset_shards
  *		Move the sequences of a logical table's shards, and of slots that no
  *		shard has now, past the ids that are there, and give one to shards
@@ -129,16 +160,14 @@ shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo)
 	AttrNumber	attno = table->seq_attno;
 	ShardIds   *ids;
 	int			n;
-	List	   *shards = NIL;
+	List	   *shards;
 	List	   *sequences = NIL;
 	List	   *idle;
 	ListCell   *lc;
 
 	if (attno == 0)
 		return;
-	for (int i = 0; i < table->nmembers; i++)
-		if (table->members[i].is_local)
-			shards = lappend_oid(shards, table->members[i].relid);
+	shards = shards_with_ids(table);
 	foreach(lc, shards)
 	{
 		const ShardMember *member = find_member(relid, lfirst_oid(lc));
