@@ -68,6 +68,7 @@ OBJS = \
 	src/write/conflict.o \
 	src/write/core_exec.o \
 	src/write/insert.o \
+	src/write/one_node.o \
 	src/write/route.o \
 	src/write/row.o \
 	src/write/target.o

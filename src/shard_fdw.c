@@ -35,6 +35,7 @@ _PG_init(void)
 	shard_planning_init();
 	shard_cursor_init();
 	shard_remote_update_init();
+	shard_one_node_init();
 }
 
 /*

@@ -13,6 +13,7 @@
 
 #include "access/relation.h"
 #include "catalog/pg_trigger.h"
+#include "foreign/foreign.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -111,6 +112,41 @@ shard_advise_place(Oid logical, Oid shard)
 					   problem),
 			 errhint("Use ALTER TABLE %s %s.", shard_qualified_name(shard),
 					 remedy)));
+}
+
+/*
+ * shard_advise_remote
+ *		Warn that transactions may commit in part, when a shard is the first of
+ *		its logical table that is on another server.
+ */
+void
+shard_advise_remote(Oid logical, Oid shard)
+{
+	const ShardTable *table;
+
+	if (get_rel_relkind(shard) != RELKIND_FOREIGN_TABLE ||
+		shard_is_logical(shard) ||
+		!ConditionalLockRelationOid(logical, AccessShareLock))
+		return;
+	table = shard_table_get(logical);
+	if (table->single_node)
+		return;
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		const ShardMember *member = &table->members[i];
+
+		if (!member->is_local && member->relid != shard &&
+			!shard_is_logical(member->relid))
+			return;
+	}
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("transactions that write to foreign table \"%s\" and to other tables or servers may commit in part",
+					get_rel_name(logical)),
+			 errdetail("Shard \"%s\" is on server \"%s\". PostgreSQL commits on each server by itself: if that fails on one, others may have committed.",
+					   get_rel_name(shard),
+					   GetForeignServer(GetForeignServerIdByRelId(shard))->servername),
+			 errhint("Set option \"single_node\" of the foreign table to refuse transactions that write to shards on more than one server.")));
 }
 
 /*

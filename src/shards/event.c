@@ -304,6 +304,9 @@ possible_shard_changed(Oid relid, const Node *parsetree)
 			 has_subcommand(parsetree, AT_AddConstraint) ||
 			 has_subcommand(parsetree, AT_DropConstraint)))
 			shard_advise_place(lfirst_oid(lc), relid);
+		if (!shard_is_acting() &&
+			(is_new || has_subcommand(parsetree, AT_AddInherit)))
+			shard_advise_remote(lfirst_oid(lc), relid);
 		if (is_new || has_subcommand(parsetree, AT_AddInherit) ||
 			has_subcommand(parsetree, AT_DropNotNull))
 			shard_check_not_null(lfirst_oid(lc), relid);

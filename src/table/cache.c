@@ -36,6 +36,9 @@ static HTAB *shard_tables = NULL;
 /* The entry that was asked for last; a session mostly asks for the same. */
 static ShardTable *last_table = NULL;
 
+/* Has this session seen a table with option "single_node"? */
+bool		shard_has_single_node = false;
+
 /* Has the running transaction built entries? */
 static bool has_built = false;
 
@@ -513,6 +516,8 @@ read_table(ShardTable *table, const ShardTable *old, bool open_only,
 	table->route = options.route;
 	table->batch_size = options.batch_size;
 	table->commit_order = options.commit_order;
+	table->single_node = options.single_node;
+	shard_has_single_node |= options.single_node;
 	table->has_columns = has_columns(table->relid);
 	table->time_attno = options.time_column == NULL ? 0 :
 		get_attnum(table->relid, options.time_column);

@@ -178,16 +178,6 @@ shardExecForeignUpdate(EState *estate, ResultRelInfo *rri,
 }
 
 /*
- * shardExecForeignTruncate
- *		Nothing to do: core truncates the shards because they are children.
- */
-void
-shardExecForeignTruncate(List *rels, DropBehavior behavior,
-						 bool restart_seqs)
-{
-}
-
-/*
  * Acquire the sample of a table without rows.
  */
 static int

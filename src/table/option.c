@@ -56,6 +56,7 @@ static const ValidOption valid_options[] = {
 	{"rotate_every", ForeignTableRelationId},
 	{"retain_for", ForeignTableRelationId},
 	{"maintenance", ForeignTableRelationId},
+	{"single_node", ForeignTableRelationId},
 	{"sequence", AttributeRelationId},
 };
 
@@ -366,6 +367,8 @@ apply_option(ShardOptions *options, DefElem *def)
 		options->retain_for = interval_option(def);
 	else if (strcmp(def->defname, "maintenance") == 0)
 		options->is_manual = maintenance_option(def);
+	else if (strcmp(def->defname, "single_node") == 0)
+		options->single_node = boolean_option(def);
 	else if (strcmp(def->defname, "sequence") == 0)
 		sequence_option(def);
 	else

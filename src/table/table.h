@@ -73,6 +73,7 @@ typedef struct ShardOptions
 	Interval   *rotate_every;	/* NULL: not given */
 	Interval   *retain_for;		/* NULL: not given */
 	bool		is_manual;		/* option "maintenance" is "manual" */
+	bool		single_node;	/* a transaction writes to one server */
 } ShardOptions;
 
 /* What a shard takes. */
@@ -219,6 +220,7 @@ typedef struct ShardTable
 	AttrNumber	seq_attno;		/* column with option "sequence", or 0 */
 	bool		seq_always;		/* ... with value "always" */
 	bool		commit_order;	/* one transaction at a time writes a shard */
+	bool		single_node;	/* a transaction writes to one server */
 	AttrNumber	time_attno;		/* column of option "time_column", or 0 */
 	Oid			time_type;		/* ... its type */
 	int			nranges;		/* members that have a range */
@@ -269,6 +271,7 @@ typedef struct ShardIdentity
 } ShardIdentity;
 
 /* in cache.c */
+extern bool shard_has_single_node;
 extern void shard_table_init(void);
 extern ShardTable *shard_table_get_open(Oid relid);
 extern ShardTable *shard_table_get(Oid relid);
@@ -367,8 +370,6 @@ extern TupleTableSlot *shardExecForeignUpdate(EState *estate,
 											  ResultRelInfo *rri,
 											  TupleTableSlot *slot,
 											  TupleTableSlot *plan_slot);
-extern void shardExecForeignTruncate(List *rels, DropBehavior behavior,
-									 bool restart_seqs);
 extern bool shardAnalyzeForeignTable(Relation rel,
 									 AcquireSampleRowsFunc *func,
 									 BlockNumber *totalpages);

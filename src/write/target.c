@@ -345,6 +345,9 @@ open_target(ShardInsert *insert, int ordinal)
 	ShardMember member;
 	ResultRelInfo *rri;
 
+	if (unlikely(shard_has_single_node) &&
+		!shard_is_logical(insert->table->members[ordinal].relid))
+		shard_note_write(insert->table->members[ordinal].relid);
 	open_relation(insert, target, &insert->table->members[ordinal]);
 	map_columns(insert, target, &insert->table->members[ordinal]);
 	rri = target->rri;

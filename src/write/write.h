@@ -42,6 +42,11 @@ extern void shardExplainForeignModify(ModifyTableState *mtstate,
 									  ResultRelInfo *rri, List *fdw_private,
 									  int subplan_index, struct ExplainState *es);
 
+/* in one_node.c */
+extern void shardExecForeignTruncate(List *rels, DropBehavior behavior,
+									 bool restart_seqs);
+extern void shard_one_node_init(void);
+
 /* in route.c */
 extern void shard_route_init(void);
 extern Oid	shard_last;

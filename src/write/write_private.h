@@ -154,6 +154,9 @@ extern bool shard_update_row(EState *estate, EPQState *epqstate,
 							 TupleTableSlot *row);
 extern void shard_copy_header(TupleTableSlot *to, TupleTableSlot *from);
 
+/* in one_node.c */
+extern void shard_note_write(Oid shard);
+
 /* in route.c */
 extern Oid	shard_pin(const ShardTable *table);
 extern int	shard_route_by_id(ShardTable *table, TupleTableSlot *row);

@@ -3,59 +3,13 @@
 use strict;
 use warnings;
 
+use ShardNodes;
 use ShardTest;
-use PostgreSQL::Test::Cluster;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $here = shard_node('here');
-my @nodes = map {
-	my $node = PostgreSQL::Test::Cluster->new($_);
-	$node->init;
-	$node->append_conf('postgresql.conf', "log_statement = none\nautovacuum = off\n");
-	$node->start;
-	$node;
-} 'n1', 'n2';
+my ($here, @nodes) = start_nodes('n1', 'n2');
 
-if ($here->safe_psql('postgres',
-		q{SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'}) == 0)
-{
-	plan skip_all => 'no postgres_fdw';
-}
-$here->safe_psql('postgres', 'CREATE EXTENSION postgres_fdw');
-foreach my $node (@nodes)
-{
-	$here->safe_psql('postgres', sprintf(q{
-		CREATE SERVER %s FOREIGN DATA WRAPPER postgres_fdw
-		  OPTIONS (host '%s', port '%s', dbname 'postgres', batch_size '1000');
-		CREATE USER MAPPING FOR CURRENT_USER SERVER %1$s}, $node->name, $node->host, $node->port));
-}
-
-# Give a logical table shards on the nodes, in turn, and here where the name is
-# "local".  "columns" are those of the tables there, "constraint" is one of each
-# shard, %d its number.
-sub add_shards
-{
-	my ($table, $columns, $constraint, @places) = @_;
-
-	foreach my $i (0 .. $#places)
-	{
-		my ($node) = grep { $_->name eq $places[$i] } @nodes;
-		my $own = sprintf($constraint, $i);
-
-		$own = "CONSTRAINT shard_hash CHECK ($own)" if $own ne '';
-		(my $name = $table) =~ s/.*\.//;
-		if (!$node)
-		{
-			$here->safe_psql('postgres', "CREATE TABLE ${table}_$i ($own) INHERITS ($table)");
-			next;
-		}
-		$node->safe_psql('postgres', "CREATE TABLE ${name}_$i ($columns)");
-		$here->safe_psql('postgres', qq{
-			CREATE FOREIGN TABLE ${table}_$i ($own) INHERITS ($table)
-			  SERVER $places[$i] OPTIONS (schema_name 'public', table_name '${name}_$i')});
-	}
-}
+plan skip_all => 'no postgres_fdw' if !$here;
 
 # Constraints hold as in a table whose shards are all here.  Tables of the nodes
 # have none, so that nobody else could see to it.
