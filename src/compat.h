@@ -349,9 +349,16 @@ shard_check_insert_target(ResultRelInfo *rri)
  * A shard has taken the place of the logical table in a query, which has
  * another entry now: the shard has the same columns changed, by its own numbers,
  * but no privileges are asked for.
+ *
+ * Since 16, the planner wants an entry that says who reads and what is changed,
+ * but assertions of the executor allow none without privileges, so
+ * shard_drop_permissions() takes it away when the plan has been made.  Nobody
+ * inserts into such a shard: till then the entry tells, by the number of a
+ * column, how many entries of the range table lie between shard and logical
+ * table.
  */
 static inline void
-shard_rte_of_shard(Query *query, RangeTblEntry *rte, RangeTblEntry *logical,
+shard_rte_of_shard(Query *query, RangeTblEntry *rte, int distance,
 				   Bitmapset *(*map_columns) (const Bitmapset *columns,
 											  const AttrMap *map),
 				   const AttrMap *map)
@@ -359,22 +366,77 @@ shard_rte_of_shard(Query *query, RangeTblEntry *rte, RangeTblEntry *logical,
 #if PG_VERSION_NUM < 160000
 	rte->requiredPerms = 0;
 	rte->selectedCols = map_columns(rte->selectedCols, map);
-	rte->insertedCols = map_columns(rte->insertedCols, map);
 	rte->updatedCols = map_columns(rte->updatedCols, map);
 #else
-	RTEPermissionInfo *old = getRTEPermissionInfo(query->rteperminfos,
-												  logical);
+	RTEPermissionInfo *old = list_nth_node(RTEPermissionInfo,
+										   query->rteperminfos,
+										   rte->perminfoindex - 1);
 	RTEPermissionInfo *info;
 
-	/* Tables of a query have to have one, if only to say as whom it reads. */
 	rte->perminfoindex = 0;
 	info = addRTEPermissionInfo(&query->rteperminfos, rte);
 	info->checkAsUser = old->checkAsUser;
 	info->selectedCols = map_columns(old->selectedCols, map);
-	info->insertedCols = map_columns(old->insertedCols, map);
 	info->updatedCols = map_columns(old->updatedCols, map);
+	info->insertedCols = bms_make_singleton(distance);
 #endif
 }
+
+#if PG_VERSION_NUM < 160000
+#define shard_drop_permissions(plan) ((void) 0)
+#else
+/*
+ * The executor is to take the columns that an UPDATE of such a shard changes
+ * from the logical table, as it does for any child.
+ */
+static inline void
+shard_root_of_update(Plan *plan, PlannedStmt *stmt)
+{
+	ModifyTable *update = (ModifyTable *) plan;
+	int			target;
+	RangeTblEntry *rte;
+	RTEPermissionInfo *info;
+
+	if (plan == NULL || !IsA(plan, ModifyTable) || update->rootRelation != 0 ||
+		list_length(update->resultRelations) != 1)
+		return;
+	target = linitial_int(update->resultRelations);
+	rte = list_nth_node(RangeTblEntry, stmt->rtable, target - 1);
+	if (rte->perminfoindex == 0)
+		return;
+	info = list_nth_node(RTEPermissionInfo, stmt->permInfos,
+						 rte->perminfoindex - 1);
+	if (info->requiredPerms == 0)
+		update->rootRelation = target + bms_singleton_member(info->insertedCols);
+}
+
+static inline void
+shard_drop_permissions(PlannedStmt *stmt)
+{
+	List	   *infos = NIL;
+	ListCell   *lc;
+
+	shard_root_of_update(stmt->planTree, stmt);
+	foreach(lc, stmt->subplans)
+		shard_root_of_update((Plan *) lfirst(lc), stmt);
+	foreach(lc, stmt->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+		RTEPermissionInfo *info;
+
+		if (rte->perminfoindex == 0)
+			continue;
+		info = list_nth_node(RTEPermissionInfo, stmt->permInfos,
+							 rte->perminfoindex - 1);
+		rte->perminfoindex = 0;
+		if (info->requiredPerms == 0)
+			continue;
+		infos = lappend(infos, info);
+		rte->perminfoindex = list_length(infos);
+	}
+	stmt->permInfos = infos;
+}
+#endif
 
 /* 18 has columns that are computed when they are read. */
 #if PG_VERSION_NUM < 180000

@@ -587,7 +587,8 @@ replace_table(Query *query, Index rti, Relation logical, Relation shard)
 	rte->relid = RelationGetRelid(shard);
 	rte->relkind = shard->rd_rel->relkind;
 	rte->inh = false;
-	shard_rte_of_shard(query, rte, named, map_columns, map);
+	shard_rte_of_shard(query, rte, list_length(query->rtable) - (int) rti,
+					   map_columns, map);
 }
 
 /*

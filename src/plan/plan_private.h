@@ -91,6 +91,7 @@ typedef struct ShardPlanning
 	List	   *lookups;		/* what the executor is to look at; of
 								 * ShardLookup */
 	bool		is_stub;		/* not to be executed; see choice.c */
+	bool		has_shards;		/* shards have taken the place of tables */
 	List	   *depends;		/* OIDs of logical tables, on all of whose
 								 * shards it depends */
 } ShardPlanning;

@@ -135,6 +135,7 @@ look_up_shards(ShardPlanning *planning, Query *query, ParamListInfo params,
 	{
 		ShardLookup *lookup = lfirst(lc);
 
+		planning->has_shards |= lookup->is_applied;
 		if (chosen != NULL)
 			chosen->shards[foreach_current_index(lc)] = lookup->choice.shard;
 		else if (lookup->is_certain && params == NULL)
@@ -244,6 +245,8 @@ shard_planning_note(const ShardPlanning *planning, PlannedStmt *plan)
 	List	   *choices = NIL;
 	ListCell   *lc;
 
+	if (planning->has_shards)
+		shard_drop_permissions(plan);
 	note_dependencies(planning, plan);
 	if (planning->assumptions == NIL && planning->lookups == NIL)
 		return;
