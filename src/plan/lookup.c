@@ -9,7 +9,8 @@
  * before the planner sees it.  What is planned is a query on a plain table, and
  * costs what that costs, however many shards there are; UPDATE, DELETE and row
  * locks included.  The logical table stays in the range table, for its
- * privileges are those that count.
+ * privileges are those that count.  What is asked of a view or a subquery is
+ * asked of the tables in it, where the planner could see it so as well.
  *
  * The value may not be known before the query is executed.  Then the plan says
  * which shard it has been made for, and the executor is to ask again; see
@@ -37,8 +38,17 @@
 typedef struct Search
 {
 	PlannerInfo *root;			/* has the values of parameters, no more */
+	List	   *given;			/* conditions that the query around it adds */
 	List	   *lookups;
 } Search;
+
+/* What a condition on a subquery says about the tables in it. */
+typedef struct Inward
+{
+	Index		rti;			/* of the subquery */
+	Query	   *subquery;
+	bool		is_possible;
+} Inward;
 
 /* Which whole row an expression may refer to. */
 typedef struct WholeRow
@@ -128,14 +138,15 @@ depends_on_query(Node *node, void *context)
 
 /*
  * What conditions say that a column equals, as this operator family and
- * collation see it; NULL if that cannot be known before the query runs, or if
- * they say it of several values.
+ * collation see it; NULL if that cannot be known before the query runs.
+ *
+ * If they name several values, one is as good as another: a row would have to
+ * equal all of them.
  */
 static Node *
 value_of_column(PlannerInfo *root, List *conditions, Var *column,
 				Oid opfamily, Oid collation)
 {
-	Node	   *result = NULL;
 	ListCell   *lc;
 
 	foreach(lc, conditions)
@@ -143,13 +154,10 @@ value_of_column(PlannerInfo *root, List *conditions, Var *column,
 		Node	   *value = shard_key_value(root, lfirst(lc), column, opfamily,
 											collation);
 
-		if (value == NULL || depends_on_query(value, NULL))
-			continue;
-		if (result != NULL)
-			return NULL;
-		result = value;
+		if (value != NULL && !depends_on_query(value, NULL))
+			return value;
 	}
-	return result;
+	return NULL;
 }
 
 /*
@@ -220,6 +228,7 @@ find_lookup(Search *search, Query *query, Index rti)
 		list_length(search->lookups) >= SHARD_MAX_LOOKUPS)
 		return;
 	(void) collect_conditions((Node *) query->jointree, rti, &conditions);
+	conditions = list_concat(conditions, search->given);
 	if (conditions == NIL)
 		return;
 
@@ -253,6 +262,79 @@ find_lookup(Search *search, Query *query, Index rti)
 }
 
 /*
+ * Put the columns that a subquery gives its own in their place.
+ */
+static Node *
+look_inward(Node *node, Inward *inward)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, SubLink))
+	{
+		inward->is_possible = false;
+		return node;
+	}
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+		TargetEntry *tle = NULL;
+
+		if (var->varno == (int) inward->rti && var->varlevelsup == 0)
+			tle = get_tle_by_resno(inward->subquery->targetList, var->varattno);
+		if (tle != NULL && IsA(tle->expr, Var))
+			return (Node *) tle->expr;
+		inward->is_possible = false;
+		return node;
+	}
+	return expression_tree_mutator(node, look_inward, inward);
+}
+
+/*
+ * Does a subquery, or a view, return the rows of its join as they are, each for
+ * itself, so that those which are of no use outside need not be read?
+ */
+static bool
+keeps_rows(const Query *subquery)
+{
+	return subquery->commandType == CMD_SELECT &&
+		subquery->setOperations == NULL &&
+		!subquery->hasAggs && !subquery->hasWindowFuncs &&
+		!subquery->hasTargetSRFs &&
+		subquery->groupClause == NIL && subquery->groupingSets == NIL &&
+		subquery->havingQual == NULL && subquery->distinctClause == NIL &&
+		subquery->limitOffset == NULL && subquery->limitCount == NULL;
+}
+
+/*
+ * Those of the conditions of a query that tell something of the tables in a
+ * subquery of its range table, as conditions of the subquery.
+ */
+static List *
+conditions_inside(Query *query, Index rti, List *given)
+{
+	Inward		inward = {rti, rt_fetch(rti, query->rtable)->subquery, true};
+	List	   *conditions = NIL;
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	/* MERGE also looks at rows that do not meet its condition. */
+	if (query->commandType == CMD_MERGE || !keeps_rows(inward.subquery))
+		return NIL;
+	(void) collect_conditions((Node *) query->jointree, rti, &conditions);
+	conditions = list_concat(conditions, given);
+	foreach(lc, conditions)
+	{
+		Node	   *condition;
+
+		inward.is_possible = true;
+		condition = look_inward(lfirst(lc), &inward);
+		if (inward.is_possible)
+			result = lappend(result, condition);
+	}
+	return result;
+}
+
+/*
  * Find the lookups of a query and of all queries in it.
  */
 static bool
@@ -263,10 +345,24 @@ find_lookups(Node *node, Search *search)
 	if (IsA(node, Query))
 	{
 		Query	   *query = (Query *) node;
+		List	   *given = search->given;
 
 		for (int i = 1; i <= list_length(query->rtable); i++)
 			find_lookup(search, query, i);
-		return query_tree_walker(query, find_lookups, search, 0);
+		for (int i = 1; i <= list_length(query->rtable); i++)
+		{
+			RangeTblEntry *rte = rt_fetch(i, query->rtable);
+
+			if (rte->rtekind != RTE_SUBQUERY)
+				continue;
+			search->given = conditions_inside(query, i, given);
+			(void) find_lookups((Node *) rte->subquery, search);
+		}
+		search->given = NIL;
+		(void) query_tree_walker(query, find_lookups, search,
+								 QTW_IGNORE_RT_SUBQUERIES);
+		search->given = given;
+		return false;
 	}
 	return expression_tree_walker(node, find_lookups, search);
 }

@@ -191,6 +191,23 @@ INSERT INTO shapes (q) VALUES
   ('MERGE INTO merged m USING (SELECT * FROM {t} x WHERE {x}) z ON m.k = z.n WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (z.n, ''m'')'),
   ('INSERT INTO merged SELECT n, s FROM {t} x WHERE {x} RETURNING *');
 
+INSERT INTO shapes (q)
+SELECT regexp_replace(replace(q, '{t} x', '(SELECT * FROM {t}_v y) x'), '\{t\}(?!_)', '{t}_v', 'g')
+  FROM shapes WHERE q ~ '^SELECT';
+INSERT INTO shapes (q) VALUES
+  ('SELECT * FROM (SELECT DISTINCT ON (n % 2) * FROM {t} ORDER BY n % 2, n, id) x WHERE {x}'),
+  ('SELECT * FROM (SELECT * FROM {t} ORDER BY n, id LIMIT 5) x WHERE {x}'),
+  ('SELECT * FROM (SELECT *, count(*) OVER () FROM {t}) x WHERE {x}'),
+  ('SELECT * FROM (SELECT *, generate_series(1, 2) FROM {t}) x WHERE {x}'),
+  ('SELECT * FROM (SELECT * FROM {t} UNION SELECT * FROM {t} WHERE n > 2) x WHERE {x}'),
+  ('SELECT x.n, y.n FROM side y LEFT JOIN (SELECT t.*, m FROM side LEFT JOIN {t} t USING (n)) x ON x.m = y.m WHERE {x}'),
+  ('SELECT x.n, y.n FROM side y LEFT JOIN (SELECT t.*, m FROM side FULL JOIN {t} t USING (n)) x ON x.m = y.m AND {x}'),
+  ('SELECT x.n, y.n FROM side y FULL JOIN (SELECT t.*, m FROM side RIGHT JOIN {t} t USING (n)) x ON x.m = y.m WHERE {x}'),
+  ('SELECT * FROM (SELECT a.k AS k2, b.* FROM {t} a JOIN {t} b USING (n)) x WHERE {x}'),
+  ('UPDATE {t} t SET s = ''by view'' FROM {t}_v x WHERE {x} AND t.n = x.n RETURNING t.*'),
+  ('DELETE FROM {t} t USING (SELECT * FROM {t}_b WHERE n % 3 = 1) x WHERE {x} AND t.n = x.n RETURNING t.*'),
+  ('MERGE INTO merged m USING (SELECT * FROM {t}) x ON m.k = x.n AND {x} WHEN NOT MATCHED THEN INSERT VALUES (x.n, x.s) WHEN MATCHED THEN UPDATE SET note = x.s');
+
 -- Values for the parameters of a key, some of them null or of no row.
 CREATE FUNCTION random_params(key keys) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -291,6 +308,9 @@ CREATE TABLE plain AS SELECT * FROM items;
 CREATE FUNCTION home(id int) RETURNS text LANGUAGE sql AS $$
   SELECT 'items_' || r FROM generate_series(0, 5) r WHERE shard_fdw.in_hash(6, r, id)
 $$;
+CREATE VIEW seen AS SELECT n, id, s FROM items;
+CREATE VIEW barrier WITH (security_barrier) AS SELECT id AS number, n FROM seen WHERE n > 0;
+PREPARE via (int) AS SELECT * FROM barrier WHERE number = $1 FOR SHARE;
 PREPARE sel (int) AS SELECT * FROM items WHERE id = $1;
 PREPARE upd (int) AS UPDATE items SET n = n + 1 WHERE id = $1 RETURNING tableoid::regclass, *;
 PREPARE del (int) AS DELETE FROM items WHERE id = $1 RETURNING items;
@@ -302,7 +322,11 @@ SELECT is(scanned(format(q, i)), home(i), format('only its shard is read: ' || q
   FROM unnest(ARRAY['SELECT * FROM items WHERE id = %s', 'UPDATE items SET n = 1 WHERE id = %s',
     'DELETE FROM items WHERE id = %s', 'SELECT * FROM items WHERE id = %s FOR SHARE',
     'EXECUTE sel (%s)', 'EXECUTE upd (%s)', 'EXECUTE del (%s)', 'EXECUTE loc (%s)',
-    'SELECT * FROM items WHERE id = same(%s)']) q, unnest(ARRAY[17, 18]) i;
+    'SELECT * FROM items WHERE id = same(%s)', 'SELECT * FROM seen WHERE id = %s',
+    'SELECT * FROM barrier b WHERE number = %s AND n > 1', 'UPDATE barrier SET n = 2 WHERE number = %s',
+    'SELECT s.n FROM (SELECT x.id, y.n FROM seen x, seen y WHERE y.id = x.n AND y.id = %1$s) s JOIN seen USING (id) WHERE s.id = %1$s',
+    'SELECT (SELECT n FROM seen WHERE id = %s)', 'SELECT * FROM items WHERE id = %s AND id = 17 + 0',
+    'EXECUTE via (%s)']) q, unnest(ARRAY[17, 18]) i;
 SELECT is(scanned('EXECUTE two (17, 17)'), home(17), 'two lookups, one shard');
 SELECT is(scanned('EXECUTE two (17, 18)'),
   (SELECT string_agg(DISTINCT home(i), ' ' ORDER BY home(i)) FROM unnest(ARRAY[17, 18]) i),
