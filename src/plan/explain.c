@@ -157,9 +157,9 @@ is_scan_of(Plan *plan, List *rtable, Oid relid)
 	{
 		case T_ForeignScan:
 			/* One that changes the rows where they are returns none. */
-			if (((ForeignScan *) plan)->operation != CMD_SELECT)
-				return false;
-			/* FALLTHROUGH */
+			if (((ForeignScan *) plan)->operation == CMD_SELECT)
+				rti = ((Scan *) plan)->scanrelid;
+			break;
 		case T_SeqScan:
 		case T_SampleScan:
 		case T_IndexScan:
