@@ -138,15 +138,15 @@ depends_on_query(Node *node, void *context)
 
 /*
  * What conditions say that a column equals, as this operator family and
- * collation see it; NULL if that cannot be known before the query runs.
- *
- * If they name several values, one is as good as another: a row would have to
- * equal all of them.
+ * collation see it; NULL if that cannot be known before the query runs, or if
+ * they say it of several values: the planner may find that these contradict each
+ * other.
  */
 static Node *
 value_of_column(PlannerInfo *root, List *conditions, Var *column,
 				Oid opfamily, Oid collation)
 {
+	Node	   *result = NULL;
 	ListCell   *lc;
 
 	foreach(lc, conditions)
@@ -154,10 +154,13 @@ value_of_column(PlannerInfo *root, List *conditions, Var *column,
 		Node	   *value = shard_key_value(root, lfirst(lc), column, opfamily,
 											collation);
 
-		if (value != NULL && !depends_on_query(value, NULL))
-			return value;
+		if (value == NULL || depends_on_query(value, NULL))
+			continue;
+		if (result != NULL && !equal(value, result))
+			return NULL;
+		result = value;
 	}
-	return NULL;
+	return result;
 }
 
 /*
