@@ -61,6 +61,9 @@ SELECT is_empty($$ SELECT identity FROM members JOIN pg_proc p ON p.oid = objid
 SELECT is((SELECT array_agg(DISTINCT evtenabled) FROM pg_event_trigger
             WHERE evtname ~ '^shard_fdw'), '{A}',
   'the event triggers fire always');
+SELECT is_empty($$ SELECT evtname FROM pg_event_trigger JOIN pg_proc p ON p.oid = evtfoid
+                     WHERE evtname ~ '^shard_fdw' AND p.proconfig IS DISTINCT FROM '{jit=off}' $$,
+  'nobody''s DDL has to wait for queries of the event triggers to be compiled');
 CREATE FUNCTION columns_of(view regclass) RETURNS text[] LANGUAGE sql AS $$
   SELECT array_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod))
                    ORDER BY attnum)
