@@ -98,6 +98,11 @@ shard_advise_place(Oid logical, Oid shard)
 		problem = "Its CHECK constraint that calls shard_fdw.in_hash() has not been validated.";
 		remedy = "VALIDATE CONSTRAINT";
 	}
+	else if (member->has_children)
+	{
+		problem = "It has inheritance children.";
+		remedy = psprintf("NO INHERIT %s", shard_qualified_name(logical));
+	}
 	else if (nvalid == table->nmembers)
 	{
 		problem = "Its CHECK constraint allows hashes that other shards hold, or its modulus does not fit theirs.";
@@ -112,6 +117,52 @@ shard_advise_place(Oid logical, Oid shard)
 					   problem),
 			 errhint("Use ALTER TABLE %s %s.", shard_qualified_name(shard),
 					 remedy)));
+}
+
+/*
+ * shard_advise_nested
+ *		Warn if shards of a hash table that is itself a shard of one can hold no
+ *		rows, because no key has both hashes.
+ */
+void
+shard_advise_nested(Oid logical)
+{
+	const ShardTable *table;
+	int			own_modulus;
+	int			own_remainder;
+	int			n = 0;
+
+	if (!ConditionalLockRelationOid(logical, AccessShareLock))
+		return;
+	table = shard_table_get(logical);
+	if (!shard_own_place(table, &own_modulus, &own_remainder))
+		return;
+	for (int i = 0; i < table->nplaces; i++)
+	{
+		const ShardPlace *place = &table->places[i];
+		int			a = own_modulus;
+		int			b = place->modulus;
+
+		/* Their greatest common divisor ends up in a. */
+		while (b != 0)
+		{
+			int			rest = a % b;
+
+			a = b;
+			b = rest;
+		}
+		n += place->remainder % a != own_remainder % a;
+	}
+	if (n > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg_plural("%d shard of foreign table \"%s\" can hold no rows",
+							   "%d shards of foreign table \"%s\" can hold no rows",
+							   n, n, get_rel_name(logical)),
+				 errdetail("A CHECK constraint of the foreign table allows keys with the hash remainder %d of %d only, and the hashes that these shards hold have others. The remaining shards get more rows.",
+						   own_remainder, own_modulus),
+				 errhint("Make as many shards that share its rows evenly with SELECT shard_fdw.reshard('%s', %d).",
+						 shard_qualified_name(logical), table->nmembers)));
 }
 
 /*

@@ -559,8 +559,15 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 	}
 	shard_add_sequence(logical, shard, true, true);
 	if (place != NULL)
-		shard_execute("ALTER TABLE %s ADD CONSTRAINT shard_hash CHECK (%s)",
-					  shard_qualified_name(shard), place);
+	{
+		char	   *constraint_name = "shard_hash";
+
+		/* A logical table that is a shard itself may have it. */
+		for (int i = 2; OidIsValid(get_relation_constraint_oid(shard, constraint_name, true)); i++)
+			constraint_name = psprintf("shard_hash_%d", i);
+		shard_execute("ALTER TABLE %s ADD CONSTRAINT %s CHECK (%s)",
+					  shard_qualified_name(shard), constraint_name, place);
+	}
 	return shard;
 }
 

@@ -103,13 +103,15 @@ lock_model_shard(Oid logical)
 }
 
 /*
- * The least modulus that is a multiple of all that the shards of a hash table
- * have, or else the one given.  0 if it is greater than a modulus can be.
+ * The modulus for "count" new shards of a hash table whose own place has
+ * the modulus "own", or 1: the least multiple of that and of those of all
+ * shards; or, if there are no shards, as many times that.  0 if it is greater
+ * than a modulus can be.
  */
 static int
-common_modulus(const ShardTable *table, int modulus)
+common_modulus(const ShardTable *table, int own, int count)
 {
-	int64		result = table->nplaces > 0 ? 1 : modulus;
+	int64		result = table->nplaces > 0 ? own : (int64) own * count;
 
 	for (int i = 0; i < table->nplaces && result <= SHARD_MAX_SHARDS; i++)
 	{
@@ -158,6 +160,12 @@ taken_remainders(const ShardTable *table, int modulus)
  * The conditions that say which hashes of the key each of "count" new shards
  * of a hash table holds: the remainders that no shard has, of the modulus
  * that the table's shards have, or of the count if there are none.
+ *
+ * If the table is itself a shard of a hash table, here or on another server,
+ * all its keys have the same remainder of some modulus, which its own CHECK
+ * constraint tells.  With a modulus that has a factor in common with that, some
+ * shards would get no rows and the others more; so it is a multiple of it, and
+ * the shards share what the table holds.
  */
 static char **
 new_places(Relation logical, const ShardTable *table, PartitionKey key,
@@ -165,10 +173,20 @@ new_places(Relation logical, const ShardTable *table, PartitionKey key,
 {
 	char	  **result = palloc0(sizeof(char *) * count);
 	char	   *columns = shard_key_columns(key, table->relid);
-	int			modulus = common_modulus(table, count);
+	int			own_modulus;
+	int			own_remainder;
+	bool		has_place = shard_own_place(table, &own_modulus, &own_remainder);
+	int			modulus = common_modulus(table, own_modulus, count);
 	bool	   *taken;
 	int			n = 0;
 
+	if (modulus == 0 && has_place)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot add %d shards to foreign table \"%s\"", count,
+						RelationGetRelationName(logical)),
+				 errdetail("A CHECK constraint of the foreign table allows keys with the hash remainder %d of %d only, so the modulus of its shards would have to be a multiple of that, and it can be at most %d.",
+						   own_remainder, own_modulus, SHARD_MAX_SHARDS)));
 	if (modulus == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -178,7 +196,7 @@ new_places(Relation logical, const ShardTable *table, PartitionKey key,
 						   SHARD_MAX_SHARDS),
 				 errhint("Redistribute the rows with SELECT shard_fdw.reshard().")));
 	taken = taken_remainders(table, modulus);
-	for (int r = 0; r < modulus && n < count; r++)
+	for (int r = own_remainder; r < modulus && n < count; r += own_modulus)
 		if (!taken[r])
 			result[n++] = psprintf("shard_fdw.in_hash(%d, %d, %s)", modulus, r,
 								   columns);

@@ -256,6 +256,8 @@ logical_table_changed(Oid relid, const Node *parsetree)
 		((is_new && options.shards == 0) ||
 		 has_subcommand(parsetree, AT_GenericOptions)))
 		shard_advise_options(relid, &options);
+	if (!shard_is_acting() && has_subcommand(parsetree, AT_AddConstraint))
+		shard_advise_nested(relid);
 	/* A restore alters columns, but sets no option of the table. */
 	if (sets_option(parsetree, "rotate_every"))
 		shard_note_generation(relid, false);
@@ -307,6 +309,10 @@ possible_shard_changed(Oid relid, const Node *parsetree)
 		if (!shard_is_acting() &&
 			(is_new || has_subcommand(parsetree, AT_AddInherit)))
 			shard_advise_remote(lfirst_oid(lc), relid);
+		if (!shard_is_acting() &&
+			(has_subcommand(parsetree, AT_AddInherit) ||
+			 has_subcommand(parsetree, AT_AddConstraint)))
+			shard_advise_nested(lfirst_oid(lc));
 		if (is_new || has_subcommand(parsetree, AT_AddInherit) ||
 			has_subcommand(parsetree, AT_DropNotNull))
 			shard_check_not_null(lfirst_oid(lc), relid);

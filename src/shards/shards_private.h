@@ -30,6 +30,7 @@ typedef enum ShardRangeStep
 extern void shard_advise_options(Oid relid, const ShardOptions *options);
 extern void shard_advise_trigger(Oid relid, const CreateTrigStmt *stmt);
 extern void shard_advise_place(Oid logical, Oid shard);
+extern void shard_advise_nested(Oid logical);
 extern void shard_advise_remote(Oid logical, Oid shard);
 extern void shard_advise_template(Oid logical, Oid template);
 

@@ -317,6 +317,25 @@ shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 }
 
 /*
+ * shard_own_place
+ *		Does a CHECK constraint of a hash table itself, which may be a shard of
+ *		another one, say which hashes of its key it holds?  If so, fills in
+ *		*modulus and *remainder; else these are 1 and 0.
+ */
+bool
+shard_own_place(const ShardTable *table, int *modulus, int *remainder)
+{
+	ShardMember self = {0};
+	ShardChecks checks;
+
+	if (table->key != NULL)
+		shard_read_checks(table->relid, false, &checks, &self, table);
+	*modulus = Max(self.modulus, 1);
+	*remainder = self.remainder;
+	return self.modulus > 0;
+}
+
+/*
  * shard_find_range
  *		Does a CHECK constraint of the relation say from when to when its rows
  *		are, by the logical table's column "attno"?  If so, fills in the range

@@ -283,6 +283,8 @@ extern int	shard_table_find(const ShardTable *table, Oid shard);
 /* in checks.c */
 extern bool shard_find_range(Oid relid, Oid logical, AttrNumber attno,
 							 ShardMember *member);
+extern bool shard_own_place(const ShardTable *table, int *modulus,
+							int *remainder);
 extern char *shard_seal_constraint(Oid relid);
 extern char *shard_placement_constraint(Oid relid);
 

@@ -379,7 +379,16 @@ report_no_place(const ShardTable *table, uint64 hash, int ordinal)
 {
 	char	   *columns = shard_key_columns(table->key, table->relid);
 	int			modulus;
+	int			remainder;
 
+	if (shard_own_place(table, &modulus, &remainder) &&
+		(int) (hash % modulus) != remainder)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("no shard of foreign table \"%s\" takes the row",
+						get_rel_name(table->relid)),
+				 errdetail("Its key (%s) has the hash remainder %d of %d. A CHECK constraint of the foreign table allows %d only.",
+						   columns, (int) (hash % modulus), modulus, remainder)));
 	if (table->nplaces == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

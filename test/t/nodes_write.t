@@ -225,5 +225,38 @@ is( $here->safe_psql('postgres', q{
 	"1\n3\n2", 'commit order: ids in the order of commits');
 $_->quit foreach $first, $second;
 
+# A hash table of the node as a shard of a hash table: with its constraint, its
+# own shards share the rows.
+
+setup_shards($nodes[0], 'postgres');
+$nodes[0]->safe_psql('postgres', q{
+	CREATE FOREIGN TABLE world_0 (id bigint, k int, v text,
+	  CONSTRAINT shard_hash CHECK (shard_fdw.in_hash(2, 0, k)))
+	  SERVER shards OPTIONS (shards '4', route 'hash', key 'k')});
+$nodes[1]->safe_psql('postgres', "CREATE TABLE world_1 ($columns)");
+$here->safe_psql('postgres', q{
+	SET client_min_messages = error;
+	CREATE FOREIGN TABLE world (id bigint, k int, v text) SERVER shards OPTIONS (route 'hash', key 'k');
+	CREATE FOREIGN TABLE world_0 (CONSTRAINT shard_hash CHECK (shard_fdw.in_hash(2, 0, k)))
+	  INHERITS (world) SERVER n1 OPTIONS (schema_name 'public', table_name 'world_0');
+	CREATE FOREIGN TABLE world_1 (CONSTRAINT shard_hash CHECK (shard_fdw.in_hash(2, 1, k)))
+	  INHERITS (world) SERVER n2 OPTIONS (schema_name 'public', table_name 'world_1');
+	INSERT INTO world (k) SELECT generate_series(1, 8000)});
+is( $nodes[0]->safe_psql('postgres', q{
+		SELECT count(*), bool_and(n BETWEEN 800 AND 1200)
+		  FROM (SELECT count(*) AS n FROM world_0 GROUP BY tableoid) s}),
+	'4|t', 'a hash table on a node: its shards share the rows');
+is( $here->safe_psql('postgres', q{
+		SELECT count(*) FROM world;
+		SELECT count(*) FROM generate_series(1, 100) g WHERE (SELECT count(*) FROM world WHERE k = g) <> 1}),
+	"8000\n0", 'a hash table on a node: all rows are found');
+(undef, undef, $output) = sqlstate($nodes[0], q{
+	CREATE FOREIGN TABLE late (k int) SERVER shards OPTIONS (shards '4', route 'hash', key 'k');
+	ALTER FOREIGN TABLE late ADD CHECK (shard_fdw.in_hash(6, 1, k))});
+like($output, qr/ WARNING:  01000: 2 shards of foreign table "late" can hold no rows$/m,
+	'a constraint that comes late: a warning');
+like($output, qr/^HINT:  .* SELECT shard_fdw\.reshard\('public\.late', 4\)\.$/m,
+	'a constraint that comes late: the hint');
+
 $_->stop foreach $here, @nodes;
 done_testing();
