@@ -21,6 +21,8 @@ OBJS = \
 	src/consume/registry.o \
 	src/consume/result.o \
 	src/plan/assume.o \
+	src/plan/by_key.o \
+	src/plan/by_key_exec.o \
 	src/plan/choice.o \
 	src/plan/core_plan.o \
 	src/plan/cursor.o \

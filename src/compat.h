@@ -573,4 +573,29 @@ shard_table_beginscan(Relation rel, Snapshot snapshot)
 #define shard_is_published(relid) RelationHasPublication(relid)
 #endif
 
+/* 18 counts the nodes of a path that the user does not want. */
+static inline void
+shard_add_disabled_nodes(Path *path, const Path *part)
+{
+#if PG_VERSION_NUM >= 180000
+	path->disabled_nodes = Max(path->disabled_nodes, part->disabled_nodes);
+#endif
+}
+
+/* 19 is told the children of an Append in one structure. */
+static inline AppendPath *
+shard_append_of_one(PlannerInfo *root, RelOptInfo *rel, Path *path)
+{
+#if PG_VERSION_NUM < 190000
+	return create_append_path(root, rel, list_make1(path), NIL,
+							  path->pathkeys, PATH_REQ_OUTER(path), 0, false,
+							  -1);
+#else
+	AppendPathInput input = {.subpaths = list_make1(path)};
+
+	return create_append_path(root, rel, input, path->pathkeys,
+							  PATH_REQ_OUTER(path), 0, false, -1);
+#endif
+}
+
 #endif							/* SHARD_COMPAT_H */

@@ -36,6 +36,7 @@ _PG_init(void)
 	shard_cursor_init();
 	shard_remote_update_init();
 	shard_one_node_init();
+	shard_by_key_init();
 }
 
 /*

@@ -65,6 +65,17 @@ shard_may_assume(void)
 }
 
 /*
+ * shard_may_be_cursor
+ *		Is the query that is being planned that of a cursor, as far as we know?
+ */
+bool
+shard_may_be_cursor(void)
+{
+	return current_planning == NULL ||
+		(current_planning->cursor_options & CURSOR_OPT_FAST_PLAN) != 0;
+}
+
+/*
  * shard_assume
  *		Have the plan assume that the conditions allow no time in the gaps.
  */

@@ -10,6 +10,9 @@
 
 #include "table/table.h"
 
+/* in by_key.c */
+extern void shard_by_key_init(void);
+
 /* in cursor.c */
 extern void shard_cursor_init(void);
 

@@ -74,6 +74,23 @@ typedef struct ShardLookup
 	ShardChoice choice;
 } ShardLookup;
 
+/*
+ * To which scans of shards a key or an id leads.
+ *
+ * Those of the first list whose place is the hash of the key, or the slot of the
+ * id, modulo "modulus".
+ */
+typedef struct ShardByKey
+{
+	bool		by_id;
+	int			ncolumns;
+	int			modulus;
+	int		   *first;			/* by place: a scan, or -1 */
+	int			nscans;
+	int		   *next;			/* by scan: another with the same place, or -1 */
+	int			nmembers;		/* shards that the table has */
+} ShardByKey;
+
 /* Which shards a query is to be planned for. */
 typedef struct ShardChosen
 {
@@ -140,9 +157,15 @@ extern void shard_planning_push(ShardPlanning *planning);
 extern void shard_planning_pop(const ShardPlanning *planning);
 extern bool shard_is_planning(void);
 extern bool shard_may_assume(void);
+extern bool shard_may_be_cursor(void);
 extern void shard_assume(List *conditions, const ShardTimes *gaps, int ngaps);
 extern PlannerInfo *shard_root_with_params(ParamListInfo params);
 extern bool shard_assumptions_hold(List *assumptions, ParamListInfo params);
+
+/* in by_key_exec.c */
+extern const struct CustomScanMethods shard_by_key_methods;
+extern List *shard_describe_by_key(const ShardByKey *places,
+								   const Oid *collations, int array_column);
 
 /* in choice.c */
 extern Plan *shard_make_stub(Plan *plan);
@@ -182,6 +205,8 @@ extern void shard_planning_note(const ShardPlanning *planning,
 								PlannedStmt *plan);
 
 /* in prune.c */
+extern Node *shard_key_operand(PlannerInfo *root, Expr *clause, Var *column,
+							   Oid opfamily, Oid collation, Relids outer);
 extern Node *shard_key_value(PlannerInfo *root, Expr *clause, Var *column,
 							 Oid opfamily, Oid collation);
 extern RelOptInfo *shard_next_child(ShardChildren *children);

@@ -155,14 +155,14 @@ prune_hash_table(PlannerInfo *root, const ShardTable *table,
 }
 
 /*
- * shard_key_value
+ * shard_key_operand
  *		The expression that a column is compared with for equality, as this
- *		hash operator family and collation see it, if it is the same for all
- *		rows of a scan; else NULL.
+ *		hash operator family and collation see it, if it depends on rows of the
+ *		tables "outer" at most; else NULL.
  */
 Node *
-shard_key_value(PlannerInfo *root, Expr *clause, Var *column, Oid opfamily,
-				Oid collation)
+shard_key_operand(PlannerInfo *root, Expr *clause, Var *column, Oid opfamily,
+				  Oid collation, Relids outer)
 {
 	OpExpr	   *op = (OpExpr *) clause;
 	Node	   *left;
@@ -188,11 +188,24 @@ shard_key_value(PlannerInfo *root, Expr *clause, Var *column, Oid opfamily,
 	if (!IsA(left, Var) ||
 		get_op_opfamily_strategy(op->opno, opfamily) != HTEqualStrategyNumber ||
 		(OidIsValid(collation) && op->inputcollid != collation) ||
-		!bms_is_empty(pull_varnos(root, right)) ||
+		!bms_is_subset(pull_varnos(root, right), outer) ||
 		contain_volatile_functions(right) ||
 		contain_subplans(right))
 		return NULL;
 	return right;
+}
+
+/*
+ * shard_key_value
+ *		The expression that a column is compared with for equality, as this
+ *		hash operator family and collation see it, if it is the same for all
+ *		rows of a scan; else NULL.
+ */
+Node *
+shard_key_value(PlannerInfo *root, Expr *clause, Var *column, Oid opfamily,
+				Oid collation)
+{
+	return shard_key_operand(root, clause, column, opfamily, collation, NULL);
 }
 
 /*

@@ -214,6 +214,26 @@ shard_key_hash(PartitionKey key, TupleTableSlot *row)
 }
 
 /*
+ * shard_hash_functions
+ *		Look up the functions that hash values of these types in a key, for each
+ *		of which shard_can_hash_with() is true.
+ *
+ * What they keep is allocated in the current memory context.
+ */
+void
+shard_hash_functions(const Oid *types, int n, FmgrInfo *functions)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Oid			opfamily;
+		Oid			opcintype;
+
+		fmgr_info(shard_hash_function(types[i], &opfamily, &opcintype),
+				  &functions[i]);
+	}
+}
+
+/*
  * shard_key_hash_values
  *		The hash of a key whose columns have these values, which may be of
  *		other types than the columns.
@@ -229,14 +249,7 @@ shard_key_hash_values(PartitionKey key, const Oid *types, Datum *values,
 	if (memcmp(types, key->parttypid, sizeof(Oid) * key->partnatts) == 0)
 		return compute_partition_hash_value(key->partnatts, key->partsupfunc,
 											key->partcollation, values, nulls);
-	for (int i = 0; i < key->partnatts; i++)
-	{
-		Oid			opfamily;
-		Oid			opcintype;
-
-		fmgr_info(shard_hash_function(types[i], &opfamily, &opcintype),
-				  &functions[i]);
-	}
+	shard_hash_functions(types, key->partnatts, functions);
 	return compute_partition_hash_value(key->partnatts, functions,
 										key->partcollation, values, nulls);
 }

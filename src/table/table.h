@@ -322,6 +322,8 @@ extern PartitionKey shard_key_create(Oid relid, const char *columns,
 extern void shard_report_bad_key(const ShardTable *table);
 extern char *shard_key_columns(PartitionKey key, Oid relid);
 extern uint64 shard_key_hash(PartitionKey key, TupleTableSlot *row);
+extern void shard_hash_functions(const Oid *types, int n,
+								 FmgrInfo *functions);
 extern uint64 shard_key_hash_values(PartitionKey key, const Oid *types,
 									Datum *values, bool *nulls);
 extern bool shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b);
@@ -402,6 +404,7 @@ extern Oid	shard_schema_option(Oid logical, const ShardOptions *options,
 								int elevel);
 
 /* in placement.c */
+extern int	shard_id_slot_of(int64 id, int stride);
 extern Expr *shard_in_slot_clause(int stride, int id_slot, Expr *id);
 extern bool shard_id_fits(int64 id, int stride, int id_slot);
 extern Oid	shard_function(const char *name, const Oid *types, int ntypes);

@@ -37,7 +37,6 @@ extern bool shard_get_good_options(Oid relid, ShardOptions *options);
 extern bool shard_check_column_option(DefElem *def, bool missing_ok);
 
 /* in placement.c */
-extern int	shard_id_slot_of(int64 id, int stride);
 extern bool shard_read_id_slot(Node *expr, Oid shard, Oid logical,
 							   AttrNumber attno, int *stride, int *id_slot);
 extern bool shard_read_place(Node *expr, Oid shard, PartitionKey key,
