@@ -69,6 +69,8 @@ OBJS = \
 	src/write/check_row.o \
 	src/write/conflict.o \
 	src/write/core_exec.o \
+	src/write/index_run.o \
+	src/write/index_sort.o \
 	src/write/insert.o \
 	src/write/one_node.o \
 	src/write/route.o \

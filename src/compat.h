@@ -17,6 +17,7 @@
 #endif
 
 #include "access/attmap.h"
+#include "access/stratnum.h"
 #include "access/tupconvert.h"
 #include "access/tableam.h"
 #include "catalog/pg_class.h"
@@ -32,6 +33,7 @@
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
+#include "utils/sortsupport.h"
 #include "storage/proc.h"
 #if PG_VERSION_NUM < 170000
 #include "storage/backendid.h"
@@ -595,6 +597,18 @@ shard_append_of_one(PlannerInfo *root, RelOptInfo *rel, Path *path)
 
 	return create_append_path(root, rel, input, path->pathkeys,
 							  PATH_REQ_OUTER(path), 0, false, -1);
+#endif
+}
+
+/* 18 knows no strategy numbers but those of the access method. */
+static inline void
+shard_sort_support(Relation index, bool is_reverse, SortSupport column)
+{
+#if PG_VERSION_NUM < 180000
+	PrepareSortSupportFromIndexRel(index, is_reverse ? BTGreaterStrategyNumber :
+								   BTLessStrategyNumber, column);
+#else
+	PrepareSortSupportFromIndexRel(index, is_reverse, column);
 #endif
 }
 

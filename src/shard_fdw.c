@@ -26,6 +26,7 @@ void
 _PG_init(void)
 {
 	shard_route_init();
+	shard_runs_init();
 	shard_guard_init();
 	MarkGUCPrefixReserved("shard_fdw");
 

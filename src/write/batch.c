@@ -28,6 +28,10 @@
  * On PostgreSQL 16 and later, they wait from one of core's batches to the next
  * under the conditions that there are for COPY on 15.
  *
+ * Index entries of rows that have been written may wait still longer: see
+ * index_run.c.  Then what has been said about COPY on PostgreSQL 15 applies to
+ * newer versions, too.
+ *
  *-------------------------------------------------------------------------
  */
 #include "write/write_private.h"
@@ -76,6 +80,7 @@ typedef struct ShardBuffer
 	Size		bytes;			/* memory they take */
 	BulkInsertState bistate;
 	ShardSlots	slots;			/* if the batch's own do not serve */
+	ShardTargetRuns *indexes;	/* owned by index_run.c */
 } ShardBuffer;
 
 /* All that a statement has collected. */
@@ -90,6 +95,7 @@ typedef struct ShardBatch
 	MemoryContext context;		/* reset after every flush */
 	ShardSlots	slots;			/* for shards that are like the logical table */
 	BufferAccessStrategy ring;	/* what COPY writes through */
+	ShardRuns  *runs;			/* index entries that wait, or NULL */
 } ShardBatch;
 
 /* About as much memory a row that waits takes besides its tuple. */
@@ -97,15 +103,6 @@ typedef struct ShardBatch
 
 /* Rows that are handed to the table access method at once, at most. */
 #define MAX_SLOTS		128
-
-/*
- * Is a plan that of VALUES of one row?
- */
-static bool
-is_single_row(Plan *plan)
-{
-	return IsA(plan, Result) && outerPlan(plan) == NULL;
-}
 
 /*
  * Has the statement written so little that it may be a short one?
@@ -123,56 +120,6 @@ static bool
 is_remote(const ShardTarget *target)
 {
 	return target->rri->ri_FdwRoutine != NULL;
-}
-
-/*
- * shard_batch_size
- *		How many rows the statement writes to a shard at once, at most.
- *
- * It is 1 wherever batches could be noticed, and for a statement that inserts
- * one row, which would not gain anything from them.
- */
-int
-shard_batch_size(ShardInsert *insert)
-{
-	ResultRelInfo *root = insert->root;
-	Plan	   *plan = insert->mtstate->ps.plan;
-
-	if (!insert->may_batch || insert->on_conflict != ONCONFLICT_NONE)
-		return 1;
-
-	/* Core does these for each row after it has been inserted. */
-	if (root->ri_projectReturning != NULL ||
-		root->ri_WithCheckOptions != NIL ||
-		(root->ri_TrigDesc != NULL &&
-		 (root->ri_TrigDesc->trig_insert_before_row ||
-		  root->ri_TrigDesc->trig_insert_after_row)))
-		return 1;
-
-	/* A trigger or constraint of a shard must see the rows before its own. */
-	if (insert->table->sees_rows)
-		return 1;
-
-	/* If it is a shard of another logical table, that one collects rows. */
-	if (root->ri_RangeTableIndex == 0)
-		return 1;
-
-	if (plan != NULL && is_single_row(outerPlan(plan)))
-		return 1;
-
-	return insert->table->batch_size;
-}
-
-/*
- * shardGetForeignModifyBatchSize
- *		How many rows core should collect before it hands them over.
- */
-int
-shardGetForeignModifyBatchSize(ResultRelInfo *rri)
-{
-	ShardInsert *insert = rri->ri_FdwState;
-
-	return insert != NULL && insert->is_copy ? shard_batch_size(insert) : 1;
 }
 
 /*
@@ -243,9 +190,14 @@ add_row(ShardInsert *insert, ShardTarget *target, TupleTableSlot *row)
 	Size		size;
 
 	if (unlikely(buffer == NULL))
+	{
 		target->buffer = buffer =
 			MemoryContextAllocZero(insert->estate->es_query_cxt,
 								   sizeof(ShardBuffer));
+		if (insert->is_copy && target->rri->ri_TrigDesc != NULL &&
+			target->rri->ri_TrigDesc->trig_insert_after_row)
+			shard_runs_stop(batch->runs);
+	}
 	if (buffer->nrows == buffer->max_rows)
 		enlarge_buffer(insert, buffer);
 
@@ -374,6 +326,7 @@ write_local(ShardInsert *insert, ShardTarget *target)
 	Relation	rel = rri->ri_RelationDesc;
 	ShardBuffer *buffer = target->buffer;
 	CopyFromState copy = insert->batch->copy;
+	ShardRuns  *runs = insert->batch->runs;
 	BulkInsertState bistate = bulk_insert_state(insert, buffer);
 	bool		has_after_row = rri->ri_TrigDesc != NULL &&
 		rri->ri_TrigDesc->trig_insert_after_row;
@@ -383,6 +336,7 @@ write_local(ShardInsert *insert, ShardTarget *target)
 	{
 		TupleTableSlot **rows;
 		MemoryContext oldcontext;
+		bool		has_indexes = rri->ri_NumIndices > 0;
 
 		n = Min(buffer->nrows - done, MAX_SLOTS);
 		rows = fill_slots(insert, target, done, n);
@@ -391,20 +345,31 @@ write_local(ShardInsert *insert, ShardTarget *target)
 						   bistate);
 		MemoryContextSwitchTo(oldcontext);
 
-		for (int i = 0; i < n; i++)
+		if (runs != NULL && has_indexes)
+			has_indexes = shard_runs_hold(buffer->indexes, rri);
+		for (int i = 0; i < n && (has_indexes || has_after_row); i++)
 		{
 			List	   *recheck = NIL;
 
 			if (copy != NULL)
 				copy->cur_lineno = buffer->linenos[done + i];
-			if (rri->ri_NumIndices > 0)
+			if (has_indexes)
 				recheck = shard_insert_index_tuples(rri, rows[i], estate, NULL,
 													NIL);
 			if (has_after_row)
 				ExecARInsertTriggers(estate, rri, rows[i], recheck, NULL);
 			list_free(recheck);
-			ExecClearTuple(rows[i]);
 		}
+		if (runs != NULL && rri->ri_NumIndices > 0)
+		{
+			oldcontext = MemoryContextSwitchTo(insert->batch->context);
+			shard_runs_add(runs, &buffer->indexes, rri, rows, n,
+						   copy != NULL ? buffer->linenos + done : NULL,
+						   copy != NULL ? &copy->cur_lineno : NULL);
+			MemoryContextSwitchTo(oldcontext);
+		}
+		for (int i = 0; i < n; i++)
+			ExecClearTuple(rows[i]);
 	}
 
 	/*
@@ -612,31 +577,48 @@ flush_if_full(ShardInsert *insert, ShardTarget *target)
 }
 
 /*
+ * Somebody may look at the rows, time and again or when we do not notice: write
+ * all that wait, and their index entries, and let no more of these wait.
+ */
+static void
+batch_finish(ShardInsert *insert)
+{
+	if (insert->batch->nrows > 0)
+		batch_flush(insert, false);
+	shard_runs_stop(insert->batch->runs);
+}
+
+/*
  * shard_copy_end
- *		Write what a COPY has left in the buffers.
+ *		Write what a COPY has left in the buffers, and the index entries.
  */
 void
 shard_copy_end(ShardInsert *insert)
 {
+	ShardBatch *batch = insert->batch;
 	ErrorContextCallback callback;
 
-	if (insert->batch == NULL || insert->batch->nrows == 0)
+	if (batch == NULL)
 		return;
-	/* Core has removed its own after the last line. */
-	if (insert->batch->copy != NULL)
+	if (batch->nrows > 0)
 	{
-		callback.callback = CopyFromErrorCallback;
-		callback.arg = insert->batch->copy;
+		/* Core has removed its own after the last line. */
+		if (batch->copy != NULL)
+		{
+			callback.callback = CopyFromErrorCallback;
+			callback.arg = batch->copy;
+		}
+		else
+		{
+			callback.callback = name_no_line;
+			callback.arg = insert->root->ri_RelationDesc;
+		}
+		callback.previous = error_context_stack;
+		error_context_stack = &callback;
+		batch_flush(insert, false);
+		error_context_stack = callback.previous;
 	}
-	else
-	{
-		callback.callback = name_no_line;
-		callback.arg = insert->root->ri_RelationDesc;
-	}
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
-	batch_flush(insert, false);
-	error_context_stack = callback.previous;
+	batch_finish(insert);
 }
 
 /*
@@ -694,6 +676,10 @@ init_collecting(ShardInsert *insert)
 							  ALLOCSET_DEFAULT_SIZES);
 	if (insert->is_copy && !copy_may_collect(insert))
 		insert->collects = false;
+
+	/* Triggers of a COPY are fired before it calls us for the last time. */
+	if (!insert->is_copy || insert->root->ri_TrigDesc == NULL)
+		insert->batch->runs = shard_runs_create(insert);
 }
 
 /*
@@ -736,12 +722,13 @@ shard_collect_row(ShardInsert *insert, ShardTarget *target,
 	batch = insert->batch;
 	if (!target->can_batch)
 	{
+		/* COPY has the row in memory that writing the others resets. */
 		if (batch->nrows > 0)
-		{
-			/* COPY has the row in memory that writing the others resets. */
 			ExecMaterializeSlot(slot);
-			batch_flush(insert, false);
-		}
+		batch_finish(insert);
+		/* Triggers of this shard must see the rows of others, too. */
+		if (insert->is_copy)
+			insert->collects = false;
 		return false;
 	}
 
@@ -769,8 +756,10 @@ copy_may_keep(ShardInsert *insert)
 	foreach(lc, insert->targets)
 	{
 		ShardTarget *target = lfirst(lc);
+		TriggerDesc *triggers = target->rri->ri_TrigDesc;
 
-		if (is_remote(target) && target->rri->ri_TrigDesc != NULL)
+		if (triggers != NULL &&
+			(is_remote(target) || triggers->trig_insert_after_row))
 			return false;
 	}
 	return true;
@@ -809,7 +798,7 @@ shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
 		if (!target->can_batch)
 		{
 			/* A trigger has been created since.  It sees earlier rows. */
-			batch_flush(insert, false);
+			batch_finish(insert);
 			if (shard_insert_row(insert, target, slots[i], NULL) != NULL)
 				ninserted++;
 			continue;
@@ -823,12 +812,38 @@ shardExecForeignBatchInsert(EState *estate, ResultRelInfo *rri,
 		ninserted++;
 	}
 	batch_flush(insert, copy_may_keep(insert));
-	/* The executor has emptied its list. */
-	insert->batch->is_registered = false;
+	if (!insert->is_copy)
+	{
+		shard_runs_flush(insert->batch->runs);
+		/* The executor has emptied its list. */
+		insert->batch->is_registered = false;
+	}
 
 	MemoryContextSwitchTo(oldcontext);
 	*nslots = ninserted;
 	return slots;
+}
+
+/*
+ * shard_batch_check
+ *		Make sure that the statement, which ends, has written everything.
+ */
+void
+shard_batch_check(ShardInsert *insert)
+{
+	if (insert->batch != NULL)
+		shard_runs_end(insert->batch->runs);
+}
+
+/*
+ * shard_batch_explain
+ *		Show which index entries have been sorted.
+ */
+void
+shard_batch_explain(ShardInsert *insert, ExplainState *es)
+{
+	if (insert->batch != NULL)
+		shard_runs_explain(insert->batch->runs, es);
 }
 
 /*

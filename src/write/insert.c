@@ -110,6 +110,18 @@ shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 }
 
 /*
+ * shardGetForeignModifyBatchSize
+ *		How many rows core should collect before it hands them over.
+ */
+int
+shardGetForeignModifyBatchSize(ResultRelInfo *rri)
+{
+	ShardInsert *insert = rri->ri_FdwState;
+
+	return insert != NULL && insert->is_copy ? shard_batch_size(insert) : 1;
+}
+
+/*
  * Make the state for inserting into the logical table "root".
  *
  * Nothing is opened or locked.  The state is allocated in the current memory
@@ -266,6 +278,7 @@ shardEndForeignModify(EState *estate, ResultRelInfo *rri)
 		return;
 
 	check_stack_depth();
+	shard_batch_check(insert);
 	foreach(lc, insert->targets)
 	{
 		ShardTarget *target = lfirst(lc);
@@ -317,6 +330,7 @@ shardExplainForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
 	if (!es->analyze)
 		return;
 
+	shard_batch_explain(insert, es);
 	ExplainOpenGroup("Shards", "Shards", false, es);
 	foreach(lc, insert->targets)
 	{

@@ -318,6 +318,53 @@ note_constraints(ShardTarget *target)
 }
 
 /*
+ * Is a plan that of VALUES of one row?
+ */
+static bool
+is_single_row(Plan *plan)
+{
+	return IsA(plan, Result) && outerPlan(plan) == NULL;
+}
+
+/*
+ * shard_batch_size
+ *		How many rows the statement writes to a shard at once, at most.
+ *
+ * It is 1 wherever batches could be noticed, and for a statement that inserts
+ * one row, which would not gain anything from them.
+ */
+int
+shard_batch_size(ShardInsert *insert)
+{
+	ResultRelInfo *root = insert->root;
+	Plan	   *plan = insert->mtstate->ps.plan;
+
+	if (!insert->may_batch || insert->on_conflict != ONCONFLICT_NONE)
+		return 1;
+
+	/* Core does these for each row after it has been inserted. */
+	if (root->ri_projectReturning != NULL ||
+		root->ri_WithCheckOptions != NIL ||
+		(root->ri_TrigDesc != NULL &&
+		 (root->ri_TrigDesc->trig_insert_before_row ||
+		  root->ri_TrigDesc->trig_insert_after_row)))
+		return 1;
+
+	/* A trigger or constraint of a shard must see the rows before its own. */
+	if (insert->table->sees_rows)
+		return 1;
+
+	/* If it is a shard of another logical table, that one collects rows. */
+	if (root->ri_RangeTableIndex == 0)
+		return 1;
+
+	if (plan != NULL && is_single_row(outerPlan(plan)))
+		return 1;
+
+	return insert->table->batch_size;
+}
+
+/*
  * May rows wait to be written to the shard with others?  Not if that could be
  * noticed; see batch.c about AFTER triggers and COPY.
  */

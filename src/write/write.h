@@ -11,7 +11,6 @@
 #include "table/table.h"
 
 /* in batch.c */
-extern int	shardGetForeignModifyBatchSize(ResultRelInfo *rri);
 extern TupleTableSlot **shardExecForeignBatchInsert(EState *estate,
 													ResultRelInfo *rri,
 													TupleTableSlot **slots,
@@ -24,7 +23,11 @@ extern void shard_prepare_on_conflict(Query *query);
 /* in core_exec.c */
 extern void shard_report_serialization_failure(const char *cause);
 
+/* in index_run.c */
+extern void shard_runs_init(void);
+
 /* in insert.c */
+extern int	shardGetForeignModifyBatchSize(ResultRelInfo *rri);
 extern List *shardPlanForeignModify(PlannerInfo *root, ModifyTable *plan,
 									Index result_relation, int subplan_index);
 extern void shardBeginForeignModify(ModifyTableState *mtstate,

@@ -11,7 +11,10 @@
 #include "write/write.h"
 
 #include "access/heapam.h"
+#include "access/itup.h"
 #include "access/xact.h"
+#include "commands/explain.h"
+#include "utils/sortsupport.h"
 
 /*
  * A shard that the running statement has opened, made by target.c when the
@@ -121,11 +124,12 @@ StaticAssertDecl(sizeof(ShardInsert) <= 128 && sizeof(ShardTarget) <= 128,
 extern void shard_check_due(ShardTable *table, Relation logical);
 
 /* in batch.c */
-extern int	shard_batch_size(ShardInsert *insert);
 extern void shard_copy_end(ShardInsert *insert);
 extern bool shard_collect_row(ShardInsert *insert, ShardTarget *target,
 							  TupleTableSlot *slot);
 extern void shard_batch_end(ShardInsert *insert, ShardTarget *target);
+extern void shard_batch_check(ShardInsert *insert);
+extern void shard_batch_explain(ShardInsert *insert, ExplainState *es);
 
 /* in conflict.c */
 extern void shard_check_route_for_conflict(const ShardTable *table);
@@ -153,6 +157,32 @@ extern bool shard_update_row(EState *estate, EPQState *epqstate,
 							 ResultRelInfo *rri, ItemPointer tid,
 							 TupleTableSlot *row);
 extern void shard_copy_header(TupleTableSlot *to, TupleTableSlot *from);
+
+/* in index_run.c */
+typedef struct ShardRuns ShardRuns;
+typedef struct ShardTargetRuns ShardTargetRuns;
+
+extern ShardRuns *shard_runs_create(ShardInsert *insert);
+extern bool shard_runs_hold(ShardTargetRuns *target, ResultRelInfo *rri);
+extern void shard_runs_add(ShardRuns *runs, ShardTargetRuns **target,
+						   ResultRelInfo *rri, TupleTableSlot **rows, int n,
+						   const uint64 *linenos, uint64 *current_lineno);
+extern void shard_runs_flush(ShardRuns *runs);
+extern void shard_runs_stop(ShardRuns *runs);
+extern void shard_runs_end(ShardRuns *runs);
+extern void shard_runs_explain(ShardRuns *runs, ExplainState *es);
+
+/* in index_sort.c */
+typedef struct ShardSort ShardSort;
+
+#define SHARD_SORT_BYTES	16	/* memory for sorting a tuple */
+
+extern SortSupport shard_index_order(Relation index, bool abbreviate);
+extern ShardSort *shard_sort_begin(Relation index, uint64 max);
+extern void shard_sort_add(ShardSort *sort, IndexTuple tuple);
+extern int	shard_sort_compare(ShardSort *sort, uint64 a, uint64 b);
+extern void shard_sort_perform(ShardSort *sort);
+extern IndexTuple shard_sort_get(ShardSort *sort, uint64 i);
 
 /* in one_node.c */
 extern void shard_note_write(Oid shard);
@@ -188,6 +218,7 @@ extern TupleTableSlot *shard_insert_row(ShardInsert *insert,
 										TupleTableSlot *plan_slot);
 
 /* in target.c */
+extern int	shard_batch_size(ShardInsert *insert);
 extern ShardTarget *shard_insert_target(ShardInsert *insert,
 										TupleTableSlot *row);
 

@@ -9,10 +9,12 @@ use Test::More;
 plan skip_all => 'this system has no /proc' unless -r "/proc/$$/status";
 
 # Few shared buffers: those that a backend has touched count as its memory.
-my $node = shard_node('memory', conf => "shared_buffers = 1MB\nmax_wal_size = 2GB\n");
+my $node = shard_node('memory', conf =>
+	"shared_buffers = 1MB\nmax_wal_size = 2GB\nshard_fdw.load_work_mem = 128kB\n");
 my $dir = PostgreSQL::Test::Utils::tempdir;
 $node->safe_psql('postgres', q{
 	CREATE TABLE model (id int PRIMARY KEY, v text, w text);
+	CREATE INDEX ON model (hashint4(id));
 	CREATE FOREIGN TABLE log (id int, v text, w text)
 	  SERVER shards OPTIONS (shards '4', template 'model');
 	CREATE FOREIGN TABLE rr (id int, v text, w text)
