@@ -9,9 +9,14 @@
 #   make test-sanitize    the SQL tests under the sanitizers
 #   make check-static     compilers, analyzers, and formatting
 #   make, make install    build and install for the PostgreSQL of PG_CONFIG
+#   make installcheck     a short test of what is installed, on a running server
+#   make dist             the archive for PGXN, of what is committed
+
+# Where this file is, which need not be where it is built.
+here := $(dir $(lastword $(MAKEFILE_LIST)))
 
 EXTENSION = shard_fdw
-EXTVERSION = 1.0
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" $(here)shard_fdw.control)
 
 MODULE_big = shard_fdw
 OBJS = \
@@ -94,13 +99,18 @@ LOAD_OBJS = \
 	src/load/shard_load.o \
 	src/load/target.o \
 	src/load/worker.o
-EXTRA_CLEAN = $(LOAD)$(X) $(LOAD_OBJS)
+
+# Its man page is made where there is pandoc.
+PANDOC := $(shell command -v pandoc 2>/dev/null)
+LOAD_MAN = docs/shard_load.1
+
+EXTRA_CLEAN = $(LOAD)$(X) $(LOAD_OBJS) $(LOAD_MAN)
+
+REGRESS = smoke
+REGRESS_OPTS = --inputdir=$(here)test/installcheck
 
 PGFILEDESC = "shard_fdw - one insert target over many tables"
 PG_CPPFLAGS = -I$(srcdir)/src
-
-# Where this file is, which need not be where it is built.
-here := $(dir $(lastword $(MAKEFILE_LIST)))
 
 DATA = $(patsubst $(here)%,%,$(wildcard $(here)sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
@@ -113,6 +123,16 @@ ifneq ($(filter $(DRIVER_GOALS),$(MAKECMDGOALS)),)
 .PHONY: $(MAKECMDGOALS)
 $(filter $(DRIVER_GOALS),$(MAKECMDGOALS)):
 	@PG_CONFIG='$(PG_CONFIG)' $(here)test/run $@
+
+else ifeq ($(MAKECMDGOALS),dist)
+
+# The sources as they are committed, which needs no PostgreSQL.
+DISTVERSION := $(shell sed -n 's/^  "version": "\(.*\)",/\1/p' $(here)META.json)
+DIST = $(EXTENSION)-$(DISTVERSION)
+
+.PHONY: dist
+dist:
+	git -C $(here) archive --format=zip --prefix=$(DIST)/ -o '$(CURDIR)/$(DIST).zip' HEAD
 
 else
 
@@ -148,16 +168,32 @@ all: $(LOAD)$(X)
 install: install-load
 uninstall: uninstall-load
 
+# Each option is a term and its definition, as in other man pages.
+$(LOAD_MAN): docs/shard_load.md
+	awk 'match($$0, /^- `[^`]*`(, `[^`]*`)*: /) { \
+		$$0 = "\n" substr($$0, 3, RLENGTH - 4) "\n:   " substr($$0, RLENGTH + 1) } 1' $< | \
+	$(PANDOC) -s -f markdown -t man --shift-heading-level-by=-1 \
+		-V section=1 -V header=shard_fdw -V footer='shard_fdw $(EXTVERSION)' -o $@
+
+ifneq ($(PANDOC),)
+.PHONY: install-man
+all: $(LOAD_MAN)
+install-load: install-man
+install-man: $(LOAD_MAN)
+	$(MKDIR_P) '$(DESTDIR)$(mandir)/man1'
+	$(INSTALL_DATA) $< '$(DESTDIR)$(mandir)/man1/shard_load.1'
+endif
+
 install-load: $(LOAD)$(X)
 	$(MKDIR_P) '$(DESTDIR)$(bindir)'
 	$(INSTALL_PROGRAM) $< '$(DESTDIR)$(bindir)/shard_load$(X)'
 
 uninstall-load:
-	rm -f '$(DESTDIR)$(bindir)/shard_load$(X)'
+	rm -f '$(DESTDIR)$(bindir)/shard_load$(X)' '$(DESTDIR)$(mandir)/man1/shard_load.1'
 
 # Out of tree, there are no folders yet.
 ifneq ($(here),./)
-$(shell mkdir -p $(dir $(OBJS) $(LOAD_OBJS) $(DATA_built)))
+$(shell mkdir -p $(dir $(OBJS) $(LOAD_OBJS) $(LOAD_MAN) $(DATA_built)))
 endif
 
 endif
