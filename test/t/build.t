@@ -8,6 +8,7 @@ use File::Basename qw(basename dirname);
 use File::Copy qw(copy);
 use File::Path qw(make_path);
 use File::Temp qw(tempdir);
+use JSON::PP qw(decode_json);
 use Test::More;
 
 sub lines_of
@@ -18,6 +19,8 @@ sub lines_of
 	return @lines;
 }
 
+my ($comment, $version) =
+  map { /^(?:comment|default_version) = '(.*)'/ } lines_of('shard_fdw.control');
 my @sources = sort(map { glob("src/$_") } qw(*.c *.h */*.c */*.h));
 cmp_ok(scalar @sources, '>', 5, 'the sources are here');
 
@@ -271,7 +274,6 @@ SH
 		MAKEFLAGS => 'k');
 	$said = `timeout 300 test/with-cluster sh $scratch/look 2>$scratch/progress`;
 }
-my $version = (`cat shard_fdw.control` =~ /default_version = '(.*)'/)[0];
 my @expected = (
 	'CREATE EXTENSION', $version, 't', 1, 'ISO, MDY|UTF8|"$user", public|psql',
 	'LANG PGDATABASE PGHOST PGPORT PGUSER PG_CONFIG PG_REGRESS');
@@ -284,6 +286,36 @@ like(
 	join('', lines_of("$scratch/progress")),
 	qr{^test/with-cluster: building for PostgreSQL \d+.*^test/with-cluster: starting a cluster$}ms,
 	'it says what it is doing');
+
+# There is one version.  A release is called 1.0, 1.0.1, 1.1 and so on, and PGXN
+# wants three numbers always; the extension has the first two of them.
+my $meta = decode_json(join('', lines_of('META.json')));
+my $release = $meta->{version} =~ s/^(\d+\.\d+)\.0$/$1/r;
+like($release, qr/^\Q$version\E(\.[1-9]\d*)?$/, 'META.json has the version of the control file');
+is((map { /^## (\S+)/ } lines_of('CHANGELOG.md'))[0], $release, 'CHANGELOG.md has the version');
+is((lines_of('debian/changelog'))[0] =~ s/^shard-fdw \(([^-]*)-.*\n/$1/r,
+	$release, 'debian/changelog has the version');
+is(`src/load/shard_load --version`, "shard_load (shard_fdw) $release\n", 'shard_load has the version');
+like(
+	`make -n dist PG_CONFIG=/nosuch/pg_config`,
+	qr{--prefix=shard_fdw-\Q$meta->{version}\E/ .*/shard_fdw-\Q$meta->{version}\E\.zip},
+	'the archive has the version, and needs no PostgreSQL');
+
+# What PGXN says of the extension is true.
+my %provided = %{ $meta->{provides}{shard_fdw} };
+is("$provided{version}: $provided{abstract}",
+	"$meta->{version}: $comment", 'META.json says what the control file says');
+ok(-f $provided{$_}, "META.json names a file: $_") foreach 'file', 'docfile';
+
+# A short test of an installation, as packages and PGXN's testers run it.
+{
+	my $dir = tempdir(CLEANUP => 1);
+	my $here = getcwd;
+	my $output = `make -C $dir -f $here/Makefile VPATH=$here installcheck 2>&1`;
+
+	is($?, 0, 'make installcheck passes')
+	  or diag($output, -f "$dir/regression.diffs" ? lines_of("$dir/regression.diffs") : ());
+}
 
 # A statement that is to fail does so where psql does not show it.
 foreach my $file (glob('test/sql/*.sql'))
