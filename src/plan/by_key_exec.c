@@ -286,8 +286,8 @@ choose_scans(ByKeyState *state)
 {
 	ExprContext *econtext = state->css.ss.ps.ps_ExprContext;
 	MemoryContext oldcontext;
-	Datum		values[PARTITION_MAX_KEYS];
-	bool		nulls[PARTITION_MAX_KEYS];
+	Datum		values[PARTITION_MAX_KEYS] = {0};
+	bool		nulls[PARTITION_MAX_KEYS] = {0};
 	bool		has_null = false;
 
 	for (int i = 0; i < state->nchosen; i++)

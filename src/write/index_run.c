@@ -636,7 +636,7 @@ shard_runs_add(ShardRuns *runs, ShardTargetRuns **target, ResultRelInfo *rri,
 			rri->ri_IndexRelationDescs[i] = run->index;
 			add_entries(runs, run, rows, n, linenos, current_lineno);
 		}
-		else if (run->can_wait && !runs->is_stopped)
+		else if (run->index != NULL && run->can_wait && !runs->is_stopped)
 			watch_order(runs, run, rows, n);
 	}
 }

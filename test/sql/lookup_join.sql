@@ -249,13 +249,13 @@ SET LOCAL enable_seqscan = off;
 
 CREATE TABLE one AS SELECT k FROM log_big_3 WHERE k IS NOT NULL LIMIT 1;
 ANALYZE one;
-SELECT is(explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF'),
-  regexp_replace(explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF'),
+SELECT is(explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF'),
+  regexp_replace(explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF'),
     'Shards Removed: \d+\n( *->  Index .* log_big_3 [^>]*)$', E'Shards Removed: 5\n\\1'), 'one shard is executed');
 SELECT is((explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'FORMAT json')::json
     -> 0 -> 'Plan' -> 'Plans' -> 1 -> 'Key') ->> 0, 'o.k', 'a value, as json');
 SELECT unalike(explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k'), '%Removed%', 'EXPLAIN shows all');
-SELECT matches(explained('SELECT t.id FROM log_big t WHERE k = (SELECT 7)', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF'),
+SELECT matches(explained('SELECT t.id FROM log_big t WHERE k = (SELECT 7)', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF'),
   '^Custom Scan \(shard_fdw key lookup\) [^\n]*\n  Key: [^\n]*\n  Shards Removed: 5\n(?!.*Filter)', 'no filter is left');
 SELECT unalike(explained('SELECT t.id FROM one o LEFT JOIN log_big t ON t.k = NULLIF(o.k, o.k)', 'ANALYZE, COSTS OFF, TIMING OFF'),
   '%Index%', 'NULL leads nowhere');
