@@ -346,7 +346,7 @@ write_local(ShardInsert *insert, ShardTarget *target)
 		MemoryContextSwitchTo(oldcontext);
 
 		if (runs != NULL && has_indexes)
-			has_indexes = shard_runs_hold(buffer->indexes, rri);
+			has_indexes = shard_runs_hold(runs, buffer->indexes, rri);
 		for (int i = 0; i < n && (has_indexes || has_after_row); i++)
 		{
 			List	   *recheck = NIL;

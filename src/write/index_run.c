@@ -312,11 +312,13 @@ watch_order(ShardRuns *runs, ShardIndexRun *run, TupleTableSlot **rows, int n)
  * Returns whether core has anything left to do.
  */
 bool
-shard_runs_hold(ShardTargetRuns *target, ResultRelInfo *rri)
+shard_runs_hold(ShardRuns *runs, ShardTargetRuns *target, ResultRelInfo *rri)
 {
 	int			nleft = rri->ri_NumIndices;
 
-	for (int i = 0; target != NULL && i < target->nindexes; i++)
+	if (target == NULL || runs->is_stopped)
+		return nleft > 0;
+	for (int i = 0; i < target->nindexes; i++)
 	{
 		if (!target->runs[i].waits)
 			continue;
@@ -667,14 +669,9 @@ shard_runs_flush(ShardRuns *runs)
 void
 shard_runs_stop(ShardRuns *runs)
 {
-	ListCell   *lc;
-
-	if (runs == NULL || runs->is_stopped)
-		return;
 	shard_runs_flush(runs);
-	runs->is_stopped = true;
-	foreach(lc, runs->runs)
-		((ShardIndexRun *) lfirst(lc))->waits = false;
+	if (runs != NULL)
+		runs->is_stopped = true;
 }
 
 /*

@@ -163,7 +163,8 @@ typedef struct ShardRuns ShardRuns;
 typedef struct ShardTargetRuns ShardTargetRuns;
 
 extern ShardRuns *shard_runs_create(ShardInsert *insert);
-extern bool shard_runs_hold(ShardTargetRuns *target, ResultRelInfo *rri);
+extern bool shard_runs_hold(ShardRuns *runs, ShardTargetRuns *target,
+							ResultRelInfo *rri);
 extern void shard_runs_add(ShardRuns *runs, ShardTargetRuns **target,
 						   ResultRelInfo *rri, TupleTableSlot **rows, int n,
 						   const uint64 *linenos, uint64 *current_lineno);

@@ -384,6 +384,31 @@ SELECT is(load('rr', by_copy), 'rr ROW: 6000', 'a trigger of the first shard see
 DROP TRIGGER look ON rr_0;
 SELECT is_empty('SELECT wrong_indexes(''rr'')', 'all have the right entries');
 
+-- Its first row comes when entries of the other shard are just about to wait: on
+-- 16 and later core hands over 512 of these lines of 128 bytes at a time.
+CREATE TABLE wide (id int, k int, pad text);
+CREATE INDEX ON wide (k);
+CREATE FOREIGN TABLE two (id int, k int, pad text)
+  SERVER shards OPTIONS (shards '2', route 'hash', key 'id', template 'wide');
+CREATE TRIGGER look AFTER INSERT ON two_1 FOR EACH ROW EXECUTE FUNCTION look('two');
+CREATE TABLE ids AS SELECT g AS id, shard_fdw.in_hash(2, 1, g) AS is_last FROM generate_series(10001, 18000) g;
+CREATE FUNCTION load_last(n int) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  DELETE FROM seen;
+  DELETE FROM two;
+  EXECUTE format('COPY (SELECT id, 100000000 + abs(hashint4(id)::bigint) %% 900000000, repeat(''x'', 112) FROM (
+    (SELECT id FROM ids WHERE NOT is_last ORDER BY id LIMIT %1$s) UNION ALL
+    (SELECT id FROM ids WHERE is_last LIMIT 1) UNION ALL
+    (SELECT id FROM ids WHERE NOT is_last ORDER BY id OFFSET %1$s LIMIT 500)) i) TO %2$L', n, path());
+  EXECUTE format('COPY two FROM %L', path());
+  RETURN (SELECT string_agg(who || ': ' || seen.n, ', ') FROM seen);
+EXCEPTION WHEN others THEN
+  RETURN SQLERRM;
+END $$;
+SELECT is(load_last(n), 'two ROW: ' || n + 501, format('a trigger comes after %s rows', n))
+  FROM generate_series(1900, 2800, 100) n;
+SELECT is_empty('SELECT wrong_indexes(''two'')', 'all have the right entries');
+
 -- A foreign key to the table itself.
 DELETE FROM log;
 ALTER TABLE log_0 ADD FOREIGN KEY (parent) REFERENCES log_0 (c);
