@@ -72,24 +72,15 @@ array_of_values(PlannerInfo *root, Expr *clause, Var *column, Oid opfamily,
 				Oid collation, Relids outer)
 {
 	ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) clause;
-	Node	   *left;
 	Node	   *array;
 
 	if (!IsA(clause, ScalarArrayOpExpr) || !op->useOr)
 		return NULL;
-	left = linitial(op->args);
 	array = lsecond(op->args);
-	while (IsA(left, RelabelType))
-		left = (Node *) ((RelabelType *) left)->arg;
-	if (!equal(left, column) ||
-		get_op_opfamily_strategy(op->opno, opfamily) != HTEqualStrategyNumber ||
-		(OidIsValid(collation) && op->inputcollid != collation) ||
-		!bms_is_subset(pull_varnos(root, array), outer) ||
-		contain_volatile_functions(array) ||
-		contain_subplans(array) ||
-		!OidIsValid(get_base_element_type(exprType(array))))
-		return NULL;
-	return array;
+	return shard_is_key_equality(root, linitial(op->args), op->opno,
+								 op->inputcollid, array, column, opfamily,
+								 collation, outer) &&
+		OidIsValid(get_base_element_type(exprType(array))) ? array : NULL;
 }
 
 /*
@@ -191,21 +182,6 @@ find_values(PlannerInfo *root, const ShardTable *table, Path *scan,
 }
 
 /*
- * The same value, with the collation by which the key is hashed.
- */
-static Node *
-with_collation(const Node *expr, Oid collation)
-{
-	Node	   *value = copyObject((Node *) expr);
-
-	if (exprCollation(value) != collation)
-		value = (Node *) makeRelabelType((Expr *) value, exprType(value),
-										 exprTypmod(value), collation,
-										 COERCE_IMPLICIT_CAST);
-	return value;
-}
-
-/*
  * The condition by which shard_prune_gate() has had the executor find out
  * whether a shard is to be scanned, if it knows the same values.
  */
@@ -223,8 +199,8 @@ gate_of(const KeyValues *key, const ShardTable *table,
 									copyObject(linitial(key->values)));
 	foreach(lc, key->values)
 		values = lappend(values,
-						 with_collation(lfirst(lc),
-										table->key->partcollation[foreach_current_index(lc)]));
+						 shard_with_collation(lfirst(lc),
+											  table->key->partcollation[foreach_current_index(lc)]));
 	return shard_in_hash_clause(member->modulus, member->remainder, values);
 }
 

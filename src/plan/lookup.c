@@ -329,6 +329,9 @@ conditions_inside(Query *query, Index rti, List *given)
 	{
 		Node	   *condition;
 
+		/* No other condition gives a key. */
+		if (!IsA(lfirst(lc), OpExpr))
+			continue;
 		inward.is_possible = true;
 		condition = look_inward(lfirst(lc), &inward);
 		if (inward.is_possible)

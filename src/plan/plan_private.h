@@ -205,10 +205,14 @@ extern void shard_planning_note(const ShardPlanning *planning,
 								PlannedStmt *plan);
 
 /* in prune.c */
+extern bool shard_is_key_equality(PlannerInfo *root, Node *left, Oid opno,
+								  Oid inputcollid, Node *value, Var *column,
+								  Oid opfamily, Oid collation, Relids outer);
 extern Node *shard_key_operand(PlannerInfo *root, Expr *clause, Var *column,
 							   Oid opfamily, Oid collation, Relids outer);
 extern Node *shard_key_value(PlannerInfo *root, Expr *clause, Var *column,
 							 Oid opfamily, Oid collation);
+extern Node *shard_with_collation(const Node *expr, Oid collation);
 extern RelOptInfo *shard_next_child(ShardChildren *children);
 extern void shard_gate(PlannerInfo *root, RelOptInfo *child, Expr *clause,
 					   Index security_level);

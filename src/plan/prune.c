@@ -155,6 +155,29 @@ prune_hash_table(PlannerInfo *root, const ShardTable *table,
 }
 
 /*
+ * shard_is_key_equality
+ *		Does a comparison of "left" with a value, by an operator with this
+ *		input collation, say that a column equals the value, as this hash
+ *		operator family and collation see it, and does the value depend on rows
+ *		of the tables "outer" at most?
+ */
+bool
+shard_is_key_equality(PlannerInfo *root, Node *left, Oid opno, Oid inputcollid,
+					  Node *value, Var *column, Oid opfamily, Oid collation,
+					  Relids outer)
+{
+	/* Not a coercion that changes the value, and the key's own equality. */
+	while (IsA(left, RelabelType))
+		left = (Node *) ((RelabelType *) left)->arg;
+	return equal(left, column) &&
+		get_op_opfamily_strategy(opno, opfamily) == HTEqualStrategyNumber &&
+		(!OidIsValid(collation) || inputcollid == collation) &&
+		bms_is_subset(pull_varnos(root, value), outer) &&
+		!contain_volatile_functions(value) &&
+		!contain_subplans(value);
+}
+
+/*
  * shard_key_operand
  *		The expression that a column is compared with for equality, as this
  *		hash operator family and collation see it, if it depends on rows of the
@@ -182,17 +205,9 @@ shard_key_operand(PlannerInfo *root, Expr *clause, Var *column, Oid opfamily,
 			return NULL;
 	}
 
-	/* Not a coercion that changes the value, and the key's own equality. */
-	while (IsA(left, RelabelType))
-		left = (Node *) ((RelabelType *) left)->arg;
-	if (!IsA(left, Var) ||
-		get_op_opfamily_strategy(op->opno, opfamily) != HTEqualStrategyNumber ||
-		(OidIsValid(collation) && op->inputcollid != collation) ||
-		!bms_is_subset(pull_varnos(root, right), outer) ||
-		contain_volatile_functions(right) ||
-		contain_subplans(right))
-		return NULL;
-	return right;
+	return shard_is_key_equality(root, left, op->opno, op->inputcollid, right,
+								 column, opfamily, collation, outer) ?
+		right : NULL;
 }
 
 /*
@@ -206,6 +221,22 @@ shard_key_value(PlannerInfo *root, Expr *clause, Var *column, Oid opfamily,
 				Oid collation)
 {
 	return shard_key_operand(root, clause, column, opfamily, collation, NULL);
+}
+
+/*
+ * shard_with_collation
+ *		A copy of a value, with the collation by which the key is hashed.
+ */
+Node *
+shard_with_collation(const Node *expr, Oid collation)
+{
+	Node	   *value = copyObject((Node *) expr);
+
+	if (exprCollation(value) != collation)
+		value = (Node *) makeRelabelType((Expr *) value, exprType(value),
+										 exprTypmod(value), collation,
+										 COERCE_IMPLICIT_CAST);
+	return value;
 }
 
 /*
@@ -252,16 +283,11 @@ late_key_values(PlannerInfo *root, RelOptInfo *rel,
 	foreach(lc, values)
 	{
 		int			i = foreach_current_index(lc);
-		Node	   *value = copyObject(lfirst(lc));
+		Node	   *value = lfirst(lc);
 
 		if (!shard_can_hash_with(scheme->partopfamily[i], exprType(value)))
 			return NIL;
-		if (exprCollation(value) != scheme->partcollation[i])
-			value = (Node *) makeRelabelType((Expr *) value, exprType(value),
-											 exprTypmod(value),
-											 scheme->partcollation[i],
-											 COERCE_IMPLICIT_CAST);
-		lfirst(lc) = value;
+		lfirst(lc) = shard_with_collation(value, scheme->partcollation[i]);
 	}
 	return values;
 }
