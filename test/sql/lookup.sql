@@ -8,16 +8,6 @@ SET LOCAL timezone = 'UTC';
 
 \ir helpers.psql
 
--- The tables that the plan of a statement scans.
-CREATE FUNCTION scanned(command text, OUT result text) LANGUAGE plpgsql AS $$
-DECLARE
-  plan json;
-BEGIN
-  EXECUTE 'EXPLAIN (FORMAT json) ' || command INTO plan;
-  SELECT string_agg(DISTINCT m[1], ' ') INTO result
-    FROM regexp_matches(plan::text, '"Relation Name": "(\w+)"', 'g') m;
-END $$;
-
 -- Tables with keys of many types, and plain twins.
 
 CREATE DOMAIN positive AS bigint CHECK (VALUE > 0);
@@ -182,24 +172,20 @@ SELECT set_eq('TABLE merged', 'SELECT id, k FROM plain_big', 'MERGE reads all ro
 
 -- What is scanned and locked.
 
-SELECT is(scanned('SELECT * FROM log_big WHERE k = ' || g), tableoid::regclass::text, 'a constant: ' || g)
+SELECT is(scanned_names('SELECT * FROM log_big WHERE k = ' || g), tableoid::regclass::text, 'a constant: ' || g)
   FROM generate_series(1, 3) g, LATERAL (SELECT DISTINCT tableoid FROM log_big WHERE k = g) t;
 PREPARE by_key(bigint) AS SELECT id FROM log_big WHERE k = $1;
 PREPARE change(bigint) AS UPDATE log_big SET n = n + 1 WHERE k = $1;
-SELECT is(scanned(format('EXECUTE by_key(%s)', g)), tableoid::regclass::text, 'a parameter: ' || g)
+SELECT is(scanned_names(format('EXECUTE by_key(%s)', g)), tableoid::regclass::text, 'a parameter: ' || g)
   FROM generate_series(1, 3) g, LATERAL (SELECT DISTINCT tableoid FROM log_big WHERE k = g) t;
-SELECT is(scanned(format('EXECUTE change(%s)', g)), tableoid::regclass::text, 'a change: ' || g)
+SELECT is(scanned_names(format('EXECUTE change(%s)', g)), tableoid::regclass::text, 'a change: ' || g)
   FROM generate_series(1, 3) g, LATERAL (SELECT DISTINCT tableoid FROM log_big WHERE k = g) t;
-CREATE FUNCTION explained(command text) RETURNS SETOF text LANGUAGE plpgsql AS $$
-BEGIN
-  RETURN QUERY EXECUTE 'EXPLAIN (COSTS OFF) ' || command;
-END $$;
-SELECT matches((SELECT string_agg(line, E'\n') FROM explained('EXECUTE change(1)') line),
+SELECT matches(plan_text('EXECUTE change(1)'),
   '^Update on log_big_\d\n  ->  Custom Scan \(shard_fdw lookup\)\n        Shards Removed: 3\n', 'EXPLAIN tells');
-SELECT is(scanned('SELECT FROM log_big a JOIN log_big b ON a.k = 1 AND b.k = 1 AND a.id = b.id'),
-  scanned('SELECT FROM log_big WHERE k = 1'), 'a lookup in each of two tables');
+SELECT is(scanned_names('SELECT FROM log_big a JOIN log_big b ON a.k = 1 AND b.k = 1 AND a.id = b.id'),
+  scanned_names('SELECT FROM log_big WHERE k = 1'), 'a lookup in each of two tables');
 SET LOCAL enable_partition_pruning = off;
-SELECT is(scanned('SELECT * FROM log_big WHERE k = 1'), 'log_big_0 log_big_1 log_big_2 log_big_3',
+SELECT is(scanned_names('SELECT * FROM log_big WHERE k = 1'), 'log_big_0 log_big_1 log_big_2 log_big_3',
   'enable_partition_pruning = off');
 RESET enable_partition_pruning;
 
@@ -229,7 +215,7 @@ UPDATE log_big l SET n = p.n FROM plain_big p WHERE p.id = l.id;
 -- A row does not leave its shard.
 SELECT fails(format('UPDATE log_big SET k = k + 1 WHERE k = %s', g), '23514', title => 'the key changes')
   FROM generate_series(1, 30) g
- WHERE g % 4 > 0 AND scanned('SELECT FROM log_big WHERE k = ' || g) <> scanned('SELECT FROM log_big WHERE k = ' || g + 1);
+ WHERE g % 4 > 0 AND scanned_names('SELECT FROM log_big WHERE k = ' || g) <> scanned_names('SELECT FROM log_big WHERE k = ' || g + 1);
 
 -- Triggers: those for statements are those of the table that is named.
 
@@ -403,7 +389,7 @@ BEGIN
   FOR r IN EXECUTE format('SELECT id, tableoid::regclass::text AS shard FROM id_%s', route) LOOP
     EXECUTE format('EXECUTE one_id(%s)', r.id) INTO c;
     EXECUTE format('EXECUTE up_id(%s)', r.id);
-    wrong := wrong + (c <> 1)::int + (scanned(format('EXECUTE up_id(%s)', r.id)) <> r.shard)::int;
+    wrong := wrong + (c <> 1)::int + (scanned_names(format('EXECUTE up_id(%s)', r.id)) <> r.shard)::int;
   END LOOP;
   EXECUTE format('SELECT sum(v) FROM id_%s', route) INTO c;
   DEALLOCATE one_id;

@@ -9,18 +9,6 @@ SET LOCAL jit = off;
 
 \ir helpers.psql
 
--- The plan of a statement, as EXPLAIN shows it.
-CREATE FUNCTION explained(command text, options text DEFAULT 'COSTS OFF') RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-  line text;
-  result text := '';
-BEGIN
-  FOR line IN EXECUTE format('EXPLAIN (%s) %s', options, command) LOOP
-    result := result || line || E'\n';
-  END LOOP;
-  RETURN result;
-END $$;
-
 -- Tables with keys of many types, plain twins, and tables to join them with.
 
 CREATE DOMAIN positive AS bigint CHECK (VALUE > 0);
@@ -143,7 +131,7 @@ INSERT INTO statements (command) VALUES
 
 -- Which of them are planned with what is tested here, for keys of type bigint.
 CREATE FUNCTION uses(command text) RETURNS boolean LANGUAGE sql AS
-  $$ SELECT explained(replace(replace(replace(replace(replace(command, '{v}', '7::bigint'), '{a}', '(ARRAY[1, (SELECT 2)])::bigint[]'),
+  $$ SELECT plan_text(replace(replace(replace(replace(replace(command, '{v}', '7::bigint'), '{a}', '(ARRAY[1, (SELECT 2)])::bigint[]'),
       '{t}', 'log_big'), '{o}', 'outer_big'), 'TYPE', 'bigint')) ~ 'shard_fdw key lookup' $$;
 
 CREATE FUNCTION outcome(command text) RETURNS text LANGUAGE plpgsql AS $$
@@ -237,7 +225,7 @@ SET LOCAL max_parallel_workers_per_gather = 0;
 CREATE TABLE many AS SELECT g AS id, g % 60 AS k FROM generate_series(1, 3000) g;
 ALTER TABLE many SET (parallel_workers = 2);
 SET LOCAL max_parallel_workers_per_gather = 2;
-SELECT matches(explained('SELECT count(*), sum(t.n) FROM many o JOIN log_big t ON t.k = o.k', 'ANALYZE, COSTS OFF, TIMING OFF'),
+SELECT matches(plan_text('SELECT count(*), sum(t.n) FROM many o JOIN log_big t ON t.k = o.k', 'ANALYZE, COSTS OFF, TIMING OFF'),
   'Gather.*Parallel Seq Scan on many.*shard_fdw key lookup', 'EXPLAIN ANALYZE of a parallel plan');
 SELECT results_eq('SELECT count(*), sum(t.n) FROM many o JOIN log_big t ON t.k = o.k',
   'SELECT count(*), sum(t.n) FROM many o JOIN plain_big t ON t.k = o.k', 'a parallel plan');
@@ -249,18 +237,18 @@ SET LOCAL enable_seqscan = off;
 
 CREATE TABLE one AS SELECT k FROM log_big_3 WHERE k IS NOT NULL LIMIT 1;
 ANALYZE one;
-SELECT is(explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF'),
-  regexp_replace(explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF'),
+SELECT is(plan_text('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF'),
+  regexp_replace(plan_text('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF'),
     'Shards Removed: \d+\n( *->  Index .* log_big_3 [^>]*)$', E'Shards Removed: 5\n\\1'), 'one shard is executed');
-SELECT is((explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'FORMAT json')::json
+SELECT is((plan_text('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k', 'FORMAT json')::json
     -> 0 -> 'Plan' -> 'Plans' -> 1 -> 'Key') ->> 0, 'o.k', 'a value, as json');
-SELECT unalike(explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k'), '%Removed%', 'EXPLAIN shows all');
-SELECT matches(explained('SELECT t.id FROM log_big t WHERE k = (SELECT 7)', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF'),
+SELECT unalike(plan_text('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k'), '%Removed%', 'EXPLAIN shows all');
+SELECT matches(plan_text('SELECT t.id FROM log_big t WHERE k = (SELECT 7)', 'ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF'),
   '^Custom Scan \(shard_fdw key lookup\) [^\n]*\n  Key: [^\n]*\n  Shards Removed: 5\n(?!.*Filter)', 'no filter is left');
-SELECT unalike(explained('SELECT t.id FROM one o LEFT JOIN log_big t ON t.k = NULLIF(o.k, o.k)', 'ANALYZE, COSTS OFF, TIMING OFF'),
+SELECT unalike(plan_text('SELECT t.id FROM one o LEFT JOIN log_big t ON t.k = NULLIF(o.k, o.k)', 'ANALYZE, COSTS OFF, TIMING OFF'),
   '%Index%', 'NULL leads nowhere');
 SET LOCAL enable_partition_pruning = off;
-SELECT unalike(explained('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k'), '%key lookup%', 'enable_partition_pruning = off');
+SELECT unalike(plan_text('SELECT t.id FROM one o JOIN log_big t ON t.k = o.k'), '%key lookup%', 'enable_partition_pruning = off');
 RESET enable_partition_pruning;
 
 -- A user's own condition of the same form is not lost.
@@ -269,7 +257,7 @@ SELECT is_empty(format('SELECT FROM log_big WHERE k = (SELECT %s) AND shard_fdw.
 
 -- Rows in the order of an index of one shard.
 CREATE INDEX ON log_big_2 (k, n);
-SELECT unalike(explained('SELECT (SELECT t.n FROM log_big t WHERE t.k = o.k ORDER BY n LIMIT 1) FROM one o'), '%Sort%', 'no sort');
+SELECT unalike(plan_text('SELECT (SELECT t.n FROM log_big t WHERE t.k = o.k ORDER BY n LIMIT 1) FROM one o'), '%Sort%', 'no sort');
 
 -- Ids, and keys of several columns.
 
@@ -282,13 +270,13 @@ INSERT INTO wanted VALUES (NULL, NULL, 1), (NULL, '{}', 2);
 CREATE TABLE plain_id AS SELECT * FROM log_id;
 CREATE FUNCTION alike_id(command text) RETURNS text LANGUAGE sql AS $$
   SELECT results_eq(replace(command, '{t}', 'log_id'), replace(command, '{t}', 'plain_id'), command)
-    || E'\n' || alike(explained(replace(command, '{t}', 'log_id')), '%shard_fdw key lookup%', 'planned by id: ' || command) $$;
+    || E'\n' || alike(plan_text(replace(command, '{t}', 'log_id')), '%shard_fdw key lookup%', 'planned by id: ' || command) $$;
 SELECT alike_id('SELECT w.id, v FROM wanted w JOIN {t} t ON t.id = w.id ORDER BY 1');
 SELECT alike_id('SELECT w.id, v FROM wanted w LEFT JOIN {t} t ON t.id = w.id::int AND v > w.x ORDER BY 1');
 SELECT alike_id('SELECT w.id, t.id, v FROM wanted w JOIN {t} t ON t.id = ANY (w.some) ORDER BY 1, 2');
 SELECT alike_id('SELECT id, v FROM {t} WHERE id = (SELECT max(id) FROM wanted WHERE id < 40)');
 SELECT alike_id('SELECT w.id, (SELECT v FROM {t} t WHERE t.id = w.some[3]) FROM wanted w ORDER BY 1');
-SELECT matches(explained('SELECT * FROM log_id WHERE id = (SELECT min(id) FROM wanted WHERE id > 0)', 'ANALYZE, COSTS OFF, TIMING OFF'), 'Id: .*Shards Removed: 4', 'EXPLAIN of an id');
+SELECT matches(plan_text('SELECT * FROM log_id WHERE id = (SELECT min(id) FROM wanted WHERE id > 0)', 'ANALYZE, COSTS OFF, TIMING OFF'), 'Id: .*Shards Removed: 4', 'EXPLAIN of an id');
 ALTER TABLE log_id_2 NO INHERIT log_id;
 SELECT results_eq('SELECT w.id, v FROM wanted w JOIN log_id t ON t.id = w.id ORDER BY 1',
   'SELECT w.id, v FROM wanted w JOIN plain_id t ON t.id = w.id WHERE t.id NOT IN (SELECT id FROM log_id_2) ORDER BY 1', 'ids of a shard that is gone');
@@ -303,7 +291,7 @@ CREATE TABLE pairs AS SELECT a, 's' || b AS b FROM generate_series(0, 8) a, gene
 INSERT INTO pairs VALUES (NULL, 's1'), (1, NULL), (NULL, NULL);
 CREATE FUNCTION alike_two(command text) RETURNS text LANGUAGE sql AS $$
   SELECT results_eq(replace(command, '{t}', 'log_two'), replace(command, '{t}', 'plain_two'), command)
-    || E'\n' || alike(explained(replace(command, '{t}', 'log_two')), '%shard_fdw key lookup%', 'planned by key: ' || command) $$;
+    || E'\n' || alike(plan_text(replace(command, '{t}', 'log_two')), '%shard_fdw key lookup%', 'planned by key: ' || command) $$;
 SELECT alike_two('SELECT p.*, t.c FROM pairs p JOIN {t} t USING (a, b) ORDER BY 1, 2, 3');
 SELECT alike_two('SELECT p.*, t.c FROM pairs p JOIN {t} t ON t.a = p.a AND t.b = ''s2'' ORDER BY 1, 2, 3');
 SELECT alike_two('SELECT p.*, t.* FROM pairs p JOIN {t} t ON t.a = p.a AND t.b = ANY (ARRAY[p.b, NULL, ''s3'']) ORDER BY 1, 2, t.c');
@@ -369,8 +357,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 PREPARE joined AS SELECT o.id, t.id FROM outer_big o JOIN log_big t ON t.k = o.k ORDER BY 1, 2;
 PREPARE some_keys(bigint[]) AS SELECT t.id FROM log_big t WHERE k = ANY ($1) ORDER BY 1;
 PREPARE change AS UPDATE log_big t SET n = t.n FROM outer_big o WHERE t.k = o.k;
-SELECT alike(explained('EXECUTE joined'), '%key lookup%', 'a prepared join');
-SELECT alike(explained('EXECUTE some_keys(''{1,2}'')'), '%key lookup%', 'a prepared array');
+SELECT alike(plan_text('EXECUTE joined'), '%key lookup%', 'a prepared join');
+SELECT alike(plan_text('EXECUTE some_keys(''{1,2}'')'), '%key lookup%', 'a prepared array');
 CREATE FUNCTION after(what text, command text, can_change boolean DEFAULT true) RETURNS SETOF text LANGUAGE plpgsql AS $$
 BEGIN
   EXECUTE command;

@@ -14,24 +14,10 @@ SET LOCAL timezone = 'UTC';
 
 -- What a command returns, sorted, or its error.
 CREATE FUNCTION outcome(command text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-  error record;
-  result text[];
 BEGIN
-  result := returned(command);
-  RETURN result::text;
+  RETURN returned(command)::text;
 EXCEPTION WHEN OTHERS THEN
   RETURN SQLSTATE || ' ' || SQLERRM;
-END $$;
-
--- The relations that the plan of a statement scans.
-CREATE FUNCTION scanned(command text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-  plan json;
-BEGIN
-  EXECUTE 'EXPLAIN (FORMAT json) ' || command INTO plan;
-  RETURN (SELECT coalesce(string_agg(DISTINCT m[1], ' ' ORDER BY m[1]), 'none')
-            FROM regexp_matches(plan::text, '"Relation Name": "(\w+)"', 'g') m);
 END $$;
 
 --
@@ -318,7 +304,7 @@ PREPARE loc (int) AS SELECT n FROM items WHERE id = $1 FOR UPDATE;
 PREPARE two (int, int) AS SELECT a.id, b.id FROM items a, items b WHERE a.id = $1 AND b.id = $2;
 
 SET LOCAL plan_cache_mode = force_generic_plan;
-SELECT is(scanned(format(q, i)), home(i), format('only its shard is read: ' || q, i))
+SELECT is(scanned_names(format(q, i)), home(i), format('only its shard is read: ' || q, i))
   FROM unnest(ARRAY['SELECT * FROM items WHERE id = %s', 'UPDATE items SET n = 1 WHERE id = %s',
     'DELETE FROM items WHERE id = %s', 'SELECT * FROM items WHERE id = %s FOR SHARE',
     'EXECUTE sel (%s)', 'EXECUTE upd (%s)', 'EXECUTE del (%s)', 'EXECUTE loc (%s)',
@@ -327,8 +313,8 @@ SELECT is(scanned(format(q, i)), home(i), format('only its shard is read: ' || q
     'SELECT s.n FROM (SELECT x.id, y.n FROM seen x, seen y WHERE y.id = x.n AND y.id = %1$s) s JOIN seen USING (id) WHERE s.id = %1$s',
     'SELECT (SELECT n FROM seen WHERE id = %s)', 'SELECT * FROM items WHERE id = %1$s AND id = %1$s',
     'EXECUTE via (%s)']) q, unnest(ARRAY[17, 18]) i;
-SELECT is(scanned('EXECUTE two (17, 17)'), home(17), 'two lookups, one shard');
-SELECT is(scanned('EXECUTE two (17, 18)'),
+SELECT is(scanned_names('EXECUTE two (17, 17)'), home(17), 'two lookups, one shard');
+SELECT is(scanned_names('EXECUTE two (17, 18)'),
   (SELECT string_agg(DISTINCT home(i), ' ' ORDER BY home(i)) FROM unnest(ARRAY[17, 18]) i),
   'two lookups, two shards');
 SELECT is(returned('EXECUTE sel (NULL)'), '{}', 'no row has the key null');

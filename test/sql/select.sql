@@ -567,30 +567,19 @@ SELECT fails('SELECT * FROM ev TABLESAMPLE system (10)', NULL,
 
 -- EXPLAIN in all formats
 
-CREATE FUNCTION explained(options text, query text) RETURNS text
-LANGUAGE plpgsql AS $$
-DECLARE
-  line text;
-  result text := '';
-BEGIN
-  FOR line IN EXECUTE format('EXPLAIN (%s) %s', options, query) LOOP
-    result := result || line || E'\n';
-  END LOOP;
-  RETURN result;
-END $$;
 SELECT ok(plan ~ '\mev_0\M' AND plan ~ '\mev_5\M' AND plan ~ '\mdim_2\M' AND plan !~ 'Foreign',
   'EXPLAIN (' || options || ')')
   FROM unnest(ARRAY['FORMAT text', 'FORMAT json', 'FORMAT xml', 'FORMAT yaml',
                     'VERBOSE, FORMAT text', 'VERBOSE, FORMAT json', 'VERBOSE, FORMAT xml',
                     'VERBOSE, FORMAT yaml', 'ANALYZE, VERBOSE, BUFFERS, TIMING OFF',
                     'ANALYZE, SETTINGS, WAL, SUMMARY, FORMAT json']) options,
-  LATERAL (SELECT explained(options,
+  LATERAL (SELECT plan_text(
     'SELECT e.txt, count(e), max(d.name) FROM ev e LEFT JOIN dim d ON d.grp = e.grp
-      WHERE e.val > 7 GROUP BY e.txt HAVING count(*) > 2 ORDER BY 2') AS plan) p;
-SELECT is(explained('FORMAT json, COSTS OFF', 'SELECT * FROM ev WHERE id = 5')::jsonb #>>
+      WHERE e.val > 7 GROUP BY e.txt HAVING count(*) > 2 ORDER BY 2', options) AS plan) p;
+SELECT is(plan_text('SELECT * FROM ev WHERE id = 5', 'FORMAT json, COSTS OFF')::jsonb #>>
   '{0,Plan,Node Type}',
   'Append', 'the JSON is JSON');
-SELECT matches(explained('FORMAT xml', 'SELECT * FROM ev'), '^<explain .*</explain>\s*$',
+SELECT matches(plan_text('SELECT * FROM ev', 'FORMAT xml'), '^<explain .*</explain>\s*$',
   'the XML is whole');
 
 -- constraint exclusion
@@ -877,7 +866,7 @@ SELECT same(query, 'layouts: ' || query) FROM (VALUES
   ('SELECT to_jsonb(l) - ''c'' AS j FROM lay{} l WHERE l.a BETWEEN 5 AND 25'),
   ('SELECT l.a FROM lay{} l WHERE l = (SELECT m FROM lay{} m WHERE m.a = 9)')
 ) q(query);
-SELECT ok(explained('VERBOSE', 'SELECT l FROM lay l') ~ 'lay_3', 'EXPLAIN VERBOSE of whole rows');
+SELECT ok(plan_text('SELECT l FROM lay l', 'VERBOSE') ~ 'lay_3', 'EXPLAIN VERBOSE of whole rows');
 
 -- tables without shards
 
