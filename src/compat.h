@@ -18,6 +18,7 @@
 
 #include "access/attmap.h"
 #include "access/stratnum.h"
+#include "access/sysattr.h"
 #include "access/tupconvert.h"
 #include "access/tableam.h"
 #include "catalog/pg_class.h"
@@ -340,12 +341,28 @@ shard_check_insert_target(ResultRelInfo *rri)
 #define shard_is_json_expr(node) IsA(node, JsonExpr)
 #endif
 
-/* 16 moved permission checks out of the range table entry. */
+/*
+ * 16 moved permission checks out of the range table entry.  No privileges are
+ * asked for of a child; which columns are changed, decides on triggers.
+ */
+static inline void
+shard_rte_of_child(RangeTblEntry *rte, const AppendRelInfo *appinfo)
+{
 #if PG_VERSION_NUM < 160000
-#define shard_rte_no_permissions(rte) ((rte)->requiredPerms = 0)
+	const Bitmapset *updated = rte->updatedCols;
+
+	rte->requiredPerms = 0;
+	rte->updatedCols = NULL;
+	for (int i = 0; i < appinfo->num_child_cols; i++)
+		if (appinfo->parent_colnos[i] > 0 &&
+			bms_is_member(appinfo->parent_colnos[i] - FirstLowInvalidHeapAttributeNumber,
+						  updated))
+			rte->updatedCols = bms_add_member(rte->updatedCols,
+											  i + 1 - FirstLowInvalidHeapAttributeNumber);
 #else
-#define shard_rte_no_permissions(rte) ((rte)->perminfoindex = 0)
+	rte->perminfoindex = 0;
 #endif
+}
 
 /*
  * A shard has taken the place of the logical table in a query, which has

@@ -34,7 +34,6 @@ _PG_init(void)
 	shard_plan_init();
 	shard_join_init();
 	shard_planning_init();
-	shard_cursor_init();
 	shard_remote_update_init();
 	shard_one_node_init();
 	shard_by_key_init();

@@ -9,9 +9,8 @@
  * set_foreign_size() and set_rel_consider_parallel() in
  * src/backend/optimizer/path/allpaths.c; shard_find_partition_scheme()
  * follows find_partition_scheme() in src/backend/optimizer/util/plancat.c
- * (PostgreSQL 15 to 19).  What cannot occur for a logical table that is only
- * read has been left out: row marks, result relations, table samples, and
- * children that are partitioned.
+ * (PostgreSQL 15 to 19).  What cannot occur has been left out: row marks,
+ * table samples, and children that are partitioned.
  *
  * Portions Copyright (c) 1996-2026, PostgreSQL Global Development Group
  * Portions Copyright (c) 1994, Regents of the University of California
@@ -22,6 +21,8 @@
 
 #include <math.h>
 
+#include "access/sysattr.h"
+#include "catalog/pg_type_d.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/appendinfo.h"
@@ -67,6 +68,26 @@ shard_child_alias(const RangeTblEntry *rte, const char *name, TupleDesc desc,
 }
 
 /*
+ * Note that a child of the query's result relation is one of those that can
+ * have rows changed, and have the columns made by which the executor finds
+ * them.
+ */
+static void
+add_target(PlannerInfo *root, Index parent, Index rti, RangeTblEntry *rte,
+		   Relation child)
+{
+	/* Minor releases differ in when they note the result relation itself. */
+	root->all_result_relids = bms_add_member(root->all_result_relids, parent);
+	root->all_result_relids = bms_add_member(root->all_result_relids, rti);
+	root->leaf_result_relids = bms_add_member(root->leaf_result_relids, rti);
+	add_row_identity_var(root,
+						 makeVar(rti, TableOidAttributeNumber, OIDOID, -1,
+								 InvalidOid, 0),
+						 rti, "tableoid");
+	add_row_identity_columns(root, rti, rte, child);
+}
+
+/*
  * shard_expand_child
  *		Add a child of the logical table "rel" to the query: a range table
  *		entry, an AppendRelInfo and a RelOptInfo.
@@ -94,7 +115,6 @@ shard_expand_child(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 	childrte->relkind = child->rd_rel->relkind;
 	childrte->inh = false;
 	childrte->securityQuals = NIL;
-	shard_rte_no_permissions(childrte);
 
 	parse->rtable = lappend(parse->rtable, childrte);
 	rti = list_length(parse->rtable);
@@ -102,6 +122,7 @@ shard_expand_child(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 	shard_note_not_null(root, child);
 	appinfo = make_append_rel_info(parent, child, rel->relid, rti);
 	root->append_rel_list = lappend(root->append_rel_list, appinfo);
+	shard_rte_of_child(childrte, appinfo);
 
 	/*
 	 * EXPLAIN shows the table by its own name unless the query has an alias
@@ -119,6 +140,8 @@ shard_expand_child(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 	Assert(root->append_rel_array[rti] == NULL);
 	root->append_rel_array[rti] = appinfo;
 
+	if ((int) rel->relid == parse->resultRelation)
+		add_target(root, rel->relid, rti, childrte, child);
 	(void) build_simple_rel(root, rti, rel);
 	return rti;
 }

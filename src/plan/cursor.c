@@ -28,8 +28,6 @@
 
 PG_FUNCTION_INFO_V1(shard_cursor_reads);
 
-static set_rel_pathlist_hook_type prev_set_rel_pathlist_hook = NULL;
-
 /* What is being looked for in the plan of a cursor, and what was found. */
 typedef struct CursorSearch
 {
@@ -203,20 +201,17 @@ cursor_reads_clause(const CurrentOfExpr *current, Oid shard)
 }
 
 /*
- * After core has found ways to scan a relation: if it is a shard, of which a
- * statement changes the current row of a cursor, add the one-time filter.
+ * shard_gate_current_row
+ *		After core has found ways to scan a relation: if it is a shard, of which
+ *		a statement changes the current row of a cursor, add the one-time filter.
  *
  * Not earlier, for a shard may have been looked at before the logical table
  * is, and that may be left out altogether.
  */
-static void
-gate_current_row(PlannerInfo *root, RelOptInfo *rel, Index rti,
-				 RangeTblEntry *rte)
+void
+shard_gate_current_row(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 {
 	ListCell   *lc;
-
-	if (prev_set_rel_pathlist_hook)
-		prev_set_rel_pathlist_hook(root, rel, rti, rte);
 
 	if (root->parse->resultRelation == 0 ||
 		rel->reloptkind != RELOPT_OTHER_MEMBER_REL || IS_DUMMY_REL(rel))
@@ -224,7 +219,7 @@ gate_current_row(PlannerInfo *root, RelOptInfo *rel, Index rti,
 	foreach(lc, rel->baserestrictinfo)
 	{
 		RestrictInfo *rinfo = lfirst_node(RestrictInfo, lc);
-		Index		parent = root->append_rel_array[rti]->parent_relid;
+		Index		parent = root->append_rel_array[rel->relid]->parent_relid;
 		Expr	   *clause;
 
 		if (!IsA(rinfo->clause, CurrentOfExpr))
@@ -237,16 +232,4 @@ gate_current_row(PlannerInfo *root, RelOptInfo *rel, Index rti,
 			shard_gate(root, rel, clause, rinfo->security_level);
 		return;
 	}
-}
-
-/*
- * shard_cursor_init
- *		Install the planner hook.  To be called once, when the library is
- *		loaded.
- */
-void
-shard_cursor_init(void)
-{
-	prev_set_rel_pathlist_hook = set_rel_pathlist_hook;
-	set_rel_pathlist_hook = gate_current_row;
 }

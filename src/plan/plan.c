@@ -3,17 +3,17 @@
  * plan.c
  *	  How the planner sees a logical table.
  *
- * A logical table that a query only reads is expanded here, not by core.
- * Core expands inheritance before it knows the query's conditions, and opens
- * and locks every child.  We let it treat the table as one foreign table at
- * first: a hook of the planner's takes back the table's "inh" mark, so
- * core calls GetForeignRelSize later, with all conditions known.  There the
- * shards are added, and "inh" is set again: core builds every kind of path
- * for them as for any inheritance set.
+ * A logical table that a query reads, updates or deletes from is expanded
+ * here, not by core.  Core opens and locks every child, whatever the query's
+ * conditions are.  We let it treat the table as one foreign table at first: a
+ * hook of the planner's takes back the table's "inh" mark, so core calls
+ * GetForeignRelSize later, with all conditions known.  There the shards are
+ * added, and "inh" is set again: core builds every kind of path for them as
+ * for any inheritance set.
  *
- * A table that the query changes or locks rows of is left to core's own
- * expansion, which has the row identity machinery.  Its members include the
- * table itself; GetForeignRelSize makes that member vanish.
+ * A table that the query locks rows of is left to core's own expansion, which
+ * has the machinery of row marks.  Its members include the table itself;
+ * GetForeignRelSize makes that member vanish.
  *
  * Either way no scan of the foreign table ever gets into a plan.
  *
@@ -25,6 +25,7 @@
 #include "access/table.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
+#include "optimizer/appendinfo.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
@@ -39,12 +40,13 @@
 
 static ShardRelationHook prev_relation_hook = NULL;
 static planner_hook_type prev_planner_hook = NULL;
+static set_rel_pathlist_hook_type prev_pathlist_hook = NULL;
 
 /* fdw_private of a RelOptInfo points here if we are to expand it. */
 static int	expand_mark;
 
 /*
- * Take over the expansion of a logical table that is only read.
+ * Take over the expansion of a logical table whose rows are not to be locked.
  */
 static void
 take_over_expansion(SHARD_RELATION_HOOK_PARAMETERS)
@@ -66,16 +68,36 @@ take_over_expansion(SHARD_RELATION_HOOK_PARAMETERS)
 	if (constraint_exclusion == CONSTRAINT_EXCLUSION_ON)
 		return;
 
-	/*
-	 * Row identity and row locks are core's business.  (Minor releases differ
-	 * in when they note the result relation in all_result_relids.)
-	 */
-	if ((int) rel->relid == root->parse->resultRelation ||
-		get_plan_rowmark(root->rowMarks, rel->relid) != NULL)
+	/* Row locks are core's business. */
+	if (get_plan_rowmark(root->rowMarks, rel->relid) != NULL)
 		return;
 
 	root->simple_rte_array[rel->relid]->inh = false;
 	rel->fdw_private = &expand_mark;
+}
+
+/*
+ * After core has found ways to scan a relation.
+ */
+static void
+complete_paths(PlannerInfo *root, RelOptInfo *rel, Index rti,
+			   RangeTblEntry *rte)
+{
+	if (prev_pathlist_hook)
+		prev_pathlist_hook(root, rel, rti, rte);
+
+	/*
+	 * If the conditions are false, nobody has asked for the size of the table
+	 * whose rows are to be changed, but the executor wants to know how to
+	 * find them all the same.
+	 */
+	if (rel->fdw_private == &expand_mark && !rte->inh &&
+		(int) rti == root->parse->resultRelation)
+	{
+		rte->inh = true;
+		distribute_row_identity_vars(root);
+	}
+	shard_gate_current_row(root, rel, rte);
 }
 
 /*
@@ -115,6 +137,8 @@ shard_plan_init(void)
 	shard_relation_hook = take_over_expansion;
 	prev_planner_hook = planner_hook;
 	planner_hook = prepare_and_plan;
+	prev_pathlist_hook = set_rel_pathlist_hook;
+	set_rel_pathlist_hook = complete_paths;
 }
 
 /*
@@ -278,10 +302,14 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 	List	   *shards = with_descendants(pruning, rte->rellockmode);
 	bool		has_whole_row =
 		!bms_is_empty(rel->attr_needed[InvalidAttrNumber - rel->min_attr]);
+	bool		is_target = (int) rel->relid == root->parse->resultRelation;
 	Relids		settled = NULL;
 	Relation	parent;
 	ListCell   *lc;
 
+	/* As core has it, for the executor if no shard is left to be changed. */
+	if (is_target)
+		shards = lcons_oid(rte->relid, shards);
 	if (shards == NIL)
 	{
 		mark_dummy_rel(rel);
@@ -305,11 +333,15 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 			if (kept != NULL && constr != NULL &&
 				constr->num_check == kept->nchecks)
 				settled = bms_add_member(settled, rti);
+			if (child == parent)
+				mark_dummy_rel(find_base_rel(root, rti));
 		}
 		table_close(child, NoLock);
 	}
 	table_close(parent, NoLock);
 	rte->inh = true;
+	if (is_target)
+		distribute_row_identity_vars(root);
 
 	shard_prune_gate(root, pruning);
 
@@ -317,14 +349,14 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 	 * Core cannot combine partial aggregates over whole rows, which children
 	 * have to convert; it fails to find them again in the result.
 	 */
-	if (pruning->bounds != NULL && !has_whole_row)
+	if (pruning->bounds != NULL && !has_whole_row && !is_target)
 	{
 		set_hash_parts(root, rel, pruning);
 		rel->consider_partitionwise_join = enable_partitionwise_join;
 	}
 	shard_set_append_size(root, rel, rte, settled);
 	if (!pruning->is_hash && enable_partitionwise_aggregate &&
-		!has_whole_row && !IS_DUMMY_REL(rel))
+		!has_whole_row && !is_target && !IS_DUMMY_REL(rel))
 		set_keyless_parts(root, rel);
 }
 

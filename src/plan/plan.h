@@ -13,9 +13,6 @@
 /* in by_key.c */
 extern void shard_by_key_init(void);
 
-/* in cursor.c */
-extern void shard_cursor_init(void);
-
 /* in join.c */
 extern void shard_join_init(void);
 

@@ -187,6 +187,10 @@ extern void shard_set_append_size(PlannerInfo *root, RelOptInfo *rel,
 extern PartitionScheme shard_find_partition_scheme(PlannerInfo *root,
 												   PartitionKey partkey);
 
+/* in cursor.c */
+extern void shard_gate_current_row(PlannerInfo *root, RelOptInfo *rel,
+								   RangeTblEntry *rte);
+
 /* in explain.c */
 extern void shard_show_lookup(PlannedStmt *plan, Oid shard, int nremoved);
 extern void shard_explain_init(void);

@@ -114,7 +114,7 @@ SELECT is(scanned('SELECT FROM log WHERE at >= clock()'), '0 1 2 3',
   'enable_partition_pruning can switch it off');
 SET LOCAL enable_partition_pruning = on;
 
--- Statements that core expands.
+-- Statements that change or lock rows.
 SELECT is(scanned('DELETE FROM log WHERE at >= ''2026-01-03'''), '2 3', 'DELETE');
 SELECT is(scanned('UPDATE log SET note = ''x'' WHERE at < clock() - interval ''2 days'''), '0 3',
   'UPDATE');
@@ -281,9 +281,42 @@ SELECT is((SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
   WHERE pid = pg_backend_pid() AND relname ~ '^many'), 0::bigint, 'no lock yet');
 CREATE FOREIGN TABLE many (at timestamp NOT NULL)
   SERVER shards OPTIONS (shards '1', time_column 'at');
-SELECT FROM generate_series(1, 30) i,
-  LATERAL (SELECT i + 0 * count(*) FROM shard_fdw.rotate('many')) r;
+DO $$ BEGIN FOR i IN 1..30 LOOP PERFORM FROM shard_fdw.rotate('many'); END LOOP; END $$;
 SELECT add_ranges('many');
+CREATE FUNCTION rows_locked_in(logical regclass) RETURNS text LANGUAGE sql AS $$
+  SELECT string_agg(DISTINCT i.inhrelid::regclass::text, ' ') FROM pg_locks l
+    JOIN pg_inherits i ON i.inhrelid = l.relation
+   WHERE i.inhparent = logical AND l.pid = pg_backend_pid() AND l.mode = 'RowExclusiveLock'
+$$;
+SELECT is(rows_locked_in('many'), NULL, 'nothing is locked yet');
+DELETE FROM many WHERE at < '2026-01-01';
+SELECT is(rows_locked_in('many'), 'many_30', 'DELETE locks only the shards that can have the rows');
+UPDATE many SET at = '2026-01-01' WHERE at < clock()::timestamp - interval '1 day';
+SELECT is(rows_locked_in('many'), 'many_30', 'so does UPDATE');
+WITH d AS (DELETE FROM many WHERE at = '2026-01-01' RETURNING at)
+  UPDATE many m SET at = d.at FROM d WHERE m.at = '2026-01-02';
+SELECT is(rows_locked_in('many'), 'many_30', 'so do statements with both');
+SELECT is_empty('UPDATE many SET at = now() WHERE at = ''2026-01-01'' AND false RETURNING *',
+  'UPDATE with a condition that is false');
+SELECT is_empty('UPDATE many SET at = o.at FROM other o WHERE many.at = ''2026-01-01'' AND false
+  RETURNING many.*', 'UPDATE ... FROM with a condition that is false');
+SELECT is_empty('DELETE FROM many USING other o WHERE many.at < ''2026-01-01''
+  AND many.at > ''2026-01-01'' RETURNING many.*', 'DELETE ... USING that no shard can match');
+SELECT shard_fdw.close_shard('many_30');
+SELECT add_ranges('many');
+SELECT is_empty('UPDATE many SET at = ''2026-01-01'' WHERE at = ''2026-01-01'' RETURNING *',
+  'UPDATE when the ranges rule out all shards');
+SELECT is_empty('DELETE FROM many WHERE at = ''2026-01-01'' RETURNING *',
+  'DELETE when the ranges rule out all shards');
+CREATE FUNCTION note_statement() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('prune_time_test.fired', TG_OP, true);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER t AFTER UPDATE ON many FOR EACH STATEMENT EXECUTE FUNCTION note_statement();
+UPDATE many SET at = '2026-01-01' WHERE at = '2026-01-01';
+SELECT is(current_setting('prune_time_test.fired', true), 'UPDATE',
+  'a statement trigger fires also if no shard is left');
 
 --
 -- Against a plain table, at random
@@ -382,7 +415,7 @@ BEGIN
   FOR i IN 1..n LOOP
     type := pick('timestamptz', 'timestamp', 'date');
     mode := pick('once', 'once', 'force_generic_plan', 'force_custom_plan', 'auto', 'delete',
-      'update', 'join');
+      'update', 'delete using', 'update from', 'join');
     condition := random_condition(mode IN ('force_generic_plan', 'force_custom_plan', 'auto'));
     PERFORM set_config('timezone', random_zone(), true), set_clock(random_time());
     arguments := format('(%L, %L, %L)', random_time(), random_time(),
@@ -395,6 +428,15 @@ BEGIN
             SELECT array_agg(id ORDER BY id) FROM d'
           WHEN 'update' THEN 'WITH d AS (UPDATE %1$s_%2$s SET note = ''y'' WHERE %3$s RETURNING id)
             SELECT array_agg(id ORDER BY id) FROM d'
+          WHEN 'delete using' THEN 'WITH d AS (DELETE FROM %1$s_%2$s a
+            USING (SELECT at AS t, note FROM plain_%2$s WHERE %3$s) b
+            WHERE a.at = b.t AND a.note IS NOT DISTINCT FROM b.note RETURNING a.id)
+            SELECT array_agg(id ORDER BY id) FROM d'
+          WHEN 'update from' THEN 'WITH d AS (UPDATE %1$s_%2$s a SET id = a.id + 1, note = b.note
+            FROM %1$s_%2$s b
+            WHERE a.at = b.at AND a.id <= b.id AND b.id IN (SELECT id FROM plain_%2$s WHERE %3$s)
+            RETURNING a.id)
+            SELECT array_agg(id ORDER BY id) FROM d'
           WHEN 'join' THEN 'SELECT array_agg(a.id ORDER BY a.id) FROM %1$s_%2$s a
             JOIN (SELECT at FROM plain_%2$s WHERE %3$s) b ON a.at = b.at'
           ELSE 'SELECT array_agg(id ORDER BY id) FROM %1$s_%2$s WHERE %3$s' END,
@@ -402,7 +444,7 @@ BEGIN
         DECLARE
           result text;
         BEGIN
-          IF mode IN ('delete', 'update') THEN
+          IF mode ~ '^(delete|update)' THEN
             EXECUTE command INTO result;
             RAISE EXCEPTION USING errcode = 'ZZ000', message = coalesce(result, 'none');
           ELSIF mode IN ('once', 'join') THEN
