@@ -76,8 +76,12 @@ static void
 add_target(PlannerInfo *root, Index parent, Index rti, RangeTblEntry *rte,
 		   Relation child)
 {
-	/* Minor releases differ in when they note the result relation itself. */
+	/*
+	 * Minor releases differ in when they note the result relation itself, and
+	 * take it for one without children while its "inh" mark is away.
+	 */
 	root->all_result_relids = bms_add_member(root->all_result_relids, parent);
+	root->leaf_result_relids = bms_del_member(root->leaf_result_relids, parent);
 	root->all_result_relids = bms_add_member(root->all_result_relids, rti);
 	root->leaf_result_relids = bms_add_member(root->leaf_result_relids, rti);
 	add_row_identity_var(root,
