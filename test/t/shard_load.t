@@ -368,6 +368,15 @@ foreach (1 .. 3)
 is(finish_load($run), 0, '... and the load goes on') or diag($run->{err});
 is(sql('SELECT count(*), count(DISTINCT id) FROM slow'), '3000|3000', '... and has every row once');
 
+# On a terminal there is a bar, drawn again and again, and taken away at the end.
+SKIP: {
+	skip 'no program script', 2 unless grep { -x "$_/script" } split(/:/, $ENV{PATH});
+	sql('TRUNCATE slow');
+	my $terminal = `script -qec "shard_load @connection -j 2 --chunk-size=4 slow $slow" /dev/null </dev/null 2>&1`;
+	like($terminal, qr/\[#+ *\] \d+\.\d%, \d+ rows, \d+ bytes, \d+ rows\/s, \d:\d\d:\d\d left, 2 connections\r\e\[K/, 'a bar');
+	like($terminal, qr/\r\e\[K3000 rows loaded in [0-9.]+ s/, '... gives way to the summary');
+}
+
 # Whatever is killed, every row is loaded once.
 my $kills = $ENV{SHARD_LOAD_KILLS} // 12;
 my $killed = 0;
