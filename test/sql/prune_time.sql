@@ -434,7 +434,7 @@ BEGIN
             SELECT array_agg(id ORDER BY id) FROM d'
           WHEN 'update from' THEN 'WITH d AS (UPDATE %1$s_%2$s a SET id = a.id + 1, note = b.note
             FROM %1$s_%2$s b
-            WHERE a.at = b.at AND a.id <= b.id AND b.id IN (SELECT id FROM plain_%2$s WHERE %3$s)
+            WHERE a.at = b.at AND a.id BETWEEN b.id - 3 AND b.id AND b.id IN (SELECT id FROM plain_%2$s WHERE %3$s)
             RETURNING a.id)
             SELECT array_agg(id ORDER BY id) FROM d'
           WHEN 'join' THEN 'SELECT array_agg(a.id ORDER BY a.id) FROM %1$s_%2$s a
