@@ -44,6 +44,7 @@ OBJS = \
 	src/shards/clone.o \
 	src/shards/column_type.o \
 	src/shards/create.o \
+	src/shards/definition.o \
 	src/shards/drop_guard.o \
 	src/shards/event.o \
 	src/shards/lifecycle.o \

@@ -723,3 +723,515 @@ AS 'MODULE_PATHNAME', 'shard_format_on_shards'
 LANGUAGE C STABLE STRICT;
 COMMENT ON FUNCTION shard_fdw.format_on_shards(regclass, text)
 IS 'the command for every shard as text, for psql''s \gexec; %s in it is the shard''s name';
+
+--
+-- Checking shards
+--
+
+CREATE FUNCTION shard_fdw.expression_of(expression pg_node_tree, tbl oid, n int)
+RETURNS text
+AS 'MODULE_PATHNAME', 'shard_expression_of'
+LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION shard_fdw.expression_of(pg_node_tree, oid, int)
+IS 'what pg_get_expr() says, but without a lock; for features_of()';
+
+CREATE FUNCTION shard_fdw.check_kind(expression pg_node_tree, constraint_name name)
+RETURNS text
+AS 'MODULE_PATHNAME', 'shard_check_kind_of'
+LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION shard_fdw.check_kind(pg_node_tree, name)
+IS 'whether a CHECK constraint is a seal, a place or a range of a shard';
+
+CREATE FUNCTION shard_fdw.place_of(
+  logical regclass, options text[], shard regclass,
+  OUT modulus int, OUT remainder int, OUT stride int, OUT slot int,
+  OUT id_column text, OUT sequence regclass)
+RETURNS record
+AS 'MODULE_PATHNAME', 'shard_place_of'
+LANGUAGE C STABLE STRICT COST 100;
+COMMENT ON FUNCTION shard_fdw.place_of(regclass, text[], regclass)
+IS 'which hashes and ids a shard holds by its constraints, and where its ids come from';
+
+-- What a table has that all shards should have: how it is defined, apart from
+-- names that PostgreSQL makes, what it is called there, the command that
+-- gives it to another table, and its state.  In these texts the characters 1,
+-- 2 and 4 stand for the table: with its schema, without it and not quoted,
+-- without it and quoted.  3 stands for the name that a constraint gets.
+--
+-- The functions used here lock no table.  Columns of the catalogs that not all
+-- versions have are read by way of JSON.
+CREATE FUNCTION shard_fdw.features_of(
+  tbl regclass, OUT rank int, OUT kind text, OUT definition text,
+  OUT name text, OUT command text, OUT state text)
+RETURNS SETOF record
+LANGUAGE sql STABLE STRICT COST 1000 ROWS 20
+SET search_path = pg_catalog, pg_temp SET jit = off
+BEGIN ATOMIC
+  SELECT 1, 'NOT NULL constraint', pg_catalog.quote_ident(a.attname), a.attname::text,
+         pg_catalog.format(E'ALTER TABLE \x01 ALTER COLUMN %I SET NOT NULL', a.attname), NULL::text
+    FROM pg_catalog.pg_attribute a
+   WHERE a.attrelid = features_of.tbl AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
+  UNION ALL
+  -- Indexes, and the constraints that they are for.
+  SELECT CASE WHEN d.clause IS NULL THEN 3 ELSE 2 END,
+         COALESCE(d.kind, 'index'),
+         COALESCE(d.clause, pg_catalog.concat(d.is_unique, d.columns, d.predicate)),
+         d.name,
+         CASE WHEN d.clause IS NULL
+              THEN pg_catalog.concat('CREATE ', d.is_unique, E'INDEX CONCURRENTLY ON \x01 ',
+                                     d.columns, d.parameters, d.predicate)
+              ELSE pg_catalog.concat(E'ALTER TABLE \x01 ADD ', d.clause, d.parameters,
+                                     d.predicate, d.deferrable)
+          END,
+         CASE WHEN d.indisvalid THEN 'valid' ELSE 'invalid' END
+    FROM (SELECT ic.relname::text AS name, i.indisvalid,
+                 CASE WHEN i.indisunique THEN 'UNIQUE ' END AS is_unique,
+                 pg_catalog.concat('USING ', pg_catalog.quote_ident(am.amname), ' (', k.keys, ')',
+                   ' INCLUDE (' || k.included || ')',
+                   CASE WHEN i.indnullsnotdistinct THEN ' NULLS NOT DISTINCT' END) AS columns,
+                 CASE con.contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique constraint'
+                      WHEN 'x' THEN 'exclusion constraint' END AS kind,
+                 CASE con.contype
+                      WHEN 'p' THEN 'PRIMARY KEY ('
+                      WHEN 'u' THEN pg_catalog.concat('UNIQUE ',
+                        CASE WHEN i.indnullsnotdistinct THEN 'NULLS NOT DISTINCT ' END, '(')
+                      WHEN 'x' THEN pg_catalog.format('EXCLUDE USING %I (', am.amname)
+                  END
+                  || CASE con.contype WHEN 'x' THEN k.exclusions ELSE k.plain END
+                  || CASE WHEN pg_catalog.to_jsonb(con) ->> 'conperiod' = 'true'
+                               AND con.contype <> 'x' THEN ' WITHOUT OVERLAPS)' ELSE ')' END
+                  || COALESCE(' INCLUDE (' || k.included || ')', '') AS clause,
+                 ' WITH (' || pg_catalog.array_to_string(ic.reloptions, ', ') || ')' AS parameters,
+                 ' WHERE (' || shard_fdw.expression_of(i.indpred, i.indrelid, 1) || ')' AS predicate,
+                 CASE WHEN con.condeferrable
+                      THEN ' DEFERRABLE' || CASE WHEN con.condeferred
+                        THEN ' INITIALLY DEFERRED' ELSE '' END
+                  END AS deferrable
+            FROM pg_catalog.pg_index i
+            JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
+            JOIN pg_catalog.pg_am am ON am.oid = ic.relam
+            LEFT JOIN pg_catalog.pg_constraint con
+                   ON con.conrelid = i.indrelid AND con.conindid = i.indexrelid
+                  AND con.contype IN ('p', 'u', 'x')
+           CROSS JOIN LATERAL (
+             SELECT pg_catalog.string_agg(e.text || e.direction, ', ' ORDER BY e.n)
+                      FILTER (WHERE e.n <= i.indnkeyatts) AS keys,
+                    pg_catalog.string_agg(e.text || e.operator, ', ' ORDER BY e.n)
+                      FILTER (WHERE e.n <= i.indnkeyatts) AS exclusions,
+                    pg_catalog.string_agg(e.plain, ', ' ORDER BY e.n)
+                      FILTER (WHERE e.n <= i.indnkeyatts) AS plain,
+                    pg_catalog.string_agg(e.plain, ', ' ORDER BY e.n)
+                      FILTER (WHERE e.n > i.indnkeyatts) AS included
+               FROM (SELECT c.n, c.plain,
+                            pg_catalog.concat(c.plain,
+                              CASE WHEN co.oid <> COALESCE(a.attcollation, 0)
+                                   THEN pg_catalog.format(' COLLATE %I.%I',
+                                     co.collnamespace::regnamespace, co.collname) END,
+                              CASE WHEN NOT op.opcdefault OR ia.attoptions IS NOT NULL
+                                        OR op.opcintype NOT IN (ia.atttypid, 'anyarray'::regtype,
+                                          'anyenum'::regtype, 'anyrange'::regtype,
+                                          'anymultirange'::regtype)
+                                           AND NOT (op.opcintype = 'text'::regtype
+                                                    AND ia.atttypid = 'varchar'::regtype)
+                                   THEN pg_catalog.concat(' ', op.opcnamespace::regnamespace, '.',
+                                     pg_catalog.quote_ident(op.opcname),
+                                     ' (' || pg_catalog.array_to_string(ia.attoptions, ', ') || ')')
+                               END) AS text,
+                            CASE i.indoption[c.n - 1]
+                                 WHEN 1 THEN ' DESC NULLS LAST' WHEN 2 THEN ' NULLS FIRST'
+                                 WHEN 3 THEN ' DESC' ELSE '' END AS direction,
+                            (SELECT pg_catalog.format(' WITH OPERATOR(%s.%s)',
+                                      o.oprnamespace::regnamespace, o.oprname)
+                               FROM pg_catalog.pg_operator o
+                              WHERE o.oid = con.conexclop[c.n]) AS operator
+                       FROM (SELECT u.n::int AS n, u.attnum,
+                                    CASE WHEN u.attnum = 0
+                                         THEN '(' || shard_fdw.expression_of(i.indexprs, i.indrelid,
+                                           (pg_catalog.count(*) FILTER (WHERE u.attnum = 0)
+                                              OVER (ORDER BY u.n))::int) || ')'
+                                         ELSE (SELECT pg_catalog.quote_ident(a.attname)
+                                                 FROM pg_catalog.pg_attribute a
+                                                WHERE a.attrelid = i.indrelid
+                                                  AND a.attnum = u.attnum)
+                                     END AS plain
+                               FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY u(attnum, n)) c
+                       JOIN pg_catalog.pg_attribute ia
+                         ON ia.attrelid = i.indexrelid AND ia.attnum = c.n
+                       LEFT JOIN pg_catalog.pg_attribute a
+                              ON a.attrelid = i.indrelid AND a.attnum = c.attnum AND c.attnum <> 0
+                       LEFT JOIN pg_catalog.pg_collation co ON co.oid = i.indcollation[c.n - 1]
+                       LEFT JOIN pg_catalog.pg_opclass op ON op.oid = i.indclass[c.n - 1]) e) k
+           WHERE i.indrelid = features_of.tbl) d
+  UNION ALL
+  -- Those that are inherited are the logical table's.
+  SELECT 4, 'CHECK constraint', d.definition, d.conname::text,
+         pg_catalog.concat(E'ALTER TABLE \x01 ADD CONSTRAINT \x03 ', d.definition,
+                           CASE WHEN d.is_enforced THEN ' NOT VALID' END),
+         CASE WHEN d.is_enforced THEN 'enforced' END
+    FROM (SELECT con.conname, f.is_enforced,
+                 pg_catalog.concat('CHECK (',
+                   shard_fdw.expression_of(con.conbin, con.conrelid, 1), ')',
+                   CASE WHEN con.connoinherit THEN ' NO INHERIT' END,
+                   CASE WHEN NOT f.is_enforced THEN ' NOT ENFORCED' END) AS definition
+            FROM pg_catalog.pg_constraint con
+           CROSS JOIN LATERAL (
+             SELECT COALESCE((pg_catalog.to_jsonb(con) ->> 'conenforced')::bool, true)) f(is_enforced)
+           WHERE con.conrelid = features_of.tbl AND con.contype = 'c' AND con.coninhcount = 0
+             AND shard_fdw.check_kind(con.conbin, con.conname) IS NULL) d
+  UNION ALL
+  SELECT 5, 'foreign key', d.definition,
+         CASE WHEN pg_catalog.starts_with(d.conname, d.relname || '_')
+              THEN E'\x02' || pg_catalog.substr(d.conname, pg_catalog.length(d.relname) + 1)
+              ELSE d.conname END,
+         pg_catalog.concat(E'ALTER TABLE \x01 ADD CONSTRAINT \x03 ', d.definition,
+                           CASE WHEN d.is_enforced THEN ' NOT VALID' END),
+         CASE WHEN d.is_enforced THEN 'enforced' END
+    FROM (SELECT con.conname::text, c.relname::text,
+                 pg_catalog.replace(
+                   pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(con.oid),
+                                             ' NOT VALID$', ''),
+                   ' REFERENCES ' || c.oid::regclass || '(', E' REFERENCES \x01(') AS definition,
+                 COALESCE((pg_catalog.to_jsonb(con) ->> 'conenforced')::bool, true) AS is_enforced
+            FROM pg_catalog.pg_constraint con
+            JOIN pg_catalog.pg_class c ON c.oid = con.conrelid
+           WHERE con.conrelid = features_of.tbl AND con.contype = 'f'
+             AND con.conparentid = 0) d
+  UNION ALL
+  SELECT 6, 'trigger', d.definition, d.tgname::text,
+         d.definition || CASE d.tgenabled
+           WHEN 'O' THEN ''
+           ELSE pg_catalog.format(E'; ALTER TABLE \x01 %s TRIGGER %I',
+             CASE d.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS'
+                              ELSE 'ENABLE REPLICA' END, d.tgname) END,
+         CASE d.tgenabled WHEN 'O' THEN 'ENABLE' WHEN 'D' THEN 'DISABLE'
+                          WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE REPLICA' END
+    FROM (SELECT t.tgname, t.tgenabled,
+                 pg_catalog.concat('CREATE ',
+                   CASE WHEN t.tgconstraint <> 0 THEN 'CONSTRAINT ' END, 'TRIGGER ',
+                   pg_catalog.quote_ident(t.tgname),
+                   CASE WHEN t.tgtype::int & 2 <> 0 THEN ' BEFORE ' ELSE ' AFTER ' END,
+                   pg_catalog.concat_ws(' OR ',
+                     CASE WHEN t.tgtype::int & 4 <> 0 THEN 'INSERT' END,
+                     CASE WHEN t.tgtype::int & 8 <> 0 THEN 'DELETE' END,
+                     CASE WHEN t.tgtype::int & 16 <> 0
+                          THEN pg_catalog.concat('UPDATE', ' OF ' || (
+                            SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', '
+                                                         ORDER BY u.n)
+                              FROM pg_catalog.unnest(t.tgattr::int2[]) WITH ORDINALITY u(attnum, n)
+                              JOIN pg_catalog.pg_attribute a
+                                ON a.attrelid = t.tgrelid AND a.attnum = u.attnum)) END,
+                     CASE WHEN t.tgtype::int & 32 <> 0 THEN 'TRUNCATE' END),
+                   E' ON \x01',
+                   CASE WHEN t.tgconstraint <> 0 AND t.tgconstrrelid <> 0
+                        THEN ' FROM ' || t.tgconstrrelid::regclass END,
+                   CASE WHEN t.tgdeferrable
+                        THEN ' DEFERRABLE' || CASE WHEN t.tginitdeferred
+                          THEN ' INITIALLY DEFERRED' ELSE '' END END,
+                   CASE WHEN t.tgoldtable IS NOT NULL OR t.tgnewtable IS NOT NULL
+                        THEN pg_catalog.concat(' REFERENCING',
+                          ' OLD TABLE AS ' || pg_catalog.quote_ident(t.tgoldtable),
+                          ' NEW TABLE AS ' || pg_catalog.quote_ident(t.tgnewtable)) END,
+                   ' FOR EACH ',
+                   CASE WHEN t.tgtype::int & 1 <> 0 THEN 'ROW' ELSE 'STATEMENT' END,
+                   ' WHEN (' || shard_fdw.expression_of(t.tgqual, t.tgrelid, 0) || ')',
+                   ' EXECUTE FUNCTION ',
+                   (SELECT pg_catalog.format('%I.%I', n.nspname, p.proname)
+                      FROM pg_catalog.pg_proc p
+                      JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+                     WHERE p.oid = t.tgfoid),
+                   '(', (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(
+                                  pg_catalog.convert_from(pg_catalog.decode(u.arg, 'escape'),
+                                    pg_catalog.getdatabaseencoding())), ', ' ORDER BY u.n)
+                           FROM pg_catalog.unnest(pg_catalog.string_to_array(
+                                  pg_catalog.encode(t.tgargs, 'escape'), '\000'))
+                                WITH ORDINALITY u(arg, n)
+                          WHERE u.n <= t.tgnargs), ')') AS definition
+            FROM pg_catalog.pg_trigger t
+           WHERE t.tgrelid = features_of.tbl AND NOT t.tgisinternal) d
+  UNION ALL
+  -- Who may grant a privilege has it as well.
+  SELECT 7, 'privilege', pg_catalog.concat(d.privilege, ' TO ', d.grantee, o.option), NULL,
+         pg_catalog.concat('GRANT ', d.privilege, E' ON TABLE \x01 TO ', d.grantee, o.option), NULL
+    FROM (SELECT x.privilege_type || COALESCE(' (' || pg_catalog.quote_ident(g.attname) || ')', ''),
+                 CASE WHEN x.grantee = 0 THEN 'PUBLIC'
+                      ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END,
+                 x.is_grantable
+            FROM pg_catalog.pg_class c
+           CROSS JOIN LATERAL (
+             SELECT c.relacl AS acl, NULL::name AS attname
+              UNION ALL
+             SELECT a.attacl, a.attname FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = c.oid AND NOT a.attisdropped) g
+           CROSS JOIN LATERAL pg_catalog.aclexplode(g.acl) x
+           WHERE c.oid = features_of.tbl AND x.grantee <> c.relowner)
+         d(privilege, grantee, is_grantable)
+   CROSS JOIN LATERAL (SELECT NULL AS option UNION ALL
+                       SELECT ' WITH GRANT OPTION' WHERE d.is_grantable) o
+  UNION ALL
+  SELECT 8, 'publication', d.definition, d.pubname::text,
+         pg_catalog.format(E'ALTER PUBLICATION %I ADD TABLE \x01', d.pubname) || d.what, NULL
+    FROM (SELECT p.pubname, p.pubname || w.what AS definition, w.what
+            FROM pg_catalog.pg_publication_rel r
+            JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+           CROSS JOIN LATERAL (SELECT pg_catalog.concat(
+             ' (' || (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', '
+                                                   ORDER BY a.attname)
+                        FROM pg_catalog.unnest(r.prattrs::int2[]) u(attnum)
+                        JOIN pg_catalog.pg_attribute a
+                          ON a.attrelid = r.prrelid AND a.attnum = u.attnum) || ')',
+             ' WHERE (' || shard_fdw.expression_of(r.prqual, r.prrelid, 1) || ')') AS what) w
+           WHERE r.prrelid = features_of.tbl
+             AND (pg_catalog.to_jsonb(r) ->> 'prexcept') IS DISTINCT FROM 'true'
+           UNION ALL
+          SELECT p.pubname, p.pubname::text, ''
+            FROM pg_catalog.pg_publication_namespace s
+            JOIN pg_catalog.pg_publication p ON p.oid = s.pnpubid
+            JOIN pg_catalog.pg_class c ON c.relnamespace = s.pnnspid
+           WHERE c.oid = features_of.tbl) d;
+END;
+COMMENT ON FUNCTION shard_fdw.features_of(regclass)
+IS 'indexes, constraints, triggers, privileges and publications of a table; for check_shards()';
+
+CREATE FUNCTION shard_fdw.check_shards(
+  logical regclass, template regclass DEFAULT NULL,
+  OUT shard regclass, OUT problem text, OUT remedy text)
+RETURNS SETOF record
+LANGUAGE sql STABLE COST 10000 ROWS 10
+SET search_path = pg_catalog, pg_temp SET jit = off
+BEGIN ATOMIC
+  WITH shards AS MATERIALIZED (
+    SELECT l.shard, l.ordinal, l.state, c.relowner, c.relreplident, c.relpersistence,
+           c.relkind = 'r' AS is_local, c.relname::text AS relname,
+           pg_catalog.format('%I.%I', n.nspname, c.relname) AS full_name,
+           p.modulus, p.remainder, p.id_column, p.sequence
+      FROM shard_fdw.list_shards(check_shards.logical) l
+      LEFT JOIN pg_catalog.pg_foreign_table ft ON ft.ftrelid = check_shards.logical
+      JOIN pg_catalog.pg_class c ON c.oid = l.shard
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     CROSS JOIN LATERAL shard_fdw.place_of(ft.ftrelid, COALESCE(ft.ftoptions, '{}'), l.shard) p
+     WHERE c.relpersistence <> 't'),
+  parent AS MATERIALIZED (
+    SELECT c.relowner, pg_catalog.format('%I.%I', n.nspname, c.relname) AS full_name,
+           o.time_column IS NOT NULL AS is_timed, o.key,
+           COALESCE(o.route, (SELECT so.option_value
+                                FROM pg_catalog.pg_options_to_table(fs.srvoptions) so
+                               WHERE so.option_name = 'route')) = 'hash' AS is_hash,
+           p.modulus
+      FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_catalog.pg_foreign_table ft ON ft.ftrelid = c.oid
+      JOIN pg_catalog.pg_foreign_server fs ON fs.oid = ft.ftserver
+     CROSS JOIN LATERAL (
+       SELECT pg_catalog.max(x.option_value) FILTER (WHERE x.option_name = 'time_column'),
+              pg_catalog.max(x.option_value) FILTER (WHERE x.option_name = 'route'),
+              pg_catalog.max(x.option_value) FILTER (WHERE x.option_name = 'key')
+         FROM pg_catalog.pg_options_to_table(ft.ftoptions) x) o(time_column, route, key)
+     CROSS JOIN LATERAL shard_fdw.place_of(ft.ftrelid, COALESCE(ft.ftoptions, '{}'), ft.ftrelid) p
+     WHERE c.oid = check_shards.logical),
+  -- What of the hashes the shards hold; "modulus" is null if it is not that of
+  -- all of them, and "left_over" the only remainder of it that none has.
+  places AS MATERIALIZED (
+    SELECT g.share, g.n_without, g.greatest,
+           CASE WHEN g.n_remainders = g.greatest - 1 AND g.least = g.greatest
+                THEN g.greatest::bigint * (g.greatest - 1) / 2 - g.remainders END AS left_over
+      FROM (SELECT pg_catalog.sum(1.0::numeric(40, 30) / s.modulus) AS share,
+                   pg_catalog.count(*) FILTER (WHERE s.modulus IS NULL) AS n_without,
+                   pg_catalog.max(s.modulus) AS greatest, pg_catalog.min(s.modulus) AS least,
+                   pg_catalog.count(DISTINCT s.remainder) AS n_remainders,
+                   pg_catalog.sum(DISTINCT s.remainder) AS remainders
+              FROM shards s) g),
+  features AS MATERIALIZED (
+    SELECT s.shard, f.rank, f.kind, f.definition, f.name, f.command, f.state
+      FROM shards s
+     CROSS JOIN LATERAL shard_fdw.features_of(s.shard) f
+     WHERE s.is_local),
+  -- What the template has, or at least half of the shards; a CHECK constraint of
+  -- half of them may be about their rows.
+  expected AS MATERIALIZED (
+    SELECT f.rank, f.kind, f.definition, pg_catalog.min(f.name) AS name,
+           pg_catalog.min(f.command) AS command,
+           pg_catalog.mode() WITHIN GROUP (ORDER BY f.state DESC) AS state
+      FROM features f
+     WHERE check_shards.template IS NULL OR f.kind IN ('privilege', 'publication')
+     GROUP BY f.rank, f.kind, f.definition
+    HAVING pg_catalog.count(DISTINCT f.shard) * 2
+           >= (SELECT pg_catalog.count(*) + (f.kind = 'CHECK constraint')::int
+                 FROM shards s WHERE s.is_local)
+     UNION ALL
+    SELECT f.rank, f.kind, f.definition, pg_catalog.min(f.name), pg_catalog.min(f.command),
+           pg_catalog.min(f.state)
+      FROM shard_fdw.features_of(check_shards.template) f
+     WHERE f.kind NOT IN ('privilege', 'publication')
+     GROUP BY f.rank, f.kind, f.definition),
+  missing AS MATERIALIZED (
+    SELECT s.shard, s.ordinal, e.rank, e.kind, e.definition, s.full_name, s.relname, e.command,
+           e.state, e.kind IN ('trigger', 'publication') AND EXISTS (
+             SELECT FROM features f
+              WHERE f.shard = s.shard AND f.kind = e.kind AND f.name = e.name) AS differs,
+           e.name,
+           -- A name that is taken gets an end that is always the same.
+           g.name || CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_constraint c
+                                        WHERE c.conrelid = s.shard AND c.conname = g.name::name)
+                          THEN '_' || pg_catalog.hashtext(e.definition) ELSE '' END AS new_name
+      FROM shards s
+     CROSS JOIN expected e
+     CROSS JOIN LATERAL (SELECT pg_catalog.replace(e.name, E'\x02', s.relname)) g(name)
+     WHERE s.is_local
+       AND (e.kind <> 'publication' OR s.relpersistence = 'p')
+       AND NOT EXISTS (SELECT FROM features f
+                        WHERE f.shard = s.shard AND f.kind = e.kind
+                          AND f.definition = e.definition)),
+  -- Replica identities, with an index by what it is.
+  identities AS MATERIALIZED (
+    SELECT t.tbl, t.identity || COALESCE(f.definition, '') AS identity, f.definition
+      FROM (SELECT s.shard AS tbl, s.relreplident::text AS identity FROM shards s WHERE s.is_local
+             UNION ALL
+            SELECT c.oid, c.relreplident::text FROM pg_catalog.pg_class c
+             WHERE c.oid = check_shards.template) t
+      LEFT JOIN (pg_catalog.pg_index i
+                 JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
+                CROSS JOIN LATERAL shard_fdw.features_of(i.indrelid) f)
+             ON t.identity = 'i' AND i.indrelid = t.tbl AND i.indisreplident
+            AND f.rank IN (2, 3) AND f.name = ic.relname),
+  wanted AS MATERIALIZED (
+    SELECT COALESCE(pg_catalog.min(i.identity) FILTER (WHERE i.tbl = check_shards.template),
+                    pg_catalog.mode() WITHIN GROUP (ORDER BY i.identity)) AS identity
+      FROM identities i)
+  SELECT r.shard, r.problem, r.remedy
+    FROM (
+      SELECT s.shard, s.ordinal, 0.0 AS rank,
+             pg_catalog.format('owner is %I', s.relowner::regrole) AS problem,
+             pg_catalog.format('ALTER TABLE %s OWNER TO %s', s.full_name, p.relowner::regrole)
+               AS remedy
+        FROM shards s
+        JOIN parent p ON p.relowner <> s.relowner
+      UNION ALL
+      SELECT m.shard, m.ordinal, m.rank,
+             pg_catalog.format(CASE WHEN m.differs THEN '%s differs: %s' ELSE '%s is missing: %s' END,
+               m.kind,
+               CASE WHEN m.kind IN ('trigger') THEN pg_catalog.quote_ident(m.name)
+                    ELSE pg_catalog.translate(
+                      pg_catalog.replace(m.definition, E'\x01', m.full_name), E'\x04', '') END),
+             CASE WHEN NOT m.differs THEN ''
+                  WHEN m.kind = 'trigger'
+                  THEN pg_catalog.format('DROP TRIGGER %I ON %s; ', m.name, m.full_name)
+                  ELSE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE %s; ', m.name, m.full_name)
+              END
+              || pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(m.command,
+                   E'\x01', m.full_name), E'\x04', pg_catalog.quote_ident(m.relname)),
+                   E'\x03', COALESCE(pg_catalog.quote_ident(m.new_name), ''))
+        FROM missing m
+      UNION ALL
+      SELECT m.shard, m.ordinal, m.rank + 0.5,
+             pg_catalog.format('%s has to be validated: %s', m.kind,
+               pg_catalog.quote_ident(m.new_name)),
+             pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', m.full_name, m.new_name)
+        FROM missing m
+       WHERE m.kind IN ('CHECK constraint', 'foreign key') AND m.state = 'enforced'
+      UNION ALL
+      SELECT s.shard, s.ordinal, f.rank,
+             pg_catalog.format('%s is not valid: %I', f.kind, f.name),
+             pg_catalog.format(
+               CASE WHEN f.kind = 'index' AND EXISTS (
+                           SELECT FROM features o
+                            WHERE o.shard = f.shard AND o.kind = 'index' AND o.state = 'valid'
+                              AND o.definition = f.definition)
+                    THEN 'DROP INDEX CONCURRENTLY %s.%I'
+                    WHEN f.kind = 'exclusion constraint' THEN 'REINDEX INDEX %s.%I'
+                    ELSE 'REINDEX INDEX CONCURRENTLY %s.%I' END,
+               (SELECT c.relnamespace::regnamespace FROM pg_catalog.pg_class c
+                 WHERE c.oid = s.shard), f.name)
+        FROM shards s
+        JOIN features f ON f.shard = s.shard AND f.state = 'invalid'
+      UNION ALL
+      SELECT s.shard, s.ordinal, 5.5,
+             pg_catalog.format('constraint is not validated: %I', con.conname),
+             CASE WHEN k.kind = 'range' AND p.is_timed AND s.state <> 'open' AND s.is_local
+                  THEN pg_catalog.format('CALL shard_fdw.add_range(%L)', s.full_name)
+                  ELSE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', s.full_name,
+                                         con.conname) END
+        FROM shards s
+       CROSS JOIN parent p
+        JOIN pg_catalog.pg_constraint con ON con.conrelid = s.shard
+       CROSS JOIN LATERAL (SELECT CASE WHEN con.contype = 'c'
+         THEN shard_fdw.check_kind(con.conbin, con.conname) END) k(kind)
+       WHERE NOT con.convalidated AND con.conparentid = 0
+         AND k.kind IS DISTINCT FROM 'seal'
+         AND (pg_catalog.to_jsonb(con) ->> 'conenforced') IS DISTINCT FROM 'false'
+      UNION ALL
+      SELECT s.shard, s.ordinal, 6.5,
+             pg_catalog.format('trigger %I is not in the state %s', f.name, e.state),
+             pg_catalog.format('ALTER TABLE %s %s TRIGGER %I', s.full_name, e.state, f.name)
+        FROM shards s
+        JOIN features f ON f.shard = s.shard AND f.kind = 'trigger'
+        JOIN expected e ON e.kind = 'trigger' AND e.definition = f.definition
+                       AND e.state <> f.state
+      UNION ALL
+      SELECT s.shard, s.ordinal, 9,
+             pg_catalog.format('replica identity is not %s',
+               CASE pg_catalog.left(w.identity, 1) WHEN 'd' THEN 'DEFAULT' WHEN 'f' THEN 'FULL'
+                    WHEN 'n' THEN 'NOTHING' ELSE 'an index ' || pg_catalog.substr(w.identity, 2) END),
+             pg_catalog.format('ALTER TABLE %s REPLICA IDENTITY %s', s.full_name,
+               CASE pg_catalog.left(w.identity, 1) WHEN 'd' THEN 'DEFAULT' WHEN 'f' THEN 'FULL'
+                    WHEN 'n' THEN 'NOTHING'
+                    ELSE 'USING INDEX ' || pg_catalog.quote_ident(x.name) END)
+        FROM shards s
+        JOIN identities i ON i.tbl = s.shard
+        JOIN wanted w ON w.identity <> i.identity
+        LEFT JOIN LATERAL (SELECT pg_catalog.min(f.name) AS name FROM features f
+                            WHERE f.shard = s.shard AND f.rank IN (2, 3)
+                              AND 'i' || f.definition = w.identity) x ON true
+      UNION ALL
+      -- If one place is left, it is the only one that the shard can have.
+      SELECT s.shard, s.ordinal, v.rank,
+             'no CHECK constraint says which hashes of the key the shard holds',
+             CASE WHEN s.is_local AND g.n_without = 1 AND g.left_over IS NOT NULL
+                  THEN pg_catalog.format(v.command, s.full_name, g.greatest, g.left_over, p.key) END
+        FROM shards s
+        JOIN parent p ON p.is_hash
+       CROSS JOIN places g
+       CROSS JOIN (VALUES
+         (10, 'ALTER TABLE %s ADD CONSTRAINT shard_hash CHECK (shard_fdw.in_hash(%s, %s, %s)) NOT VALID'),
+         (10.5, 'ALTER TABLE %s VALIDATE CONSTRAINT shard_hash')) v(rank, command)
+       WHERE s.modulus IS NULL
+         AND (v.rank = 10 OR s.is_local AND g.n_without = 1 AND g.left_over IS NOT NULL)
+      UNION ALL
+      SELECT s.shard, s.ordinal, 10, 'shard holds hashes that are also in '
+               || pg_catalog.string_agg(o.full_name, ', ' ORDER BY o.ordinal), NULL
+        FROM shards s
+        JOIN parent p ON p.is_hash
+        JOIN shards o ON o.shard <> s.shard
+                     AND s.remainder % pg_catalog.gcd(s.modulus, o.modulus)
+                         = o.remainder % pg_catalog.gcd(s.modulus, o.modulus)
+       GROUP BY s.shard, s.ordinal
+      UNION ALL
+      -- A table that is itself a shard of a hash table need not hold all.
+      SELECT NULL, NULL, 10,
+             pg_catalog.format('no shard of %s holds some hashes of the key', p.full_name),
+             CASE WHEN NOT EXISTS (SELECT FROM shards s WHERE g.greatest % s.modulus <> 0)
+                  THEN pg_catalog.format('SELECT * FROM shard_fdw.create_shards(%L, %s)', p.full_name,
+                         pg_catalog.round(g.greatest * (1 - g.share))) END
+        FROM parent p
+       CROSS JOIN places g
+       WHERE p.is_hash AND p.modulus IS NULL AND g.n_without = 0 AND g.share < 0.999999999
+      UNION ALL
+      SELECT s.shard, s.ordinal, 11,
+             pg_catalog.format('column %I has no sequence', s.id_column),
+             CASE WHEN s.is_local
+                  THEN pg_catalog.format('SELECT * FROM shard_fdw.reset_sequences(%L)', p.full_name)
+              END
+        FROM shards s
+       CROSS JOIN parent p
+       WHERE s.id_column IS NOT NULL AND s.sequence IS NULL
+      UNION ALL
+      SELECT s.shard, s.ordinal, 12,
+             pg_catalog.format('sequence %s gives values of column %I that are there already',
+                               q.sequence, q.column_name),
+             pg_catalog.format('SELECT * FROM shard_fdw.reset_sequences(%L)', p.full_name)
+        FROM shards s
+       CROSS JOIN parent p
+        JOIN shard_fdw.sequences q ON q.tbl = s.shard AND q.collides) r
+   ORDER BY r.ordinal, r.rank, r.problem;
+END;
+COMMENT ON FUNCTION shard_fdw.check_shards(regclass, regclass)
+IS 'what shards lack that most of them, or a template, have, and commands that mend it; empty if all is well';

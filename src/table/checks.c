@@ -234,6 +234,30 @@ note_placement(int *modulus, int *remainder, bool *is_valid, int *nchecks,
 }
 
 /*
+ * Have a shard learn from one of its own CHECK constraints which hashes of the
+ * key and which ids it holds.
+ */
+static void
+read_placement(Node *expr, Oid relid, bool is_valid, Oid logical,
+			   PartitionKey key, AttrNumber seq_attno, ShardMember *member)
+{
+	int			modulus;
+	int			remainder;
+
+	if (key != NULL &&
+		shard_read_place(expr, relid, key, logical, &modulus, &remainder))
+		note_placement(&member->modulus, &member->remainder,
+					   &member->is_place_valid, &member->nplace_checks,
+					   modulus, remainder, is_valid);
+	if (seq_attno != 0 &&
+		shard_read_id_slot(expr, relid, logical, seq_attno, &modulus,
+						   &remainder))
+		note_placement(&member->stride, &member->id_slot,
+					   &member->is_id_slot_valid, &member->n_id_slot_checks,
+					   modulus, remainder, is_valid);
+}
+
+/*
  * shard_read_checks
  *		Read the CHECK constraints of a relation into *checks.
  *
@@ -265,8 +289,6 @@ shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 		bool		isnull;
 		bool		may_seal;
 		Node	   *expr;
-		int			modulus;
-		int			remainder;
 
 		if (con->contype != CONSTRAINT_CHECK ||
 			!shard_constraint_enforced(con))
@@ -297,20 +319,9 @@ shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 			continue;
 		if (checks->placement == NULL)
 			checks->placement = pstrdup(NameStr(con->conname));
-		if (table == NULL)
-			continue;
-		if (table->key != NULL &&
-			shard_read_place(expr, relid, table->key, table->relid,
-							 &modulus, &remainder))
-			note_placement(&member->modulus, &member->remainder,
-						   &member->is_place_valid, &member->nplace_checks,
-						   modulus, remainder, con->convalidated);
-		if (table->seq_attno != 0 &&
-			shard_read_id_slot(expr, relid, table->relid, table->seq_attno,
-							   &modulus, &remainder))
-			note_placement(&member->stride, &member->id_slot,
-						   &member->is_id_slot_valid, &member->n_id_slot_checks,
-						   modulus, remainder, con->convalidated);
+		if (table != NULL)
+			read_placement(expr, relid, con->convalidated, table->relid,
+						   table->key, table->seq_attno, member);
 	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
@@ -378,6 +389,76 @@ shard_find_range(Oid relid, Oid logical, AttrNumber attno,
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 	return member->has_range;
+}
+
+/*
+ * shard_find_placement
+ *		Fill in which hashes of its key and which ids of its sequence the CHECK
+ *		constraints of the relation allow, and which of them have been
+ *		validated.  "options" are those of the logical table, as
+ *		pg_foreign_table has them.
+ *
+ * For views: takes no lock on the relations, and evaluates nothing.
+ */
+void
+shard_find_placement(Oid relid, Oid logical, Datum options,
+					 ShardMember *member)
+{
+	ShardOptions known;
+	PartitionKey key;
+	bool		always;
+	AttrNumber	seq_attno = shard_sequence_column(logical, true, &always);
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData scan_key;
+	HeapTuple	tuple;
+
+	shard_read_options(options, &known);
+	key = shard_key_create(logical, known.key, true);
+	ScanKeyInit(&scan_key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &scan_key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+		Datum		bin;
+		bool		isnull;
+
+		/* An inherited constraint is about all shards of the parent. */
+		if (con->contype != CONSTRAINT_CHECK || con->coninhcount > 0 ||
+			!shard_constraint_enforced(con))
+			continue;
+		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
+						   RelationGetDescr(catalog), &isnull);
+		if (!isnull && toast_raw_datum_size(bin) <= SHARD_MAX_SIMPLE_EXPRESSION)
+			read_placement(stringToNode(TextDatumGetCString(bin)), relid,
+						   con->convalidated, logical, key, seq_attno, member);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+}
+
+/*
+ * shard_check_kind
+ *		What a CHECK constraint, as pg_constraint has it, is for, if it is about
+ *		the rows of one shard: a "seal" lets none in, a "place" says which hashes
+ *		or ids there are, and a "range" which times.  NULL for others.
+ */
+const char *
+shard_check_kind(Datum bin, const char *name)
+{
+	Node	   *expr;
+
+	if (strcmp(name, SHARD_RANGE_NAME) == 0)
+		return "range";
+	if (toast_raw_datum_size(bin) > SHARD_MAX_SIMPLE_EXPRESSION)
+		return NULL;
+	expr = stringToNode(TextDatumGetCString(bin));
+	return truth_of(expr) == TRUTH_FALSE ? "seal" :
+		shard_is_placement(expr) ? "place" :
+		shard_is_range(expr) ? "range" : NULL;
 }
 
 /*

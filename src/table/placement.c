@@ -617,6 +617,18 @@ read_range(Node *expr, TimeRange *range)
 }
 
 /*
+ * shard_is_range
+ *		Is the expression of a CHECK constraint a range of times?
+ */
+bool
+shard_is_range(Node *expr)
+{
+	TimeRange	range;
+
+	return read_range(expr, &range);
+}
+
+/*
  * The integer that a time consists of.  Integers are in the order of the times.
  */
 static int64

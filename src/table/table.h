@@ -283,6 +283,9 @@ extern int	shard_table_find(const ShardTable *table, Oid shard);
 /* in checks.c */
 extern bool shard_find_range(Oid relid, Oid logical, AttrNumber attno,
 							 ShardMember *member);
+extern void shard_find_placement(Oid relid, Oid logical, Datum options,
+								 ShardMember *member);
+extern const char *shard_check_kind(Datum bin, const char *name);
 extern bool shard_own_place(const ShardTable *table, int *modulus,
 							int *remainder);
 extern char *shard_seal_constraint(Oid relid);

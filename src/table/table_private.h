@@ -42,6 +42,7 @@ extern bool shard_read_id_slot(Node *expr, Oid shard, Oid logical,
 extern bool shard_read_place(Node *expr, Oid shard, PartitionKey key,
 							 Oid logical, int *modulus, int *remainder);
 extern void shard_place_members(ShardTable *table);
+extern bool shard_is_range(Node *expr);
 extern bool shard_read_range(Node *expr, Oid shard, Oid logical,
 							 AttrNumber attno, ShardMember *member);
 
