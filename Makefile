@@ -52,6 +52,7 @@ OBJS = \
 	src/shards/range.o \
 	src/shards/release.o \
 	src/shards/reshard.o \
+	src/shards/run.o \
 	src/shards/sequence_ddl.o \
 	src/shards/sequence_reset.o \
 	src/shards/view.o \

@@ -724,6 +724,29 @@ LANGUAGE C STABLE STRICT;
 COMMENT ON FUNCTION shard_fdw.format_on_shards(regclass, text)
 IS 'the command for every shard as text, for psql''s \gexec; %s in it is the shard''s name';
 
+-- A row for each shard that a run is for, until it is complete.
+CREATE TABLE shard_fdw.command_runs (
+  logical regclass NOT NULL,
+  command text NOT NULL,
+  shard regclass NOT NULL,
+  started timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  finished timestamptz
+);
+COMMENT ON TABLE shard_fdw.command_runs
+IS 'on which shards a command has been run, as long as there are others left; written by run_on_shards()';
+SELECT pg_catalog.pg_extension_config_dump('shard_fdw.command_runs',
+  'WHERE EXISTS (SELECT FROM pg_catalog.pg_foreign_table f WHERE f.ftrelid = logical)
+     AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = shard)');
+GRANT SELECT ON shard_fdw.command_runs TO pg_database_owner;
+
+CREATE PROCEDURE shard_fdw.run_on_shards(
+  logical regclass, command text, on_error text DEFAULT 'stop',
+  restart bool DEFAULT false)
+AS 'MODULE_PATHNAME', 'shard_run_on_shards'
+LANGUAGE C;
+COMMENT ON PROCEDURE shard_fdw.run_on_shards(regclass, text, text, bool)
+IS 'runs a command on every shard, in a transaction of its own, and goes on where it has ended early';
+
 --
 -- Checking shards
 --

@@ -174,11 +174,12 @@ shard_unseal(PG_FUNCTION_ARGS)
 }
 
 /*
- * The command for one shard: %s becomes the shard's name.  NULL if the shard
- * has been dropped, by an earlier command or by somebody else.
+ * shard_command_for
+ *		The command for one shard: %s becomes the shard's name.  NULL if the
+ *		shard has been dropped, by an earlier command or by somebody else.
  */
-static char *
-command_for_shard(const char *command, Oid shard)
+char *
+shard_command_for(const char *command, Oid shard)
 {
 	char	   *name = shard_qualified_name(shard);
 	StringInfoData sql;
@@ -213,7 +214,7 @@ shard_format_on_shards(PG_FUNCTION_ARGS)
 	{
 		Datum		value;
 		bool		isnull = false;
-		char	   *sql = command_for_shard(command, shards[i].relid);
+		char	   *sql = shard_command_for(command, shards[i].relid);
 
 		if (sql == NULL)
 			continue;
@@ -249,10 +250,14 @@ command_result(const char *sql)
 }
 
 /*
- * Run one command.  Returns its result, in the given memory context, or NULL.
+ * shard_run_command
+ *		Run one command.  Returns its result, in the given memory context, or
+ *		NULL.
+ *
+ * Raises what the command raises.
  */
-static char *
-run_command(const char *sql, MemoryContext context)
+char *
+shard_run_command(const char *sql, MemoryContext context)
 {
 	char	   *result;
 	int			rc;
@@ -291,7 +296,7 @@ try_command(const char *sql, char **result)
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
 	{
-		*result = run_command(sql, oldcontext);
+		*result = shard_run_command(sql, oldcontext);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -339,10 +344,11 @@ lock_for_commands(Oid logical)
 }
 
 /*
- * Does the argument say that an error ends it all?
+ * shard_stops_on_error
+ *		Does the argument "on_error" say that an error ends it all?
  */
-static bool
-stops_on_error(const char *value)
+bool
+shard_stops_on_error(const char *value)
 {
 	if (strcmp(value, "stop") == 0)
 		return true;
@@ -378,7 +384,7 @@ shard_run_command_on_shards(PG_FUNCTION_ARGS)
 	shard_check_argument(fcinfo, 2, "parameter \"on_error\"");
 	logical = PG_GETARG_OID(0);
 	command = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	stops = stops_on_error(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	stops = shard_stops_on_error(text_to_cstring(PG_GETARG_TEXT_PP(2)));
 	shards = get_shards(logical, lock_for_commands(logical), &nshards);
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -386,7 +392,7 @@ shard_run_command_on_shards(PG_FUNCTION_ARGS)
 	{
 		Datum		values[3];
 		bool		nulls[3] = {false, false, false};
-		char	   *sql = command_for_shard(command, shards[i].relid);
+		char	   *sql = shard_command_for(command, shards[i].relid);
 		char	   *result;
 		bool		success = true;
 
@@ -400,7 +406,7 @@ shard_run_command_on_shards(PG_FUNCTION_ARGS)
 			callback.arg = get_rel_name(shards[i].relid);
 			callback.previous = error_context_stack;
 			error_context_stack = &callback;
-			result = run_command(sql, CurrentMemoryContext);
+			result = shard_run_command(sql, CurrentMemoryContext);
 			error_context_stack = callback.previous;
 		}
 		else

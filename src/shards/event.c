@@ -242,6 +242,7 @@ logical_table_changed(Oid relid, const Node *parsetree)
 	{
 		shard_forget_consumers(relid);
 		shard_forget_maintenance(relid);
+		shard_forget_commands(relid);
 	}
 
 	shard_get_options(relid, &options);

@@ -26,6 +26,11 @@ typedef enum ShardRangeStep
 	SHARD_RANGE_DONE			/* the range is valid */
 } ShardRangeStep;
 
+/* in admin.c */
+extern char *shard_command_for(const char *command, Oid shard);
+extern char *shard_run_command(const char *sql, MemoryContext context);
+extern bool shard_stops_on_error(const char *value);
+
 /* in advice.c */
 extern void shard_advise_options(Oid relid, const ShardOptions *options);
 extern void shard_advise_trigger(Oid relid, const CreateTrigStmt *stmt);
@@ -75,6 +80,9 @@ extern ShardRangeStep shard_advance_range(Oid logical, Oid shard);
 extern void shard_drop_range(Oid shard);
 extern void shard_check_not_null(Oid logical, Oid shard);
 extern void shard_check_time_column(Oid relid);
+
+/* in run.c */
+extern void shard_forget_commands(Oid logical);
 
 /* in sequence_ddl.c */
 extern int64 shard_query_int64(const char *sql, bool *isnull);

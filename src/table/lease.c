@@ -55,6 +55,17 @@ shard_maintenance_tag(LOCKTAG *tag, Oid logical)
 }
 
 /*
+ * shard_command_tag
+ *		The same for a run of run_on_shards().
+ */
+void
+shard_command_tag(LOCKTAG *tag, Oid logical)
+{
+	shard_lock_tag(tag, logical, 0, SHARD_COMMAND_LOCK_KIND);
+	tag->locktag_lockmethodid = DEFAULT_LOCKMETHOD;
+}
+
+/*
  * shard_lease_tag
  *		Fill in the tag of a lease on a shard at this level; see route.c.
  */

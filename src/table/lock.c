@@ -23,8 +23,7 @@
 #include "utils/wait_event.h"
 
 /* All times are in milliseconds. */
-#define TRY_TIME		100		/* in the queue at a time */
-#define FIRST_PAUSE		100		/* out of it */
+#define FIRST_PAUSE		100		/* out of the queue */
 #define LAST_PAUSE		1000
 #define DEFAULT_PATIENCE 60000	/* altogether, without "lock_timeout" */
 
@@ -40,6 +39,21 @@ set_timeout(const char *name, int value)
 	snprintf(buf, sizeof(buf), "%d", value);
 	(void) set_config_option(name, buf, PGC_SUSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * shard_limit_lock_wait
+ *		Have waiting for a lock fail after so many milliseconds, until the
+ *		settings are restored.
+ *
+ * Looking for a deadlock is also what makes an autovacuum worker that has the
+ * lock stop, so it must happen before we leave the queue.
+ */
+void
+shard_limit_lock_wait(int milliseconds)
+{
+	set_timeout("deadlock_timeout", Max(milliseconds / 2, 1));
+	set_timeout("lock_timeout", milliseconds);
 }
 
 /*
@@ -60,12 +74,7 @@ try_to_lock(List *relids, LOCKMODE mode, int timeout)
 		int			guc_level = NewGUCNestLevel();
 		ListCell   *lc;
 
-		/*
-		 * Looking for a deadlock is also what makes an autovacuum worker that
-		 * has the lock stop, so it must happen before we leave the queue.
-		 */
-		set_timeout("deadlock_timeout", Max(timeout / 2, 1));
-		set_timeout("lock_timeout", timeout);
+		shard_limit_lock_wait(timeout);
 		foreach(lc, relids)
 		{
 			LockRelationOid(lfirst_oid(lc), mode);
@@ -112,6 +121,31 @@ sleep_for(int milliseconds)
 		left = milliseconds -
 			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 	}
+}
+
+/*
+ * shard_pause_lock_wait
+ *		Stay out of the queue for a while, for at most so many milliseconds.
+ *		*pause, which is 0 at first, grows with each call.
+ */
+void
+shard_pause_lock_wait(int *pause, long left)
+{
+	*pause = *pause == 0 ? FIRST_PAUSE : Min(*pause * 3 / 2, LAST_PAUSE);
+	/* Not in step with others who try the same. */
+	sleep_for(Min(left,
+				  (int) (*pause * (0.5 + pg_prng_double(&pg_global_prng_state) / 2))));
+}
+
+/*
+ * shard_lock_patience
+ *		How long to try to get a lock, in milliseconds: as setting
+ *		"lock_timeout" says, or a minute if that is not set.
+ */
+int
+shard_lock_patience(void)
+{
+	return LockTimeout > 0 ? LockTimeout : DEFAULT_PATIENCE;
 }
 
 /*
@@ -181,7 +215,7 @@ report_impatience(List *relids, LOCKMODE mode, int patience)
 bool
 shard_try_patiently(List *relids, LOCKMODE mode, int patience)
 {
-	int			pause = FIRST_PAUSE;
+	int			pause = 0;
 	TimestampTz start = GetCurrentTimestamp();
 
 	if (list_length(relids) == 1 &&
@@ -192,16 +226,13 @@ shard_try_patiently(List *relids, LOCKMODE mode, int patience)
 		long		left = patience -
 			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 
-		if (try_to_lock(relids, mode, Max(Min(left, TRY_TIME), 1)))
+		if (try_to_lock(relids, mode, Max(Min(left, SHARD_LOCK_TRY_TIME), 1)))
 			return true;
 		left = patience -
 			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 		if (left <= 0)
 			return false;
-		/* Not in step with others who try the same. */
-		sleep_for(Min(left,
-					  (int) (pause * (0.5 + pg_prng_double(&pg_global_prng_state) / 2))));
-		pause = Min(pause * 3 / 2, LAST_PAUSE);
+		shard_pause_lock_wait(&pause, left);
 	}
 }
 
@@ -212,7 +243,7 @@ shard_try_patiently(List *relids, LOCKMODE mode, int patience)
 static void
 lock_all_patiently(List *relids, LOCKMODE mode)
 {
-	int			patience = LockTimeout > 0 ? LockTimeout : DEFAULT_PATIENCE;
+	int			patience = shard_lock_patience();
 
 	if (!shard_try_patiently(relids, mode, patience))
 		report_impatience(relids, mode, patience);

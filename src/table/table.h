@@ -36,6 +36,10 @@
 #define SHARD_LANE_LOCK_KIND		28785
 #define SHARD_CONSUMER_LOCK_KIND	28786
 #define SHARD_MAINTENANCE_LOCK_KIND 28787
+#define SHARD_COMMAND_LOCK_KIND		28788
+
+/* How long to wait in a lock's queue at a time, in milliseconds; see lock.c. */
+#define SHARD_LOCK_TRY_TIME	100
 
 /* The greatest value of option "max_shards". */
 #define SHARD_MAX_SHARDS	65536
@@ -335,6 +339,7 @@ extern bool shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b);
 extern void shard_lock_tag(LOCKTAG *tag, Oid relid, uint32 number,
 						   uint16 kind);
 extern void shard_maintenance_tag(LOCKTAG *tag, Oid logical);
+extern void shard_command_tag(LOCKTAG *tag, Oid logical);
 extern void shard_lease_tag(LOCKTAG *tag, Oid shard, uint32 level);
 extern bool shard_holds_lease(const ShardTable *table);
 extern void shard_forget_lease(ShardTable *table);
@@ -355,6 +360,9 @@ extern bool shard_is_closed(Oid shard);
 extern void shard_get_run(Oid logical, ShardRun *run);
 
 /* in lock.c */
+extern int	shard_lock_patience(void);
+extern void shard_limit_lock_wait(int milliseconds);
+extern void shard_pause_lock_wait(int *pause, long left);
 extern bool shard_try_patiently(List *relids, LOCKMODE mode, int patience);
 extern void shard_lock_patiently(Oid relid, LOCKMODE mode);
 extern List *shard_lock_tree_patiently(Oid relid, LOCKMODE mode);
