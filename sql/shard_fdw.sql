@@ -1258,3 +1258,51 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION shard_fdw.check_shards(regclass, regclass)
 IS 'what shards lack that most of them, or a template, have, and commands that mend it; empty if all is well';
+
+CREATE VIEW shard_fdw.stat_shards AS
+SELECT ft.ftrelid::regclass AS logical,
+       s.shard,
+       s.ordinal,
+       s.state,
+       NULLIF(pg_catalog.concat_ws(', ',
+                'hash ' || p.remainder || ' of ' || p.modulus,
+                'ids ' || p.slot || ' of ' || p.stride), '') AS place,
+       r.range_start,
+       r.range_end,
+       t.bytes,
+       t.live_rows,
+       t.dead_rows,
+       t.inserts,
+       t.updates,
+       t.deletes,
+       t.inserts_since_vacuum,
+       t.changes_since_analyze,
+       t.last_vacuum,
+       t.last_analyze
+  FROM pg_catalog.pg_foreign_table ft
+  JOIN pg_catalog.pg_foreign_server fs ON fs.oid = ft.ftserver
+  JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
+ CROSS JOIN LATERAL shard_fdw.list_shards(ft.ftrelid, true) s
+  JOIN pg_catalog.pg_class c ON c.oid = s.shard
+ CROSS JOIN LATERAL shard_fdw.place_of(ft.ftrelid, COALESCE(ft.ftoptions, '{}'), s.shard) p
+ CROSS JOIN LATERAL shard_fdw.range_of(ft.ftrelid, COALESCE(ft.ftoptions, '{}'), s.shard) r
+  -- A foreign table has no numbers here.
+  LEFT JOIN LATERAL (
+    SELECT shard_fdw.table_bytes(c.oid) AS bytes,
+           pg_catalog.pg_stat_get_live_tuples(c.oid) AS live_rows,
+           pg_catalog.pg_stat_get_dead_tuples(c.oid) AS dead_rows,
+           pg_catalog.pg_stat_get_tuples_inserted(c.oid) AS inserts,
+           pg_catalog.pg_stat_get_tuples_updated(c.oid) AS updates,
+           pg_catalog.pg_stat_get_tuples_deleted(c.oid) AS deletes,
+           pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) AS inserts_since_vacuum,
+           pg_catalog.pg_stat_get_mod_since_analyze(c.oid) AS changes_since_analyze,
+           GREATEST(pg_catalog.pg_stat_get_last_vacuum_time(c.oid),
+                    pg_catalog.pg_stat_get_last_autovacuum_time(c.oid)) AS last_vacuum,
+           GREATEST(pg_catalog.pg_stat_get_last_analyze_time(c.oid),
+                    pg_catalog.pg_stat_get_last_autoanalyze_time(c.oid)) AS last_analyze) t
+         ON c.relkind <> 'f'
+ WHERE fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc
+ ORDER BY ft.ftrelid, s.ordinal;
+COMMENT ON VIEW shard_fdw.stat_shards
+IS 'what has been done to each shard, as the statistics have it, and what the shard holds';
+GRANT SELECT ON shard_fdw.stat_shards TO PUBLIC;

@@ -79,6 +79,13 @@ SELECT is(columns_of('shard_fdw.shards'),
         'sessions bigint', 'range_start text', 'range_end text',
         'dead_rows bigint', 'last_vacuum timestamp with time zone'],
   'columns of view "shards"');
+SELECT is(columns_of('shard_fdw.stat_shards'),
+  ARRAY['logical regclass', 'shard regclass', 'ordinal integer', 'state text', 'place text',
+        'range_start text', 'range_end text', 'bytes bigint', 'live_rows bigint',
+        'dead_rows bigint', 'inserts bigint', 'updates bigint', 'deletes bigint',
+        'inserts_since_vacuum bigint', 'changes_since_analyze bigint',
+        'last_vacuum timestamp with time zone',
+        'last_analyze timestamp with time zone'], 'columns of view "stat_shards"');
 SELECT is(columns_of('shard_fdw.maintenance'),
   ARRAY['logical regclass', 'mode text', 'rotate_every interval',
         'retain_for interval', 'generations integer', 'open integer',

@@ -17,7 +17,9 @@
 use strict;
 use warnings;
 
+use CPAN::Meta::YAML;
 use IPC::Run;
+use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use ShardTest;
@@ -51,6 +53,8 @@ foreach my $file (@files)
 	blocks_ok($name, @blocks);
 }
 cmp_ok($not_run, '<=', $most_not_run, 'few examples are not run');
+
+monitoring_ok();
 
 $node->stop;
 done_testing();
@@ -243,4 +247,59 @@ sub links_ok
 		  || defined $anchor && !($headings{$target} && $headings{$target}{$anchor});
 	}
 	is("@broken", '', "$name: links");
+}
+
+# What other programs read: it parses, and its queries run, as a member of
+# pg_monitor.  Columns are those that the program is told of.
+sub monitoring_ok
+{
+	my $exporter = CPAN::Meta::YAML->read("$ENV{TESTDIR}/docs/postgres_exporter.yaml")->[0];
+	my $grafana = decode_json(slurp_file("$ENV{TESTDIR}/docs/grafana.json"));
+	my ($variable) = grep { $_->{type} eq 'query' } @{ $grafana->{templating}{list} };
+	my %ids;
+
+	$node->safe_psql('installed', q{
+		CREATE ROLE monitor LOGIN IN ROLE pg_monitor;
+		CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always'), at timestamptz NOT NULL)
+		  SERVER shards OPTIONS (shards '3', commit_order 'true', time_column 'at');
+		CREATE FOREIGN TABLE "Key's" (k int) SERVER shards OPTIONS (shards '2', route 'hash', key 'k');
+		INSERT INTO log (at) SELECT now() FROM generate_series(1, 10);
+		SELECT shard_fdw.register_consumer('log', 'c', 'id')});
+	foreach my $name (sort keys %$exporter)
+	{
+		my @metrics = map { keys %$_ } @{ $exporter->{$name}{metrics} };
+		my @got = rows($exporter->{$name}{query}, 1);
+		my @bad = grep { $_->{ (keys %$_)[0] }{usage} !~ /^(?:LABEL|GAUGE|COUNTER)$/ }
+		  @{ $exporter->{$name}{metrics} };
+
+		is($got[0], join('|', @metrics), "postgres_exporter: columns of $name");
+		cmp_ok(@got, '>', 1, "postgres_exporter: $name has rows");
+		is(@bad, 0, "postgres_exporter: usages of $name");
+	}
+
+	my @tables = rows($variable->{query});
+	my $all = join(',', map { "'" . s/'/''/gr . "'" } @tables);
+
+	is_deeply(\@tables, [ '"Key\'s"', 'log' ], 'Grafana: tables to choose from');
+	foreach my $panel (@{ $grafana->{panels} })
+	{
+		my $sql = $panel->{targets}[0]{rawSql} =~ s/\$\{table:sqlstring\}/$all/gr;
+		my @got = rows($sql, 1);
+
+		unlike($got[0], qr/ERROR/, "Grafana: panel $panel->{id}, $panel->{title}");
+		cmp_ok(@got, '>', 1, "Grafana: panel $panel->{id} has rows")
+		  if $panel->{title} !~ /^(?:Problems|Sessions per shard)$/;
+		ok(!$ids{ $panel->{id} }++, "Grafana: panel $panel->{id} is one");
+	}
+}
+
+# What a query returns to a member of pg_monitor: rows, and their columns before.
+sub rows
+{
+	my ($sql, $with_columns) = @_;
+	my ($stdout, $stderr);
+
+	$node->psql('installed', $sql, stdout => \$stdout, stderr => \$stderr,
+		extra_params => [ '-U', 'monitor', $with_columns ? ('-P', 'tuples_only=off', '-P', 'footer=off') : () ]);
+	return split(/\n/, $stderr ne '' ? $stderr : $stdout);
 }

@@ -25,7 +25,8 @@ $node->safe_psql('postgres', q{
 	SELECT shard_fdw.register_consumer('log', 'c', 'id');
 	SELECT shard_fdw.register_consumer('log', 'w', 'at');
 	SELECT count(*) FROM shard_fdw.read_window(NULL::log, 'w', now());
-	ANALYZE});
+	ANALYZE;
+	SELECT pg_stat_force_next_flush()});
 my $sequence = $node->safe_psql('postgres', q{
 	SELECT sequence FROM shard_fdw.sequences WHERE tbl = 'log_0'::regclass});
 
@@ -56,18 +57,21 @@ sub seen
 		SELECT count(*) FROM shard_fdw.leases;
 		SELECT count(*) FROM shard_fdw.windows;
 		SELECT concat_ws(':', open, closed, due) FROM shard_fdw.maintenance;
-		SELECT count(*) FROM shard_fdw.list_shards('log')});
+		SELECT count(*) FROM shard_fdw.list_shards('log');
+		SELECT string_agg(concat_ws(':', place, inserts), ' ' ORDER BY shard::text)
+		  FROM shard_fdw.stat_shards WHERE logical = 'log'::regclass AND bytes > 0});
 
 	return $state eq '00000' ? join('; ', split(/\n/, $output)) : "$state $message";
 }
 
 my $shards = 'log_0:open:t:5:0 log_1:open:t:7:0';
-my $all = "$shards; log_0:5 log_1:7; log_0:41:41:f log_1:62:62:f; 0; 1; 2:0; 2";
+my $stats = '; ids 1 of 10:5 ids 2 of 10:7';
+my $all = "$shards; log_0:5 log_1:7; log_0:41:41:f log_1:62:62:f; 0; 1; 2:0; 2$stats";
 
 is(seen('postgres'), $all, 'what there is to see');
 is(seen('owner'), $all, 'what the owner sees');
 is( seen('monitor'),
-	"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 0; 2:0; 2",
+	"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 0; 2:0; 2$stats",
 	'what a member of pg_monitor sees, who may not read the table');
 
 # While somebody has a lock, with what is seen then.
@@ -76,26 +80,26 @@ foreach (
 	[ 'ALTER FOREIGN TABLE log RENAME TO renamed', $all ],
 	[
 		'LOCK TABLE log_0 IN ACCESS EXCLUSIVE MODE',
-		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2:0; 2"
+		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2:0; 2$stats"
 	],
 	[
 		'LOCK TABLE log_0, log_1 IN ACCESS EXCLUSIVE MODE',
-		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 1; 2:0; 2"
+		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 1; 2:0; 2$stats"
 	],
 	# The table is small enough to be read.
 	[ 'REINDEX INDEX log_0_pkey',     $all ],
 	[ "ALTER SEQUENCE $sequence RESTART", $all ],
 	[ "ALTER SEQUENCE $sequence RENAME TO renamed",
-		"$shards; log_0:5 log_1:7; log_0:-:41 log_1:62:62:f; 0; 1; 2:0; 2" ],
+		"$shards; log_0:5 log_1:7; log_0:-:41 log_1:62:62:f; 0; 1; 2:0; 2$stats" ],
 	[ 'TRUNCATE log RESTART IDENTITY',
-		"$shards; log_0:- log_1:-; log_0:-:- log_1:-:-; 0; 1; 2:0; 2" ],
-	[ 'DROP TABLE log_0', "$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2:0; 2" ],
+		"$shards; log_0:- log_1:-; log_0:-:- log_1:-:-; 0; 1; 2:0; 2$stats" ],
+	[ 'DROP TABLE log_0', "$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2:0; 2$stats" ],
 	[ 'DROP FOREIGN TABLE log CASCADE',
-		"$shards; log_0:- log_1:-; log_0:-:- log_1:-:-; 0; 1; 2:0; 2" ],
+		"$shards; log_0:- log_1:-; log_0:-:- log_1:-:-; 0; 1; 2:0; 2$stats" ],
 	[ 'ALTER FOREIGN TABLE log ADD w int',
-		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 1; 2:0; 2" ],
+		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:-; 0; 1; 2:0; 2$stats" ],
 	[ 'ALTER TABLE log_0 NO INHERIT log',
-		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2:0; 2" ])
+		"$shards; log_0:5 log_1:7; log_0:41:- log_1:62:62:f; 0; 1; 2:0; 2$stats" ])
 {
 	my ($command, $expected) = @$_;
 
@@ -147,7 +151,8 @@ my $run = pgbench_start(
 			SELECT consumers::text FROM shard_fdw.consumers;
 			SELECT sequences::text FROM shard_fdw.sequences;
 			SELECT leases::text FROM shard_fdw.leases;
-			SELECT windows::text FROM shard_fdw.windows;}, 2
+			SELECT windows::text FROM shard_fdw.windows;
+			SELECT stat_shards::text FROM shard_fdw.stat_shards;}, 2
 		]
 	],
 	'-c' => 6, '-j' => 2, '-T' => 5);
