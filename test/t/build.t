@@ -284,7 +284,7 @@ is( $said,
 ) or diag(lines_of("$scratch/progress"));
 like(
 	join('', lines_of("$scratch/progress")),
-	qr{^test/with-cluster: building for PostgreSQL \d+.*^test/with-cluster: starting a cluster$}ms,
+	qr{^building shard_fdw for PostgreSQL \d+.* \.\.\.\n.*^starting a private cluster \.\.\.$}ms,
 	'it says what it is doing');
 
 # There is one version.  A release is called 1.0, 1.0.1, 1.1 and so on, and PGXN
