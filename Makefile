@@ -76,6 +76,7 @@ OBJS = \
 	src/write/check_row.o \
 	src/write/conflict.o \
 	src/write/core_exec.o \
+	src/write/explain_insert.o \
 	src/write/index_run.o \
 	src/write/index_sort.o \
 	src/write/insert.o \

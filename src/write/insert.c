@@ -12,12 +12,9 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "commands/explain.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
-#include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
 
 /*
  * Can the rows that the query makes be inserted as they are, because core does
@@ -302,61 +299,4 @@ shardEndForeignInsert(EState *estate, ResultRelInfo *rri)
 {
 	shard_copy_end(rri->ri_FdwState);
 	shardEndForeignModify(estate, rri);
-}
-
-/*
- * shardExplainForeignModify
- *		Show the route of an INSERT, and how many rows each shard has got.
- */
-void
-shardExplainForeignModify(ModifyTableState *mtstate, ResultRelInfo *rri,
-						  List *fdw_private, int subplan_index,
-						  ExplainState *es)
-{
-	ShardInsert *insert = rri->ri_FdwState;
-	ListCell   *lc;
-
-	if (insert == NULL)
-		return;
-
-	ExplainPropertyText("Route",
-						shard_pinned >= 0 ? "pinned" :
-						shard_route_name(insert->table->route), es);
-	if (insert->table->commit_order)
-		ExplainPropertyBool("Commit Order", true, es);
-	if (es->verbose)
-		ExplainPropertyInteger("Batch Size", NULL, shard_batch_size(insert),
-							   es);
-	if (!es->analyze)
-		return;
-
-	shard_batch_explain(insert, es);
-	ExplainOpenGroup("Shards", "Shards", false, es);
-	foreach(lc, insert->targets)
-	{
-		ShardTarget *target = lfirst(lc);
-		Relation	rel = target->rri->ri_RelationDesc;
-		const char *name = RelationGetRelationName(rel);
-
-		if (es->format == EXPLAIN_FORMAT_TEXT)
-		{
-			ExplainPropertyText("Shard",
-								psprintf("%s (rows=" UINT64_FORMAT ")",
-										 es->verbose ?
-										 shard_qualified_name(RelationGetRelid(rel)) :
-										 quote_identifier(name),
-										 target->nrows),
-								es);
-			continue;
-		}
-		ExplainOpenGroup("Shard", NULL, true, es);
-		if (es->verbose)
-			ExplainPropertyText("Schema",
-								get_namespace_name(RelationGetNamespace(rel)),
-								es);
-		ExplainPropertyText("Shard", name, es);
-		ExplainPropertyUInteger("Rows", NULL, target->nrows, es);
-		ExplainCloseGroup("Shard", NULL, true, es);
-	}
-	ExplainCloseGroup("Shards", "Shards", false, es);
 }

@@ -23,6 +23,11 @@ extern void shard_prepare_on_conflict(Query *query);
 /* in core_exec.c */
 extern void shard_report_serialization_failure(const char *cause);
 
+/* in explain_insert.c */
+extern void shardExplainForeignModify(ModifyTableState *mtstate,
+									  ResultRelInfo *rri, List *fdw_private,
+									  int subplan_index, struct ExplainState *es);
+
 /* in index_run.c */
 extern void shard_runs_init(void);
 
@@ -41,9 +46,6 @@ extern TupleTableSlot *shardExecForeignInsert(EState *estate,
 											  TupleTableSlot *plan_slot);
 extern void shardEndForeignModify(EState *estate, ResultRelInfo *rri);
 extern void shardEndForeignInsert(EState *estate, ResultRelInfo *rri);
-extern void shardExplainForeignModify(ModifyTableState *mtstate,
-									  ResultRelInfo *rri, List *fdw_private,
-									  int subplan_index, struct ExplainState *es);
 
 /* in one_node.c */
 extern void shardExecForeignTruncate(List *rels, DropBehavior behavior,

@@ -120,6 +120,98 @@ SELECT results_eq(
                                               ', ANALYZE'), 'Route') r $$,
   $$ VALUES ('round_robin') $$, 'RETURNING');
 
+-- a constant key
+
+CREATE TABLE by_key_template (id bigint PRIMARY KEY, a text, v int);
+CREATE FOREIGN TABLE by_key (id bigint NOT NULL, a text, v int) SERVER shards
+OPTIONS (shards '4', route 'hash', key 'id', template 'by_key_template');
+CREATE FUNCTION shards_shown(command text) RETURNS text LANGUAGE sql AS $$
+  SELECT string_agg(trim(l), ', ') FROM explain_text(command) l WHERE l ~ 'Shard'
+$$;
+SELECT is((SELECT string_agg(trim(l), ', ') FROM explain_text('INSERT INTO by_key VALUES (42)') l
+            WHERE l ~ 'Route|Shard'),
+  'Route: hash, Shard: by_key_2', 'the shard of a constant key is shown');
+SELECT is(shards_locked('by_key'), 0::bigint, 'the shard of a constant key is not locked for that');
+SELECT is_empty($$ WITH shown AS (
+                     SELECT k, shards_shown(format('INSERT INTO by_key VALUES (%s)', k)) AS shard
+                       FROM unnest('{-9223372036854775808,-1,0,1,2,3,4,5,6,7,99}'::bigint[]) k),
+                        written AS (INSERT INTO by_key SELECT k FROM shown RETURNING id, tableoid)
+                   SELECT * FROM shown WHERE shard IS NULL $$,
+  'the shard of a constant key is shown, whatever the value');
+SELECT is_empty($$ SELECT id, tableoid::regclass FROM by_key_0 UNION ALL
+                   SELECT id, tableoid::regclass FROM by_key_1 UNION ALL
+                   SELECT id, tableoid::regclass FROM by_key_2 UNION ALL
+                   SELECT id, tableoid::regclass FROM by_key_3
+                   EXCEPT
+                   SELECT id, substring(shards_shown(format('INSERT INTO by_key VALUES (%s)', id))
+                                        FROM 'Shard: (.*)')::regclass FROM by_key $$,
+  'the shard of a constant key is shown, and it is where the row goes');
+SELECT is((SELECT s
+             FROM all_of(explain('INSERT INTO by_key VALUES (42)', ', VERBOSE'), 'Shards') s),
+  '[{"Shard": "by_key_2", "Schema": "public"}]', 'the shard of a constant key, in JSON');
+SELECT is(shards_shown($$INSERT INTO by_key VALUES ('42') ON CONFLICT DO NOTHING$$),
+  'Shard: by_key_2', 'the shard of a constant key, with ON CONFLICT');
+SELECT is(shards_shown('INSERT INTO by_key (v, id) SELECT id, 42 FROM rr'),
+  'Shard: by_key_2', 'the shard of a constant key, for many rows');
+SELECT is(shards_shown('WITH i AS (INSERT INTO by_key VALUES (42)) SELECT 1'),
+  'Shard: by_key_2', 'the shard of a constant key, in WITH');
+SELECT is(shards_shown('INSERT INTO by_key VALUES (1), (42)'), NULL, 'no constant: two rows');
+SELECT is(shards_shown('INSERT INTO by_key SELECT id FROM rr'), NULL, 'no constant: a column');
+SELECT is(shards_shown('INSERT INTO by_key VALUES ((random() * 9)::int)'), NULL,
+  'no constant: a volatile function');
+PREPARE by_key(bigint) AS INSERT INTO by_key VALUES ($1);
+SET LOCAL plan_cache_mode = force_generic_plan;
+SELECT is(shards_shown('EXECUTE by_key(42)'), 'Shard: by_key_2', 'a parameter');
+SET LOCAL plan_cache_mode = force_custom_plan;
+SELECT is(shards_shown('EXECUTE by_key(42)'), 'Shard: by_key_2', 'a parameter of a custom plan');
+RESET plan_cache_mode;
+SET LOCAL shard_fdw.shard = 1;
+SELECT is(shards_shown('INSERT INTO by_key VALUES (42)'), NULL, 'a pin goes before the key');
+RESET shard_fdw.shard;
+SELECT shard_fdw.seal('by_key_2');
+SELECT is(shards_shown('INSERT INTO by_key VALUES (42)'), NULL, 'a sealed shard takes no row');
+SELECT shard_fdw.unseal('by_key_2');
+CREATE FUNCTION other_key() RETURNS trigger LANGUAGE plpgsql
+AS 'BEGIN NEW.id := 1; RETURN NEW; END';
+CREATE TRIGGER other_key BEFORE INSERT ON by_key FOR EACH ROW EXECUTE FUNCTION other_key();
+SELECT is(shards_shown('INSERT INTO by_key VALUES (42)'), NULL, 'a trigger may change the key');
+DROP TRIGGER other_key ON by_key;
+CREATE FOREIGN TABLE by_two (a text, b int, v int DEFAULT 1) SERVER shards
+OPTIONS (shards '5', route 'hash', key 'b, a');
+SELECT is(shards_shown(format('INSERT INTO by_two VALUES (%L, 7)', a)),
+    (SELECT format('Shard: %s', s.shard) FROM shard_fdw.list_shards('by_two') s
+      WHERE shard_fdw.in_hash(5, s.ordinal, 7, a)), 'a key of two columns: ' || coalesce(a, 'null'))
+  FROM (VALUES ('x'), (NULL)) t(a);
+SELECT is(shards_shown('INSERT INTO by_two SELECT msg, 7 FROM rr'), NULL,
+  'a key of two columns, of which one is not constant');
+
+-- many shards
+
+CREATE FOREIGN TABLE many (id int) SERVER shards OPTIONS (shards '12', route 'round_robin');
+CREATE FUNCTION lines_shown(command text, options text) RETURNS SETOF text LANGUAGE sql AS $$
+  SELECT trim(l) FROM explain_text(command, options) l WHERE l ~ 'Shard'
+$$;
+SELECT results_eq($$ SELECT * FROM lines_shown('INSERT INTO many SELECT generate_series(1, 30)',
+                                               'ANALYZE, COSTS off') $$,
+  $$ VALUES ('Shards: 12 (rows=30 fewest=2 most=3)') $$, 'many shards are summarized');
+SELECT results_eq($$ SELECT regexp_replace(l, '[23]\)', '2|3)')
+                       FROM lines_shown('INSERT INTO many SELECT generate_series(1, 30)',
+                                        'ANALYZE, VERBOSE, COSTS off') l $$,
+  $$ VALUES ('Shards: 12 (rows=30 fewest=2 most=2|3)')
+      UNION ALL
+     SELECT 'Shard: public.many_' || g || ' (rows=2|3)' FROM generate_series(0, 11) g $$,
+  'many shards are listed in their order with VERBOSE');
+SELECT is((SELECT array_agg(s->>'Shard') FROM jsonb_path_query(
+             explain('INSERT INTO many SELECT generate_series(1, 30)', ', ANALYZE'),
+             'strict $.**."Shards"[*]') s),
+  (SELECT array_agg('many_' || g) FROM generate_series(0, 11) g),
+  'all are listed in JSON, in their order');
+SELECT results_eq($$ SELECT regexp_replace(l, '\d+\)', 'n)')
+                       FROM lines_shown('INSERT INTO by_key SELECT generate_series(2001, 2500)',
+                                        'ANALYZE, COSTS off') l OFFSET 1 $$,
+  $$ SELECT 'Shard: by_key_' || g || ' (rows=n)' FROM generate_series(0, 3) g $$,
+  'few shards are listed in their order');
+
 -- Rows that a trigger skips are not written.
 CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql
 AS 'BEGIN IF NEW.id % 2 = 0 THEN RETURN NULL; END IF; RETURN NEW; END';
