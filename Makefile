@@ -37,6 +37,7 @@ OBJS = \
 	src/plan/plan.o \
 	src/plan/planning.o \
 	src/plan/prune.o \
+	src/plan/remote_agg.o \
 	src/plan/remote_update.o \
 	src/plan/times.o \
 	src/shards/admin.o \

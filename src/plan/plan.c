@@ -358,6 +358,7 @@ expand_logical_table(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte)
 	if (!pruning->is_hash && enable_partitionwise_aggregate &&
 		!has_whole_row && !is_target && !IS_DUMMY_REL(rel))
 		set_keyless_parts(root, rel);
+	shard_offer_remote_aggregates(root, rel);
 }
 
 /*

@@ -229,6 +229,9 @@ extern void shard_prune_settle(PlannerInfo *root,
 							   const ShardPruning *pruning);
 extern void shard_prune_gate(PlannerInfo *root, const ShardPruning *pruning);
 
+/* in remote_agg.c */
+extern void shard_offer_remote_aggregates(PlannerInfo *root, RelOptInfo *rel);
+
 /* in times.c */
 extern List *shard_time_conditions(PlannerInfo *root, RelOptInfo *rel,
 								   AttrNumber attno, Oid type,
