@@ -40,6 +40,8 @@ OBJS = \
 	src/plan/remote_agg.o \
 	src/plan/remote_update.o \
 	src/plan/times.o \
+	src/remote/make_table.o \
+	src/remote/session.o \
 	src/shards/admin.o \
 	src/shards/advice.o \
 	src/shards/clone.o \
@@ -114,7 +116,8 @@ REGRESS = smoke
 REGRESS_OPTS = --inputdir=$(here)test/installcheck
 
 PGFILEDESC = "shard_fdw - one insert target over many tables"
-PG_CPPFLAGS = -I$(srcdir)/src
+PG_CPPFLAGS = -I$(srcdir)/src -I$(libpq_srcdir)
+SHLIB_LINK_INTERNAL = $(libpq)
 
 DATA = $(patsubst $(here)%,%,$(wildcard $(here)sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql

@@ -42,12 +42,13 @@ IS 'one name for many tables: inserts are spread, queries see one table';
 --
 
 CREATE FUNCTION shard_fdw.create_shards(
-  logical regclass, count int, template regclass DEFAULT NULL)
+  logical regclass, count int, template regclass DEFAULT NULL,
+  node text DEFAULT NULL)
 RETURNS SETOF regclass
 AS 'MODULE_PATHNAME', 'shard_create_shards'
 LANGUAGE C VOLATILE;
-COMMENT ON FUNCTION shard_fdw.create_shards(regclass, int, regclass)
-IS 'adds shards to a logical table, copied from the template or else from its last open shard';
+COMMENT ON FUNCTION shard_fdw.create_shards(regclass, int, regclass, text)
+IS 'adds shards to a logical table, copied from the template or else from its last open shard, here or on nodes';
 
 CREATE FUNCTION shard_fdw.reshard(logical regclass, new_count int)
 RETURNS bigint

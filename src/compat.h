@@ -23,6 +23,7 @@
 #include "access/tableam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_namespace.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
@@ -83,6 +84,17 @@ shard_may_connect(Oid role)
 #else
 	return object_aclcheck(DatabaseRelationId, MyDatabaseId, role,
 						   ACL_CONNECT) == ACLCHECK_OK;
+#endif
+}
+
+static inline bool
+shard_may_use_server(Oid server, Oid role)
+{
+#if PG_VERSION_NUM < 160000
+	return pg_foreign_server_aclcheck(server, role, ACL_USAGE) == ACLCHECK_OK;
+#else
+	return object_aclcheck(ForeignServerRelationId, server, role,
+						   ACL_USAGE) == ACLCHECK_OK;
 #endif
 }
 

@@ -7,6 +7,7 @@
  */
 #include "consume/consume.h"
 #include "plan/plan.h"
+#include "remote/remote.h"
 #include "shards/shards.h"
 #include "table/table.h"
 #include "write/write.h"
@@ -37,6 +38,7 @@ _PG_init(void)
 	shard_remote_update_init();
 	shard_one_node_init();
 	shard_by_key_init();
+	shard_node_init();
 }
 
 /*

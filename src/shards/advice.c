@@ -201,6 +201,25 @@ shard_advise_remote(Oid logical, Oid shard)
 }
 
 /*
+ * shard_advise_not_copied
+ *		Warn that shards on nodes do not get what their template has here.
+ */
+void
+shard_advise_not_copied(Relation source)
+{
+	bool		found = RelationGetFKeyList(source) != NIL;
+
+	for (int i = 0; source->trigdesc != NULL && i < source->trigdesc->numtriggers; i++)
+		found |= !source->trigdesc->triggers[i].tgisinternal;
+	if (found)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("foreign keys and triggers of \"%s\" are not copied to nodes",
+						RelationGetRelationName(source)),
+				 errhint("Create on the node what the table there can have.")));
+}
+
+/*
  * shard_advise_template
  *		Warn about defaults of a template that rows which are inserted through
  *		the logical table will not get.

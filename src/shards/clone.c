@@ -14,7 +14,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/reloptions.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/toast_compression.h"
 #include "catalog/indexing.h"
@@ -24,6 +24,7 @@
 #include "commands/defrem.h"
 #include "commands/tablespace.h"
 #include "commands/trigger.h"
+#include "foreign/foreign.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -37,7 +38,7 @@
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
-/* A CHECK constraint that a table has of its own. */
+/* A CHECK constraint of a table. */
 typedef struct OwnCheck
 {
 	char	   *name;
@@ -190,42 +191,12 @@ check_generated(Relation logical, Relation source)
 }
 
 /*
- * Append the storage parameters of the relation, as those of a table whose
- * names start with "prefix" for it.
- */
-static void
-append_storage_parameters(StringInfo sql, Oid relid, const char *prefix,
-						  const char **separator)
-{
-	HeapTuple	tuple;
-	Datum		options;
-	bool		isnull;
-	ListCell   *lc;
-
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relid);
-	options = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
-	foreach(lc, isnull ? NIL : untransformRelOptions(options))
-	{
-		DefElem    *def = lfirst_node(DefElem, lc);
-
-		appendStringInfo(sql, "%s%s%s = %s", *separator, prefix,
-						 quote_identifier(def->defname),
-						 quote_literal_cstr(defGetString(def)));
-		*separator = ", ";
-	}
-	ReleaseSysCache(tuple);
-}
-
-/*
  * Append the clauses of CREATE TABLE that LIKE does not copy.
  */
 static void
 append_storage_clauses(StringInfo sql, Relation source)
 {
 	Form_pg_class form = RelationGetForm(source);
-	const char *separator = " WITH (";
 
 	if (form->relkind != RELKIND_RELATION)
 		return;
@@ -233,13 +204,7 @@ append_storage_clauses(StringInfo sql, Relation source)
 	appendStringInfo(sql, " USING %s",
 					 quote_identifier(get_am_name(form->relam)));
 
-	append_storage_parameters(sql, RelationGetRelid(source), "", &separator);
-	if (OidIsValid(form->reltoastrelid))
-		append_storage_parameters(sql, form->reltoastrelid, "toast.",
-								  &separator);
-	if (strcmp(separator, ", ") == 0)
-		appendStringInfoChar(sql, ')');
-
+	shard_append_storage_parameters(sql, source);
 	if (OidIsValid(form->reltablespace))
 		appendStringInfo(sql, " TABLESPACE %s",
 						 quote_identifier(get_tablespace_name(form->reltablespace)));
@@ -494,10 +459,165 @@ shard_clone_checks(Relation source, const char *source_name, Oid shard)
 }
 
 /*
+ * The CHECK constraints of a relation, those that it has inherited only if
+ * asked for, without those that are its placement: a list of OwnCheck.
+ */
+static List *
+find_checks(Oid relid, bool with_inherited)
+{
+	List	   *context = deparse_context_for(get_rel_name(relid), relid);
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	List	   *result = NIL;
+
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+		OwnCheck   *check;
+		Datum		bin;
+		bool		isnull;
+
+		if (con->contype != CONSTRAINT_CHECK ||
+			(con->coninhcount > 0 && !with_inherited))
+			continue;
+		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
+						   RelationGetDescr(catalog), &isnull);
+		if (isnull)
+			continue;
+		check = palloc(sizeof(OwnCheck));
+		check->expr = stringToNode(TextDatumGetCString(bin));
+		if (shard_is_placement(check->expr))
+			continue;
+		check->name = pstrdup(NameStr(con->conname));
+		check->text = deparse_expression(check->expr, context, false, false);
+		result = lappend(result, check);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * Append the definition of a shard that is an ordinary table.
+ */
+static void
+append_local_table(StringInfo sql, Relation logical, Oid schema,
+				   const char *name, Relation source)
+{
+	appendStringInfo(sql, "CREATE %sTABLE %s (",
+					 source != NULL &&
+					 RelationGetForm(source)->relpersistence == RELPERSISTENCE_UNLOGGED
+					 ? "UNLOGGED " : "",
+					 quote_qualified_identifier(get_namespace_name(schema),
+												name));
+	if (source != NULL)
+		appendStringInfo(sql, "LIKE %s INCLUDING ALL"
+						 " EXCLUDING STORAGE EXCLUDING COMPRESSION%s",
+						 shard_qualified_name(RelationGetRelid(source)),
+						 check_generated(logical, source)
+						 ? " EXCLUDING GENERATED" : "");
+	appendStringInfo(sql, ") INHERITS (%s)",
+					 shard_qualified_name(RelationGetRelid(logical)));
+	if (source != NULL)
+		append_storage_clauses(sql, source);
+}
+
+/*
+ * Append the definition of a remote shard, whose table on the node will have
+ * the same name; with those CHECK constraints of the source that say nothing
+ * about columns of its own.
+ */
+static void
+append_foreign_table(StringInfo sql, Relation logical, Oid schema,
+					 const char *name, Relation source, Oid server)
+{
+	const char *separator = "";
+	ListCell   *lc;
+
+	appendStringInfo(sql, "CREATE FOREIGN TABLE %s (",
+					 quote_qualified_identifier(get_namespace_name(schema),
+												name));
+	foreach(lc, source ? find_checks(RelationGetRelid(source), true) : NIL)
+	{
+		OwnCheck   *check = lfirst(lc);
+		Bitmapset  *columns = NULL;
+		bool		is_shared = true;
+		int			i = -1;
+
+		pull_varattnos(check->expr, 1, &columns);
+		while ((i = bms_next_member(columns, i)) >= 0)
+		{
+			AttrNumber	attno = i + FirstLowInvalidHeapAttributeNumber;
+
+			is_shared &= attno <= 0 ||
+				get_attnum(RelationGetRelid(logical),
+						   get_attname(RelationGetRelid(source), attno,
+									   false)) != InvalidAttrNumber;
+		}
+		if (is_shared)
+		{
+			appendStringInfo(sql, "%sCONSTRAINT %s CHECK (%s)", separator,
+							 quote_identifier(check->name), check->text);
+			separator = ", ";
+		}
+	}
+	appendStringInfo(sql, ") INHERITS (%s) SERVER %s OPTIONS (schema_name %s, table_name %s)",
+					 shard_qualified_name(RelationGetRelid(logical)),
+					 quote_identifier(GetForeignServer(server)->servername),
+					 quote_literal_cstr(get_namespace_name(schema)),
+					 quote_literal_cstr(name));
+}
+
+/*
+ * Have a remote shard say which columns are not null in the source.
+ *
+ * The columns of both must be alike, as they must be for a local shard.
+ */
+static void
+copy_not_null(Relation logical, Relation source, Oid shard)
+{
+	for (int i = 0; i < RelationGetNumberOfAttributes(logical); i++)
+	{
+		Form_pg_attribute own = TupleDescAttr(RelationGetDescr(logical), i);
+		const char *name = NameStr(own->attname);
+		HeapTuple	tuple = own->attisdropped ? NULL :
+			SearchSysCacheAttName(RelationGetRelid(source), name);
+		Form_pg_attribute att;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		att = (Form_pg_attribute) GETSTRUCT(tuple);
+		if (att->atttypid != own->atttypid || att->atttypmod != own->atttypmod ||
+			att->attcollation != own->attcollation ||
+			att->attgenerated != own->attgenerated)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" of \"%s\" is not like that of foreign table \"%s\"",
+							name, RelationGetRelationName(source),
+							RelationGetRelationName(logical)),
+					 errdetail("The types, the collations, or what generates them differ.")));
+		if (att->attnotnull && !own->attnotnull)
+			shard_execute("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL",
+						  shard_qualified_name(shard), quote_identifier(name));
+		ReleaseSysCache(tuple);
+	}
+}
+
+/*
  * shard_clone
  *		Create a shard of the logical table in the given schema and under the
  *		given name, as a copy of the table "source" unless that is NULL.  SPI
  *		is connected.
+ *
+ * If "server" is not InvalidOid, it is a foreign table of that server.  The
+ * table there is not created; see shard_node_make_table().
  *
  * "place" is the condition that says which hashes of the key the shard
  * holds, or NULL; what the source has instead of it is not copied.  Nor are
@@ -508,7 +628,7 @@ shard_clone_checks(Relation source, const char *source_name, Oid shard)
  */
 Oid
 shard_clone(Relation logical, Oid schema, const char *name, Relation source,
-			const char *place)
+			const char *place, Oid server)
 {
 	StringInfoData sql;
 	Oid			shard;
@@ -523,22 +643,10 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 				 errhint("Rename it, or make it a shard with ALTER TABLE ... INHERIT.")));
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "CREATE %sTABLE %s (",
-					 source != NULL &&
-					 RelationGetForm(source)->relpersistence == RELPERSISTENCE_UNLOGGED
-					 ? "UNLOGGED " : "",
-					 quote_qualified_identifier(get_namespace_name(schema),
-												name));
-	if (source != NULL)
-		appendStringInfo(&sql, "LIKE %s INCLUDING ALL"
-						 " EXCLUDING STORAGE EXCLUDING COMPRESSION%s",
-						 shard_qualified_name(RelationGetRelid(source)),
-						 check_generated(logical, source)
-						 ? " EXCLUDING GENERATED" : "");
-	appendStringInfo(&sql, ") INHERITS (%s)",
-					 shard_qualified_name(RelationGetRelid(logical)));
-	if (source != NULL)
-		append_storage_clauses(&sql, source);
+	if (OidIsValid(server))
+		append_foreign_table(&sql, logical, schema, name, source, server);
+	else
+		append_local_table(&sql, logical, schema, name, source);
 	shard_execute("%s", sql.data);
 	pfree(sql.data);
 
@@ -546,8 +654,13 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 	if (source != NULL)
 	{
 		shard_disown(shard, NULL);
-		copy_column_storage(source, shard);
-		copy_replica_identity(source, shard);
+		if (OidIsValid(server))
+			copy_not_null(logical, source, shard);
+		else
+		{
+			copy_column_storage(source, shard);
+			copy_replica_identity(source, shard);
+		}
 		/* A sealed table can be the model, but new shards are open. */
 		if (shard_seal_constraint(RelationGetRelid(logical)) == NULL)
 			shard_drop_seal(shard);
@@ -569,51 +682,6 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 					  shard_qualified_name(shard), constraint_name, place);
 	}
 	return shard;
-}
-
-/*
- * The CHECK constraints that a relation has not inherited, without those that
- * are its placement: a list of OwnCheck.
- */
-static List *
-own_checks(Oid relid)
-{
-	List	   *context = deparse_context_for(get_rel_name(relid), relid);
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-	List	   *result = NIL;
-
-	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	catalog = table_open(ConstraintRelationId, AccessShareLock);
-	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
-							  NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
-		OwnCheck   *check;
-		Datum		bin;
-		bool		isnull;
-
-		if (con->contype != CONSTRAINT_CHECK || con->coninhcount > 0)
-			continue;
-		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
-						   RelationGetDescr(catalog), &isnull);
-		if (isnull)
-			continue;
-		check = palloc(sizeof(OwnCheck));
-		check->expr = stringToNode(TextDatumGetCString(bin));
-		if (shard_is_placement(check->expr))
-			continue;
-		check->name = pstrdup(NameStr(con->conname));
-		check->text = deparse_expression(check->expr, context, false, false);
-		result = lappend(result, check);
-	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return result;
 }
 
 /*
@@ -686,7 +754,7 @@ bounds_time(Node *expr)
 List *
 shard_unfit_checks(Oid shard, List *siblings)
 {
-	List	   *checks = own_checks(shard);
+	List	   *checks = find_checks(shard, false);
 	List	   *unfit = NIL;
 	List	   *theirs = NIL;
 	ListCell   *lc;
@@ -700,7 +768,7 @@ shard_unfit_checks(Oid shard, List *siblings)
 		if (!ConditionalLockRelationOid(sibling, AccessShareLock))
 			continue;
 		if (get_rel_name(sibling) != NULL)
-			theirs = lappend(theirs, own_checks(sibling));
+			theirs = lappend(theirs, find_checks(sibling, false));
 		UnlockRelationOid(sibling, AccessShareLock);
 	}
 	foreach(lc, checks)

@@ -6,6 +6,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "remote/remote.h"
 #include "shards/shards_private.h"
 
 #include "access/relation.h"
@@ -298,6 +299,29 @@ shard_check_max_shards(Relation logical, const ShardOptions *options,
 }
 
 /*
+ * Open the table that is to be copied.
+ *
+ * A foreign table has no indexes, and its rows are elsewhere: what is like it is
+ * not a table here.
+ */
+static Relation
+open_source(Oid template)
+{
+	Relation	source = try_relation_open(template, AccessShareLock);
+
+	if (source == NULL)
+		shard_report_missing(template);
+	if (RelationGetForm(source)->relkind == RELKIND_FOREIGN_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("foreign table \"%s\" cannot be copied into shards",
+						RelationGetRelationName(source)),
+				 errdetail("Its indexes and keys, if it has any, are on another server."),
+				 errhint("Create an ordinary table like it, with the indexes and keys that the shards are to have, and use that as the template.")));
+	return source;
+}
+
+/*
  * shard_create
  *		Create shards of the logical table, as its owner, and return their
  *		OIDs, in the current memory context.  Without a template another shard
@@ -305,12 +329,16 @@ shard_check_max_shards(Relation logical, const ShardOptions *options,
  *		shard_clone_checks() copies.  Without a schema, it is that of
  *		shard_new_schema().
  *
- * Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED beyond max_shards, and what creating
- * a table raises.
+ * "servers" is a list as shard_node_list() returns it, whose servers get a shard
+ * in turn; NIL is this server.  The user mappings are those of the current user.
+ *
+ * Raises ERRCODE_PROGRAM_LIMIT_EXCEEDED beyond max_shards,
+ * ERRCODE_WRONG_OBJECT_TYPE if the template is a foreign table, what creating a
+ * table raises, and what shard_node_connect() and shard_node_make_table() do.
  */
 List *
 shard_create(Oid logical_relid, int count, Oid template, Oid schema,
-			 bool with_checks)
+			 List *servers, bool with_checks)
 {
 	List	   *shards = NIL;
 	MemoryContext context = CurrentMemoryContext;
@@ -324,6 +352,17 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 	ShardState	state = SHARD_OPEN; /* of the shard that is copied */
 	List	   *siblings = NIL;
 	List	   *unfit = NIL;
+	Oid			caller = GetUserId();
+	bool		has_remote = false;
+	ListCell   *lc;
+
+	/* Nobody waits for us yet. */
+	foreach(lc, servers)
+	{
+		if (OidIsValid(lfirst_oid(lc)) &&
+			foreach_current_index(lc) < count)
+			shard_node_connect(lfirst_oid(lc), caller);
+	}
 
 	/* Others that create shards wait for us; inserts do not. */
 	logical = table_open(logical_relid, ShareUpdateExclusiveLock);
@@ -359,18 +398,18 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 	SPI_connect();
 	if (OidIsValid(template))
 	{
-		source = try_relation_open(template, AccessShareLock);
-		if (source == NULL)
-			shard_report_missing(template);
+		source = open_source(template);
 		/* The copy goes where the source is. */
 		shard_set("default_tablespace", "");
 	}
 	for (int i = 0; i < count; i++)
 	{
+		Oid			server = servers == NIL ? InvalidOid :
+			list_nth_oid(servers, i % list_length(servers));
 		Oid			shard = shard_clone(logical, schema,
 										name_of_shard(logical, number + i),
-										source,
-										places ? places[i] : NULL);
+										source, places ? places[i] : NULL,
+										server);
 		MemoryContext oldcontext = MemoryContextSwitchTo(context);
 
 		shards = lappend_oid(shards, shard);
@@ -381,7 +420,15 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 			report_unfit_checks(source, state, unfit);
 		}
 		drop_checks(shard, unfit);
-		if (source != NULL && with_checks)
+		if (OidIsValid(server))
+		{
+			shard_node_make_table(shard, template, caller);
+			shard_advise_remote(logical_relid, shard);
+			if (source != NULL && !has_remote)
+				shard_advise_not_copied(source);
+			has_remote = true;
+		}
+		else if (source != NULL && with_checks)
 			shard_clone_checks(source, RelationGetRelationName(source), shard);
 	}
 	if (source != NULL)
@@ -418,13 +465,13 @@ shard_check_count(FunctionCallInfo fcinfo, const char *name, bool is_optional)
 }
 
 /*
- * shard_create_shards(logical regclass, count int, template regclass)
+ * shard_create_shards(logical regclass, count int, template regclass, node text)
  *		SQL function create_shards(): adds shards and returns them.
  *
  * Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the logical
  * table, ERRCODE_INVALID_PARAMETER_VALUE for a count below 1,
- * ERRCODE_PROGRAM_LIMIT_EXCEEDED beyond max_shards, and
- * ERRCODE_DUPLICATE_TABLE if a name is taken.
+ * ERRCODE_PROGRAM_LIMIT_EXCEEDED beyond max_shards, ERRCODE_DUPLICATE_TABLE if a
+ * name is taken, and what shard_create() raises.
  */
 Datum
 shard_create_shards(PG_FUNCTION_ARGS)
@@ -433,11 +480,14 @@ shard_create_shards(PG_FUNCTION_ARGS)
 	Oid			logical;
 	int			count;
 	Oid			template = PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2);
+	List	   *servers;
 	ListCell   *lc;
 
 	shard_check_count(fcinfo, "create_shards()", false);
 	logical = PG_GETARG_OID(0);
 	count = PG_GETARG_INT32(1);
+	servers = PG_ARGISNULL(3) ? NIL :
+		shard_node_list(text_to_cstring(PG_GETARG_TEXT_PP(3)));
 
 	/* As shard_create() does; from now on we know what it will copy. */
 	LockRelationOid(logical, ShareUpdateExclusiveLock);
@@ -452,7 +502,8 @@ shard_create_shards(PG_FUNCTION_ARGS)
 				 errhint("Call create_shards() with a table to be copied, or create indexes with SELECT shard_fdw.run_command_on_shards().")));
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	foreach(lc, shard_create(logical, count, template, InvalidOid, true))
+	foreach(lc, shard_create(logical, count, template, InvalidOid, servers,
+							 true))
 	{
 		Datum		value = ObjectIdGetDatum(lfirst_oid(lc));
 		bool		isnull = false;

@@ -11,6 +11,7 @@
  *-------------------------------------------------------------------------
  */
 #include "consume/consume.h"
+#include "remote/remote.h"
 #include "shards/shards_private.h"
 
 #include "catalog/namespace.h"
@@ -26,7 +27,7 @@
 PG_FUNCTION_INFO_V1(shard_ddl_end);
 
 /*
- * Carry out the options "shards" and "template" of a new logical table.
+ * Carry out the options "shards", "template" and "nodes" of a new logical table.
  *
  * They are dropped before, so that a dump, which has the shards as tables of
  * their own, does not create them twice.
@@ -35,6 +36,8 @@ static void
 consume_options(Oid logical, const ShardOptions *options)
 {
 	Oid			template = InvalidOid;
+	List	   *servers = options->nodes == NULL ? NIL :
+		shard_node_list(options->nodes);
 
 	if (options->template_name != NULL)
 	{
@@ -43,13 +46,14 @@ consume_options(Oid logical, const ShardOptions *options)
 		template = RangeVarGetRelid(makeRangeVarFromNameList(names),
 									AccessShareLock, false);
 	}
-	shard_execute("ALTER FOREIGN TABLE %s OPTIONS (DROP shards%s)",
+	shard_execute("ALTER FOREIGN TABLE %s OPTIONS (DROP shards%s%s)",
 				  shard_qualified_name(logical),
-				  options->template_name != NULL ? ", DROP template" : "");
+				  options->template_name != NULL ? ", DROP template" : "",
+				  options->nodes != NULL ? ", DROP nodes" : "");
 	if (OidIsValid(template))
 		shard_advise_template(logical, template);
 	list_free(shard_create(logical, options->shards, template, InvalidOid,
-						   true));
+						   servers, true));
 }
 
 /*

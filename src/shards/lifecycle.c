@@ -372,7 +372,7 @@ shard_rotate(Oid logical, int count)
 	 */
 	foreach(lc, old)
 		set_closed(lfirst_oid(lc), true);
-	result = shard_create(logical, count, model, InvalidOid, true);
+	result = shard_create(logical, count, model, InvalidOid, NIL, true);
 	shard_note_generation(logical, true);
 	forget_dropped();
 	return result;

@@ -408,7 +408,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 	try_to_drop(old_shards);
 
 	/* Without foreign keys, which are checked faster, and at once, later. */
-	new_shards = shard_create(relid, count, model, schema, false);
+	new_shards = shard_create(relid, count, model, schema, NIL, false);
 	free_ids(relid, new_shards);
 	triggers = disable_triggers(relid);
 	nrows = move_rows(relid, old_shards, old_names);

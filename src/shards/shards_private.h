@@ -37,6 +37,7 @@ extern void shard_advise_trigger(Oid relid, const CreateTrigStmt *stmt);
 extern void shard_advise_place(Oid logical, Oid shard);
 extern void shard_advise_nested(Oid logical);
 extern void shard_advise_remote(Oid logical, Oid shard);
+extern void shard_advise_not_copied(Relation source);
 extern void shard_advise_template(Oid logical, Oid template);
 
 /* in clone.c */
@@ -46,7 +47,7 @@ extern void shard_set_trigger_state(Oid relid, const char *name, char state);
 extern void shard_clone_checks(Relation source, const char *source_name,
 							   Oid shard);
 extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
-						Relation source, const char *place);
+						Relation source, const char *place, Oid server);
 extern List *shard_unfit_checks(Oid shard, List *siblings);
 
 /* in create.c */
@@ -59,7 +60,7 @@ extern void shard_check_max_shards(Relation logical,
 extern void shard_check_count(FunctionCallInfo fcinfo, const char *name,
 							  bool is_optional);
 extern List *shard_create(Oid logical_relid, int count, Oid template,
-						  Oid schema, bool with_checks);
+						  Oid schema, List *servers, bool with_checks);
 
 /* in lifecycle.c */
 extern List *shard_rotate(Oid logical, int count);

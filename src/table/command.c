@@ -8,11 +8,14 @@
  */
 #include "table/table_private.h"
 
+#include "access/reloptions.h"
 #include "access/xact.h"
+#include "commands/defrem.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 /* Where shard_become_owner() was called last; see shard_is_acting(). */
 static ShardActing acting;
@@ -74,6 +77,53 @@ shard_column_list(Relation rel, const char *prefix, bool with_generated)
 	if (buf.len == 0)
 		appendStringInfoString(&buf, "NULL");
 	return buf.data;
+}
+
+/*
+ * Append the storage parameters of the relation, as those of a table whose
+ * names start with "prefix" for it.
+ */
+static void
+append_storage_parameters(StringInfo sql, Oid relid, const char *prefix,
+						  const char **separator)
+{
+	HeapTuple	tuple;
+	Datum		options;
+	bool		isnull;
+	ListCell   *lc;
+
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	options = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+	foreach(lc, isnull ? NIL : untransformRelOptions(options))
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		appendStringInfo(sql, "%s%s%s = %s", *separator, prefix,
+						 quote_identifier(def->defname),
+						 quote_literal_cstr(defGetString(def)));
+		*separator = ", ";
+	}
+	ReleaseSysCache(tuple);
+}
+
+/*
+ * shard_append_storage_parameters
+ *		Append clause WITH of CREATE TABLE, with the storage parameters of this
+ *		table and of its TOAST table, if there are any.
+ */
+void
+shard_append_storage_parameters(StringInfo sql, Relation rel)
+{
+	Oid			toast = RelationGetForm(rel)->reltoastrelid;
+	const char *separator = " WITH (";
+
+	append_storage_parameters(sql, RelationGetRelid(rel), "", &separator);
+	if (OidIsValid(toast))
+		append_storage_parameters(sql, toast, "toast.", &separator);
+	if (strcmp(separator, ", ") == 0)
+		appendStringInfoChar(sql, ')');
 }
 
 /*

@@ -46,6 +46,7 @@ static const ValidOption valid_options[] = {
 	{"shard_schema", ForeignServerRelationId},
 	{"shards", ForeignTableRelationId},
 	{"template", ForeignTableRelationId},
+	{"nodes", ForeignTableRelationId},
 	{"shard_schema", ForeignTableRelationId},
 	{"route", ForeignTableRelationId},
 	{"key", ForeignTableRelationId},
@@ -176,6 +177,24 @@ table_name_option(DefElem *def)
 				 errmsg("invalid value for option \"%s\": \"%s\"",
 						def->defname, value),
 				 errhint("The value is the name of a table, with its schema unless it is in the search path.")));
+	return value;
+}
+
+/*
+ * The names of servers, which must at least look like some.
+ */
+static char *
+nodes_option(DefElem *def)
+{
+	char	   *value = defGetString(def);
+	List	   *names;
+
+	if (!SplitIdentifierString(pstrdup(value), ',', &names) || names == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("invalid value for option \"%s\": \"%s\"",
+						def->defname, value),
+				 errhint("The value is a list of servers of postgres_fdw, separated by commas; \"local\" stands for this server.")));
 	return value;
 }
 
@@ -347,6 +366,8 @@ apply_option(ShardOptions *options, DefElem *def)
 		options->shards = integer_option(def, 1, SHARD_MAX_SHARDS);
 	else if (strcmp(def->defname, "template") == 0)
 		options->template_name = table_name_option(def);
+	else if (strcmp(def->defname, "nodes") == 0)
+		options->nodes = nodes_option(def);
 	else if (strcmp(def->defname, "shard_schema") == 0)
 		options->shard_schema = schema_name_option(def);
 	else if (strcmp(def->defname, "route") == 0)
@@ -444,6 +465,11 @@ shard_fdw_validator(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("option \"template\" requires option \"shards\""),
 				 errhint("The template is what the new shards are copied from; say how many to create.")));
+	if (options.nodes != NULL && options.shards == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"nodes\" requires option \"shards\""),
+				 errhint("The nodes are where the new shards go; say how many to create.")));
 	if (options.shards > options.max_shards)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),

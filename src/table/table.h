@@ -67,6 +67,7 @@ typedef struct ShardOptions
 {
 	int			shards;			/* shards to create; 0: not given */
 	char	   *template_name;	/* table to copy them from, or NULL */
+	char	   *nodes;			/* servers to create them on, or NULL */
 	char	   *shard_schema;	/* where new shards go, or NULL */
 	ShardRoute	route;
 	char	   *key;			/* names of the hash key's columns, or NULL */
@@ -302,6 +303,7 @@ extern void shard_check_argument(FunctionCallInfo fcinfo, int n,
 extern char *shard_qualified_name(Oid relid);
 extern char *shard_column_list(Relation rel, const char *prefix,
 							   bool with_generated);
+extern void shard_append_storage_parameters(StringInfo sql, Relation rel);
 extern void shard_execute(const char *format,...) pg_attribute_printf(1, 2);
 extern void shard_drop_seal(Oid shard);
 extern void shard_set(const char *name, const char *value);

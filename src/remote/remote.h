@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * remote.h
+ *	  Commands on other servers: what the other wings use of this one.
+ *
+ * A node is a server of postgres_fdw.  Rows go to and come from its tables by
+ * postgres_fdw; what is here is for what that cannot do: creating tables there,
+ * and looking at what they are like.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SHARD_REMOTE_H
+#define SHARD_REMOTE_H
+
+#include "table/table.h"
+
+/* in make_table.c */
+extern void shard_node_make_table(Oid shard, Oid source, Oid userid);
+
+/* in session.c */
+extern List *shard_node_list(const char *names);
+extern void shard_node_connect(Oid server, Oid userid);
+extern void shard_node_init(void);
+
+#endif							/* SHARD_REMOTE_H */
