@@ -58,6 +58,7 @@ OBJS = \
 	src/shards/run.o \
 	src/shards/sequence_ddl.o \
 	src/shards/sequence_reset.o \
+	src/shards/table_view.o \
 	src/shards/view.o \
 	src/shards/worker.o \
 	src/table/cache.o \

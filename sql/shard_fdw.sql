@@ -416,6 +416,29 @@ IS 'all shards of all logical tables';
 
 GRANT SELECT ON shard_fdw.leases, shard_fdw.shards TO PUBLIC;
 
+CREATE FUNCTION shard_fdw.table_state(
+  logical regclass, server_options text[], options text[],
+  OUT route text, OUT key text, OUT time_column text,
+  OUT open int, OUT closed int, OUT sealed int,
+  OUT prunes_by text[], OUT on_conflict bool, OUT why_not text)
+RETURNS record
+AS 'MODULE_PATHNAME', 'shard_table_state'
+LANGUAGE C VOLATILE COST 1000;
+COMMENT ON FUNCTION shard_fdw.table_state(regclass, text[], text[])
+IS 'the route of a table and what it can do; for view tables';
+
+CREATE VIEW shard_fdw.tables AS
+SELECT ft.ftrelid::regclass AS logical, s.*
+  FROM pg_catalog.pg_foreign_table ft
+  JOIN pg_catalog.pg_foreign_server fs ON fs.oid = ft.ftserver
+  JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
+ CROSS JOIN LATERAL shard_fdw.table_state(ft.ftrelid, fs.srvoptions, ft.ftoptions) s
+ WHERE fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc
+ ORDER BY ft.ftrelid;
+COMMENT ON VIEW shard_fdw.tables
+IS 'all logical tables: route, key, numbers of shards, and what queries and ON CONFLICT can do by it';
+GRANT SELECT ON shard_fdw.tables TO PUBLIC;
+
 --
 -- The life of a shard
 --

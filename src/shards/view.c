@@ -564,7 +564,7 @@ read_time_options(Oid logical, Datum stored, ShardOptions *options,
 	AttrNumber	attno;
 	Oid			type = InvalidOid;
 
-	shard_read_options(stored, options);
+	shard_read_options((Datum) 0, stored, options);
 	attno = options->time_column == NULL ? 0 :
 		get_attnum(logical, options->time_column);
 	if (attno > 0)

@@ -336,7 +336,7 @@ shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 bool
 shard_own_place(const ShardTable *table, int *modulus, int *remainder)
 {
-	ShardMember self = {0};
+	ShardMember self = {.relid = table->relid};
 	ShardChecks checks;
 
 	if (table->key != NULL)
@@ -344,6 +344,27 @@ shard_own_place(const ShardTable *table, int *modulus, int *remainder)
 	*modulus = Max(self.modulus, 1);
 	*remainder = self.remainder;
 	return self.modulus > 0;
+}
+
+/*
+ * The expression of a CHECK constraint that the relation has itself and that is
+ * short enough for views, or NULL if the constraint is something else.
+ */
+static Node *
+simple_check(Relation catalog, HeapTuple tuple)
+{
+	Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
+	Datum		bin;
+	bool		isnull;
+
+	if (con->contype != CONSTRAINT_CHECK || con->coninhcount > 0 ||
+		!shard_constraint_enforced(con))
+		return NULL;
+	bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
+					   RelationGetDescr(catalog), &isnull);
+	if (isnull || toast_raw_datum_size(bin) > SHARD_MAX_SIMPLE_EXPRESSION)
+		return NULL;
+	return stringToNode(TextDatumGetCString(bin));
 }
 
 /*
@@ -371,24 +392,46 @@ shard_find_range(Oid relid, Oid logical, AttrNumber attno,
 							  NULL, 1, &key);
 	while (!member->has_range && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
-		Datum		bin;
-		bool		isnull;
+		Node	   *expr = simple_check(catalog, tuple);
 
-		if (con->contype != CONSTRAINT_CHECK || !con->convalidated ||
-			con->coninhcount > 0 || !shard_constraint_enforced(con))
-			continue;
-		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
-						   RelationGetDescr(catalog), &isnull);
-		if (isnull || toast_raw_datum_size(bin) > SHARD_MAX_SIMPLE_EXPRESSION)
-			continue;
-		member->has_range =
-			shard_read_range(stringToNode(TextDatumGetCString(bin)), relid,
-							 logical, attno, member);
+		member->has_range = expr != NULL &&
+			((Form_pg_constraint) GETSTRUCT(tuple))->convalidated &&
+			shard_read_range(expr, relid, logical, attno, member);
 	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 	return member->has_range;
+}
+
+/*
+ * Find out which hashes of the key and which ids a shard holds, as
+ * shard_find_range() finds its range.
+ */
+static void
+find_placement(Oid relid, Oid logical, PartitionKey key, AttrNumber seq_attno,
+			   ShardMember *member)
+{
+	Relation	catalog;
+	SysScanDesc scan;
+	ScanKeyData scan_key;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&scan_key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	catalog = table_open(ConstraintRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &scan_key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Node	   *expr = simple_check(catalog, tuple);
+
+		if (expr != NULL)
+			read_placement(expr, relid,
+						   ((Form_pg_constraint) GETSTRUCT(tuple))->convalidated,
+						   logical, key, seq_attno, member);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
 }
 
 /*
@@ -405,39 +448,12 @@ shard_find_placement(Oid relid, Oid logical, Datum options,
 					 ShardMember *member)
 {
 	ShardOptions known;
-	PartitionKey key;
 	bool		always;
 	AttrNumber	seq_attno = shard_sequence_column(logical, true, &always);
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData scan_key;
-	HeapTuple	tuple;
 
-	shard_read_options(options, &known);
-	key = shard_key_create(logical, known.key, true);
-	ScanKeyInit(&scan_key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(relid));
-	catalog = table_open(ConstraintRelationId, AccessShareLock);
-	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
-							  NULL, 1, &scan_key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
-		Datum		bin;
-		bool		isnull;
-
-		/* An inherited constraint is about all shards of the parent. */
-		if (con->contype != CONSTRAINT_CHECK || con->coninhcount > 0 ||
-			!shard_constraint_enforced(con))
-			continue;
-		bin = heap_getattr(tuple, Anum_pg_constraint_conbin,
-						   RelationGetDescr(catalog), &isnull);
-		if (!isnull && toast_raw_datum_size(bin) <= SHARD_MAX_SIMPLE_EXPRESSION)
-			read_placement(stringToNode(TextDatumGetCString(bin)), relid,
-						   con->convalidated, logical, key, seq_attno, member);
-	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
+	shard_read_options((Datum) 0, options, &known);
+	find_placement(relid, logical, shard_key_create(logical, known.key, true),
+				   seq_attno, member);
 }
 
 /*
@@ -459,6 +475,32 @@ shard_check_kind(Datum bin, const char *name)
 	return truth_of(expr) == TRUTH_FALSE ? "seal" :
 		shard_is_placement(expr) ? "place" :
 		shard_is_range(expr) ? "range" : NULL;
+}
+
+/*
+ * shard_read_places
+ *		Find out how the members of a table are placed, which has no more than
+ *		relid, key, sequence column and members so far.
+ *
+ * For views: takes no lock, and evaluates nothing.  What is filled in is
+ * allocated in the current memory context.
+ */
+void
+shard_read_places(ShardTable *table)
+{
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		ShardMember *member = &table->members[i];
+
+		CHECK_FOR_INTERRUPTS();
+		member->modulus = member->nplace_checks = 0;
+		member->stride = member->n_id_slot_checks = 0;
+		member->is_place_valid = member->is_id_slot_valid = false;
+		find_placement(member->relid, table->relid, table->key,
+					   table->seq_attno, member);
+	}
+	if (table->key != NULL)
+		shard_place_members(table);
 }
 
 /*

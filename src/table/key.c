@@ -271,3 +271,44 @@ shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b)
 		DatumGetBool(OidFunctionCall2Coll(get_opcode(equality),
 										  key->partcollation[i], a, b));
 }
+
+/*
+ * shard_key_in_index
+ *		Do the columns of a unique index of a shard include the key, and does
+ *		the index agree with the key on which values are equal?  If not, rows
+ *		that are duplicates to the index can be in different shards.
+ *
+ * "attrs" are the numbers of the index's columns in the shard.
+ */
+bool
+shard_key_in_index(PartitionKey key, Oid relid, Oid shard, int nattrs,
+				   const int16 *attrs, const Oid *opfamilies,
+				   const Oid *opcintypes, const Oid *collations)
+{
+	for (int i = 0; i < key->partnatts; i++)
+	{
+		char	   *name = get_attname(relid, key->partattrs[i], true);
+		AttrNumber	attno = name == NULL ? InvalidAttrNumber :
+			get_attnum(shard, name);
+		bool		found = false;
+
+		for (int j = 0; j < nattrs && attno != InvalidAttrNumber; j++)
+		{
+			Oid			equality;
+
+			if (attrs[j] != attno)
+				continue;
+			equality = get_opfamily_member(opfamilies[j], opcintypes[j],
+										   opcintypes[j],
+										   BTEqualStrategyNumber);
+			found |= op_in_opfamily(equality, key->partopfamily[i]) &&
+				(collations[j] == key->partcollation[i] ||
+				 !OidIsValid(collations[j]) ||
+				 (get_collation_isdeterministic(collations[j]) &&
+				  get_collation_isdeterministic(key->partcollation[i])));
+		}
+		if (!found)
+			return false;
+	}
+	return true;
+}

@@ -582,17 +582,20 @@ shard_get_good_options(Oid relid, ShardOptions *options)
 
 /*
  * shard_read_options
- *		The same from the options as pg_foreign_table has them, those of the
- *		server left out.
+ *		The same from the options as pg_foreign_server and pg_foreign_table have
+ *		them; zero for none.
  *
  * For views: reads no catalog.
  */
 void
-shard_read_options(Datum stored, ShardOptions *options)
+shard_read_options(Datum server, Datum stored, ShardOptions *options)
 {
 	ListCell   *lc;
 
 	set_defaults(options);
+	foreach(lc, untransformRelOptions(server))
+		(void) apply_stored_option(options, lfirst_node(DefElem, lc),
+								   ForeignServerRelationId, true);
 	foreach(lc, untransformRelOptions(stored))
 		(void) apply_stored_option(options, lfirst_node(DefElem, lc),
 								   ForeignTableRelationId, true);

@@ -291,6 +291,7 @@ extern bool shard_find_range(Oid relid, Oid logical, AttrNumber attno,
 extern void shard_find_placement(Oid relid, Oid logical, Datum options,
 								 ShardMember *member);
 extern const char *shard_check_kind(Datum bin, const char *name);
+extern void shard_read_places(ShardTable *table);
 extern bool shard_own_place(const ShardTable *table, int *modulus,
 							int *remainder);
 extern char *shard_seal_constraint(Oid relid);
@@ -335,6 +336,10 @@ extern void shard_hash_functions(const Oid *types, int n,
 								 FmgrInfo *functions);
 extern uint64 shard_key_hash_values(PartitionKey key, const Oid *types,
 									Datum *values, bool *nulls);
+extern bool shard_key_in_index(PartitionKey key, Oid relid, Oid shard,
+							   int nattrs, const int16 *attrs,
+							   const Oid *opfamilies, const Oid *opcintypes,
+							   const Oid *collations);
 extern bool shard_key_values_equal(PartitionKey key, int i, Datum a, Datum b);
 
 /* in lease.c */
@@ -411,7 +416,8 @@ extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
 extern const char *shard_route_name(ShardRoute route);
 extern const char *shard_state_name(ShardState state);
 extern void shard_get_options(Oid relid, ShardOptions *options);
-extern void shard_read_options(Datum stored, ShardOptions *options);
+extern void shard_read_options(Datum server, Datum stored,
+							   ShardOptions *options);
 extern void shard_check_options(Oid relid);
 extern Oid	shard_schema_option(Oid logical, const ShardOptions *options,
 								int elevel);

@@ -22,7 +22,6 @@
 
 #include "access/genam.h"
 #include "access/relation.h"
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -195,45 +194,6 @@ name_shard(void *arg)
 }
 
 /*
- * Does a unique index of a shard agree with the key on which values are equal?
- * If not, rows that are duplicates to the index can be in different shards.
- */
-static bool
-index_suits_key(Relation index, const ShardTable *table, Relation shard)
-{
-	PartitionKey key = table->key;
-
-	for (int i = 0; i < key->partnatts; i++)
-	{
-		AttrNumber	attno = get_attnum(RelationGetRelid(shard),
-									   get_attname(table->relid,
-												   key->partattrs[i], false));
-		bool		found = false;
-
-		for (int j = 0; j < IndexRelationGetNumberOfKeyAttributes(index); j++)
-		{
-			Oid			collation = index->rd_indcollation[j];
-			Oid			equality;
-
-			if (index->rd_index->indkey.values[j] != attno)
-				continue;
-			equality = get_opfamily_member(index->rd_opfamily[j],
-										   index->rd_opcintype[j],
-										   index->rd_opcintype[j],
-										   BTEqualStrategyNumber);
-			found |= op_in_opfamily(equality, key->partopfamily[i]) &&
-				(collation == key->partcollation[i] ||
-				 !OidIsValid(collation) ||
-				 (get_collation_isdeterministic(collation) &&
-				  get_collation_isdeterministic(key->partcollation[i])));
-		}
-		if (!found)
-			return false;
-	}
-	return true;
-}
-
-/*
  * The indexes of a shard that match a conflict target, at least one.  The
  * shard is locked.
  */
@@ -285,7 +245,11 @@ infer_arbiters(const ShardTable *table, Relation logical, Relation shard,
 	{
 		Relation	index = index_open(lfirst_oid(lc), NoLock);
 
-		if (index_suits_key(index, table, shard))
+		if (shard_key_in_index(table->key, table->relid, relid,
+							   IndexRelationGetNumberOfKeyAttributes(index),
+							   index->rd_index->indkey.values,
+							   index->rd_opfamily, index->rd_opcintype,
+							   index->rd_indcollation))
 			result = lappend_oid(result, lfirst_oid(lc));
 		index_close(index, NoLock);
 	}

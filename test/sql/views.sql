@@ -413,5 +413,95 @@ SELECT is(numbers('views_monitor'), '19991 true 1000, - false 0; 2 t; 29991 ',
   'a member of pg_monitor');
 SELECT is(numbers('shard_reader'), '- false -, - false -; 2 t;  ', 'somebody else');
 
+
+--
+-- View "tables"
+--
+
+CREATE FUNCTION seen(tbl regclass) RETURNS text LANGUAGE sql AS $$
+  SELECT concat_ws('; ', route, key, time_column, concat_ws(' ', open, closed, sealed), prunes_by,
+           on_conflict, why_not)
+    FROM shard_fdw.tables WHERE logical = tbl
+$$;
+CREATE TABLE seen_template (k int, v text COLLATE "C", at date NOT NULL, id bigint,
+                            PRIMARY KEY (v, k));
+CREATE FOREIGN TABLE seen_plain (k int) SERVER shards OPTIONS (shards '2');
+CREATE FOREIGN TABLE seen_timed (k int, v text COLLATE "C", at date NOT NULL,
+                                 id bigint OPTIONS (sequence 'always'))
+  SERVER shards OPTIONS (shards '3', route 'round_robin', time_column 'at',
+                         template 'seen_template');
+CREATE FOREIGN TABLE seen_hash (k int, v text COLLATE "C", at date NOT NULL, id bigint)
+  SERVER shards OPTIONS (shards '3', route 'hash', key 'k, v', template 'seen_template');
+CREATE FOREIGN TABLE seen_none (k int) SERVER shards OPTIONS (route 'hash', key 'k');
+
+SELECT is(seen('seen_plain'), 'session; 2 0 0; f; route "session" has no key', 'route "session"');
+SELECT is(seen('seen_timed'), 'round_robin; at; 3 0 0; {id,at}; f; route "round_robin" has no key',
+  'a table with ids and a time column');
+SELECT is(seen('seen_hash'), 'hash; k, v; 3 0 0; {"k, v"}; t', 'a hash table');
+SELECT is(seen('seen_none'), 'hash; k; 0 0 0; f; there are no shards', 'no shards');
+SELECT shard_fdw.close_shard('seen_timed_0'), shard_fdw.seal('seen_timed_1');
+SELECT is(seen('seen_timed'), 'round_robin; at; 1 1 1; {id,at}; f; route "round_robin" has no key',
+  'a closed shard and a sealed one');
+ALTER SERVER shards OPTIONS (ADD route 'round_robin');
+SELECT is(seen('seen_plain'), 'round_robin; 2 0 0; f; route "round_robin" has no key',
+  'the route of the server');
+ALTER SERVER shards OPTIONS (DROP route);
+SELECT is(seen('seen_template'), NULL, 'no logical table');
+
+-- It says what the commands do.  Each change is undone.
+CREATE FUNCTION after(change text, OUT shown text, OUT error text) LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE change;
+  shown := replace(seen('seen_hash'), 'hash; k, v; ', '');
+  -- Rows for shard 1.
+  error := (error_of('INSERT INTO seen_hash SELECT g, ''x'', ''2000-01-01''
+                        FROM generate_series(1, 50) g
+                       WHERE shard_fdw.in_hash(3, 1, g, ''x''::text COLLATE "C")
+                      ON CONFLICT (k, v) DO NOTHING')).message;
+  RAISE 'undo';
+EXCEPTION WHEN raise_exception THEN
+  NULL;
+END $$;
+SELECT is(a.shown || CASE WHEN (a.error IS NULL) = (a.shown ~ '; t$') THEN ''
+                          ELSE '; but: ' || coalesce(a.error, 'no error') END,
+    expected || coalesce('; ' || why_not, ''), change)
+  FROM (VALUES
+    ('SELECT 1', '3 0 0; {"k, v"}; t', NULL),
+    ('SELECT shard_fdw.seal(''seen_hash_0'')', '2 0 1; {"k, v"}; t', NULL),
+    ('DROP TABLE seen_hash_2', '2 0 0; {"k, v"}; t', NULL),
+    ('CREATE TABLE below () INHERITS (seen_hash_2)', '3 0 0; {"k, v"}; f',
+     'shard seen_hash_2 may have rows in tables that inherit from it'),
+    ('CREATE TABLE more () INHERITS (seen_hash)', '4 0 0; {"k, v"}; f', 'shard more has no place'),
+    ('CREATE TABLE more (CHECK (shard_fdw.in_hash(3, 1, k, v))) INHERITS (seen_hash)',
+     '4 0 0; {"k, v"}; f', 'the places of shards overlap'),
+    ('ALTER TABLE seen_hash_0 DROP CONSTRAINT shard_hash,
+       ADD CHECK (shard_fdw.in_hash(3, 0, k, v)) NOT VALID',
+     '3 0 0; {"k, v"}; f', 'shard seen_hash_0 has a place that is not validated')
+  ) t(change, expected, why_not), LATERAL after(change) a;
+SELECT is(a.shown || CASE WHEN (a.error IS NULL) = (a.shown ~ '; t$') THEN ''
+                          ELSE '; but: ' || coalesce(a.error, 'no error') END,
+    '3 0 0; {"k, v"}; ' || CASE WHEN is_good THEN 't'
+      ELSE 'f; shard seen_hash_1 has no unique index that includes the key' END,
+    'in place of the primary key: ' || index)
+  FROM (VALUES
+    ('SELECT 1', false),
+    ('CREATE UNIQUE INDEX ON seen_hash_1 (k, v)', true),
+    ('CREATE UNIQUE INDEX ON seen_hash_1 (k)', false),
+    ('CREATE UNIQUE INDEX ON seen_hash_1 (k, v) WHERE k > 0', false),
+    ('CREATE INDEX ON seen_hash_1 (k, v)', false),
+    ('CREATE UNIQUE INDEX ON seen_hash_1 (k) INCLUDE (v)', false),
+    ('ALTER TABLE seen_hash_1 ADD UNIQUE (k, v) DEFERRABLE', false)) t(index, is_good),
+  LATERAL after('ALTER TABLE seen_hash_1 DROP CONSTRAINT seen_hash_1_pkey; ' || index) a;
+-- Options that no validator has seen.
+UPDATE pg_foreign_table SET ftoptions = '{route=hash,key=w}'
+ WHERE ftrelid = 'seen_hash'::regclass;
+SELECT is(seen('seen_hash'),
+  'hash; w; 3 0 0; f; the columns that option "key" names cannot be a key', 'a bad key');
+UPDATE pg_foreign_table SET ftoptions = '{route=hash}'
+ WHERE ftrelid = 'seen_hash'::regclass;
+SELECT is(seen('seen_hash'), 'hash; 3 0 0; f; option "key" is not given', 'no key');
+UPDATE pg_foreign_table SET ftoptions = '{route=hash,"key=k, v"}'
+ WHERE ftrelid = 'seen_hash'::regclass;
+
 SELECT * FROM finish();
 ROLLBACK;

@@ -57,7 +57,8 @@ sub seen
 		SELECT count(*) FROM shard_fdw.leases;
 		SELECT count(*) FROM shard_fdw.windows;
 		SELECT concat_ws(':', open, closed, due) FROM shard_fdw.maintenance;
-		SELECT count(*) FROM shard_fdw.list_shards('log');
+		SELECT count(*) FROM shard_fdw.tables t, shard_fdw.list_shards(t.logical)
+		 WHERE t.open = 2 AND t.prunes_by = '{id,at}';
 		SELECT string_agg(concat_ws(':', place, inserts), ' ' ORDER BY shard::text)
 		  FROM shard_fdw.stat_shards WHERE logical = 'log'::regclass AND bytes > 0});
 
