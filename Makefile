@@ -11,6 +11,7 @@
 #   make, make install    build and install for the PostgreSQL of PG_CONFIG
 #   make installcheck     a short test of what is installed, on a running server
 #   make dist             the archive for PGXN, of what is committed
+#   make html             README.md and docs/ as pages for a browser
 
 # Where this file is, which need not be where it is built.
 here := $(dir $(lastword $(MAKEFILE_LIST)))
@@ -107,11 +108,12 @@ LOAD_OBJS = \
 	src/load/target.o \
 	src/load/worker.o
 
-# Its man page is made where there is pandoc.
+# Its man page is made where there is pandoc, which makes HTML pages, too.
 PANDOC := $(shell command -v pandoc 2>/dev/null)
 LOAD_MAN = docs/shard_load.1
+HTML = build/html
 
-EXTRA_CLEAN = $(LOAD)$(X) $(LOAD_OBJS) $(LOAD_MAN)
+EXTRA_CLEAN = $(LOAD)$(X) $(LOAD_OBJS) $(LOAD_MAN) $(HTML)
 
 REGRESS = smoke
 REGRESS_OPTS = --inputdir=$(here)test/installcheck
@@ -141,6 +143,36 @@ DIST = $(EXTENSION)-$(DISTVERSION)
 .PHONY: dist
 dist:
 	git -C $(here) archive --format=zip --prefix=$(DIST)/ -o '$(CURDIR)/$(DIST).zip' HEAD
+
+else ifeq ($(MAKECMDGOALS),html)
+
+# No PostgreSQL is needed for these either.
+PAGES := $(patsubst $(here)%.md,$(HTML)/%.html,$(wildcard $(here)*.md $(here)docs/*.md))
+PAGES := $(patsubst $(HTML)/README.html,$(HTML)/index.html,$(PAGES))
+IMAGES := $(patsubst $(here)%,$(HTML)/%,$(wildcard $(here)docs/*.svg))
+PAGE_PARTS := $(here)docs/html/page.html $(here)docs/html/links.lua
+
+.PHONY: html
+html: $(PAGES) $(IMAGES) $(HTML)/style.css
+	@echo 'The first page is $(CURDIR)/$(HTML)/index.html'
+
+define make_page
+$(if $(PANDOC),,$(error there is no pandoc, which makes the pages; install it ("apt install pandoc" on Debian)))
+@mkdir -p $(dir $@)
+$(PANDOC) -s --toc --toc-depth=3 --no-highlight -f gfm -t html5 -V top='$(if $(findstring /docs/,$@),../)' \
+	--template=$(here)docs/html/page.html --lua-filter=$(here)docs/html/links.lua -o $@ $<
+endef
+
+$(HTML)/index.html: $(here)README.md $(PAGE_PARTS)
+	$(make_page)
+$(filter-out $(HTML)/index.html,$(PAGES)): $(HTML)/%.html: $(here)%.md $(PAGE_PARTS)
+	$(make_page)
+$(IMAGES): $(HTML)/%: $(here)%
+	@mkdir -p $(dir $@)
+	cp $< $@
+$(HTML)/style.css: $(here)docs/html/style.css
+	@mkdir -p $(dir $@)
+	cp $< $@
 
 else
 
