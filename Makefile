@@ -41,6 +41,7 @@ OBJS = \
 	src/plan/remote_agg.o \
 	src/plan/remote_update.o \
 	src/plan/times.o \
+	src/remote/admin.o \
 	src/remote/make_table.o \
 	src/remote/session.o \
 	src/shards/admin.o \
@@ -87,6 +88,7 @@ OBJS = \
 	src/write/insert.o \
 	src/write/one_node.o \
 	src/write/route.o \
+	src/write/remote_error.o \
 	src/write/row.o \
 	src/write/target.o
 

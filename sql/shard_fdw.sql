@@ -440,6 +440,56 @@ IS 'all logical tables: route, key, numbers of shards, and what queries and ON C
 GRANT SELECT ON shard_fdw.tables TO PUBLIC;
 
 --
+-- Nodes
+--
+
+-- Whether a server can be reached is known by trying only: check_nodes() does.
+CREATE VIEW shard_fdw.nodes AS
+SELECT fs.srvname AS node,
+       pg_catalog.count(DISTINCT m.logical)::int AS tables,
+       pg_catalog.count(m.shard)::int AS shards,
+       (pg_catalog.count(m.shard) FILTER (WHERE m.state = 'open'))::int AS open,
+       pg_catalog.sum(m.estimated_rows)::bigint AS estimated_rows,
+       pg_catalog.has_server_privilege(fs.oid, 'USAGE')
+         AND EXISTS (SELECT FROM pg_catalog.pg_user_mappings u
+                      WHERE u.srvid = fs.oid
+                        AND (u.umuser = 0 OR u.usename = CURRENT_USER)) AS usable
+  FROM pg_catalog.pg_foreign_server fs
+  JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
+  JOIN pg_catalog.pg_proc p ON p.oid = fdw.fdwhandler AND p.proname = 'postgres_fdw_handler'
+  LEFT JOIN (SELECT rt.ftserver, ft.ftrelid AS logical, s.shard, s.state,
+                    CASE WHEN c.reltuples >= 0 THEN c.reltuples END AS estimated_rows
+               FROM pg_catalog.pg_foreign_table ft
+               JOIN pg_catalog.pg_foreign_server fs ON fs.oid = ft.ftserver
+               JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
+              CROSS JOIN LATERAL shard_fdw.list_shards(ft.ftrelid, true) s
+               JOIN pg_catalog.pg_class c ON c.oid = s.shard
+               JOIN pg_catalog.pg_foreign_table rt ON rt.ftrelid = s.shard
+              WHERE fdw.fdwhandler = 'shard_fdw.shard_fdw_handler'::regproc) m ON m.ftserver = fs.oid
+ GROUP BY fs.oid, fs.srvname
+ ORDER BY fs.srvname;
+COMMENT ON VIEW shard_fdw.nodes
+IS 'the servers of postgres_fdw, and how many shards are there; asks none of them';
+GRANT SELECT ON shard_fdw.nodes TO PUBLIC;
+
+CREATE FUNCTION shard_fdw.check_nodes(
+  logical regclass, OUT node name, OUT shard regclass, OUT problem text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'shard_check_nodes'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.check_nodes(regclass)
+IS 'asks the nodes of a table, and tells which do not answer and what their tables lack';
+
+CREATE FUNCTION shard_fdw.run_command_on_nodes(
+  logical regclass, command text, on_error text DEFAULT 'stop',
+  OUT node name, OUT success bool, OUT result text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'shard_run_command_on_nodes'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.run_command_on_nodes(regclass, text, text)
+IS 'runs a command once on every server that has shards of a table, in a transaction that ends with this one';
+
+--
 -- The life of a shard
 --
 
@@ -461,6 +511,13 @@ AS 'MODULE_PATHNAME', 'shard_close_shard'
 LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION shard_fdw.close_shard(regclass)
 IS 'has rows of the logical table go to other shards, without waiting for anybody';
+
+CREATE FUNCTION shard_fdw.close_node(node name)
+RETURNS SETOF regclass
+AS 'MODULE_PATHNAME', 'shard_close_node'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.close_node(name)
+IS 'closes one''s shards on a server, without asking it; returns those that were open';
 
 CREATE FUNCTION shard_fdw.open_shard(shard regclass)
 RETURNS void

@@ -273,6 +273,17 @@ ignore_notice(void *arg, const char *message)
 }
 
 /*
+ * Is it a server of postgres_fdw?
+ */
+static bool
+is_node(const ForeignServer *server)
+{
+	char	   *handler = get_func_name(GetForeignDataWrapper(server->fdwid)->fdwhandler);
+
+	return handler != NULL && strcmp(handler, "postgres_fdw_handler") == 0;
+}
+
+/*
  * Connect to a node.  Returns false and fills in *error if that fails.
  */
 static bool
@@ -284,6 +295,13 @@ connect_to_node(ShardNodeSession *session, ShardNodeError *error)
 	const char **values;
 	const char *value;
 
+	if (!is_node(server))
+	{
+		set_error(error, ERRCODE_WRONG_OBJECT_TYPE,
+				  psprintf("server \"%s\" is not a server of postgres_fdw",
+						   session->name), NULL, NULL);
+		return false;
+	}
 	if (!shard_may_use_server(session->server, session->userid))
 	{
 		set_error(error, ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -624,16 +642,13 @@ shard_node_list(const char *names)
 
 		if (strcmp(name, "local") != 0)
 		{
-			char	   *handler;
-
 			server = get_foreign_server_oid(name, true);
 			if (!OidIsValid(server))
 				ereport(ERROR,
 						(errcode(ERRCODE_UNDEFINED_OBJECT),
 						 errmsg("server \"%s\" does not exist", name),
 						 errhint("A node is a server of postgres_fdw; make it known with CREATE SERVER.")));
-			handler = get_func_name(GetForeignDataWrapper(GetForeignServer(server)->fdwid)->fdwhandler);
-			if (handler == NULL || strcmp(handler, "postgres_fdw_handler") != 0)
+			if (!is_node(GetForeignServer(server)))
 				ereport(ERROR,
 						(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						 errmsg("server \"%s\" is not a server of postgres_fdw",

@@ -344,24 +344,6 @@ lock_for_commands(Oid logical)
 }
 
 /*
- * shard_stops_on_error
- *		Does the argument "on_error" say that an error ends it all?
- */
-bool
-shard_stops_on_error(const char *value)
-{
-	if (strcmp(value, "stop") == 0)
-		return true;
-	if (strcmp(value, "continue") == 0)
-		return false;
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid value for parameter \"%s\": \"%s\"", "on_error",
-					value),
-			 errhint("Valid values are: stop, continue.")));
-}
-
-/*
  * shard_run_command_on_shards(logical regclass, command text, on_error text)
  *		SQL function run_command_on_shards(): runs the command on each shard.
  *

@@ -356,7 +356,7 @@ shard_create(Oid logical_relid, int count, Oid template, Oid schema,
 	bool		has_remote = false;
 	ListCell   *lc;
 
-	/* Nobody waits for us yet. */
+	/* If one of them cannot be reached, there is nothing to be undone. */
 	foreach(lc, servers)
 	{
 		if (OidIsValid(lfirst_oid(lc)) &&

@@ -27,8 +27,10 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_foreign_table.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "foreign/foreign.h"
 #include "funcapi.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -38,6 +40,7 @@
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(shard_close_shard);
+PG_FUNCTION_INFO_V1(shard_close_node);
 PG_FUNCTION_INFO_V1(shard_open_shard);
 PG_FUNCTION_INFO_V1(shard_rotate_sql);
 PG_FUNCTION_INFO_V1(shard_retain_sql);
@@ -154,19 +157,19 @@ is_place_taken(const ShardTable *table, int ordinal)
 }
 
 /*
- * Raise an error if closing a shard of a hash table would leave rows without
- * a shard that takes them.
+ * Would closing a shard of a hash table leave rows without a shard that takes
+ * them?  Then report that, as an error or a warning.
  */
-static void
-check_place(const ShardTable *table, Oid shard)
+static bool
+report_place(const ShardTable *table, Oid shard, int elevel)
 {
 	int			ordinal = shard_table_find(table, shard);
 
 	if (table->route != SHARD_ROUTE_HASH || ordinal < 0 ||
 		!table->members[ordinal].is_open ||
 		table->members[ordinal].modulus == 0 || is_place_taken(table, ordinal))
-		return;
-	ereport(ERROR,
+		return false;
+	ereport(elevel,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot close shard \"%s\" of foreign table \"%s\"",
 					get_rel_name(shard), get_rel_name(table->relid)),
@@ -174,6 +177,7 @@ check_place(const ShardTable *table, Oid shard)
 					   table->members[ordinal].remainder,
 					   table->members[ordinal].modulus),
 			 errhint("Create a shard with the same in_hash() constraint and attach it with ALTER TABLE ... INHERIT, or seal this one with SELECT shard_fdw.seal().")));
+	return true;
 }
 
 /*
@@ -212,6 +216,29 @@ lock_shard_and_parents(Oid shard)
 }
 
 /*
+ * Close a shard, if it is not.  Returns whether it was open.
+ */
+static bool
+close_shard(Oid shard, List *parents)
+{
+	ListCell   *lc;
+
+	forget_dropped();
+	if (!set_closed(shard, true))
+		return false;
+	foreach(lc, parents)
+	{
+		if (shard_table_get(lfirst_oid(lc))->nopen == 0)
+			ereport(WARNING,
+					(errmsg("foreign table \"%s\" has no open shard left",
+							get_rel_name(lfirst_oid(lc))),
+					 errdetail("It takes no inserts."),
+					 errhint("Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT shard_fdw.open_shard().")));
+	}
+	return true;
+}
+
+/*
  * shard_close_shard(shard regclass)
  *		SQL function close_shard(): no route leads to the shard any more.
  *
@@ -231,25 +258,77 @@ shard_close_shard(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("close_shard()");
 	parents = lock_shard_and_parents(shard);
 	foreach(lc, parents)
-		check_place(shard_table_get(lfirst_oid(lc)), shard);
-	forget_dropped();
-	if (!set_closed(shard, true))
-	{
+		(void) report_place(shard_table_get(lfirst_oid(lc)), shard, ERROR);
+	if (!close_shard(shard, parents))
 		ereport(NOTICE,
 				(errmsg("shard \"%s\" is already closed, skipping",
 						get_rel_name(shard))));
-		PG_RETURN_VOID();
-	}
-	foreach(lc, parents)
-	{
-		if (shard_table_get(lfirst_oid(lc))->nopen == 0)
-			ereport(WARNING,
-					(errmsg("foreign table \"%s\" has no open shard left",
-							get_rel_name(lfirst_oid(lc))),
-					 errdetail("It takes no inserts."),
-					 errhint("Create shards with SELECT shard_fdw.create_shards(), or open one with SELECT shard_fdw.open_shard().")));
-	}
 	PG_RETURN_VOID();
+}
+
+/*
+ * The foreign tables of a server that are shards of the caller's, by OID.
+ */
+static List *
+own_shards_on(Oid server)
+{
+	Relation	catalog = table_open(ForeignTableRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(catalog, InvalidOid, false, NULL, 0,
+										  NULL);
+	HeapTuple	tuple;
+	List	   *result = NIL;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_foreign_table table = (Form_pg_foreign_table) GETSTRUCT(tuple);
+
+		if (table->ftserver == server &&
+			shard_class_ownercheck(table->ftrelid, GetUserId()) &&
+			shard_logical_parents(table->ftrelid) != NIL)
+			result = lappend_oid(result, table->ftrelid);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	list_sort(result, list_oid_cmp);
+	return result;
+}
+
+/*
+ * shard_close_node(node name)
+ *		SQL function close_node(): closes the caller's shards that are on a
+ *		server, and returns those that were open.
+ *
+ * Strict.  Does not ask the server, and waits for nobody, as close_shard().
+ * Shards of hash tables that have to stay open get a warning.  Raises
+ * ERRCODE_UNDEFINED_OBJECT if there is no such server.
+ */
+Datum
+shard_close_node(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			server = get_foreign_server_oid(NameStr(*PG_GETARG_NAME(0)),
+												false);
+	ListCell   *lc;
+
+	PreventCommandIfReadOnly("close_node()");
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	foreach(lc, own_shards_on(server))
+	{
+		Oid			shard = lfirst_oid(lc);
+		List	   *parents = lock_shard_and_parents(shard);
+		bool		stays = false;
+		Datum		value = ObjectIdGetDatum(shard);
+		bool		isnull = false;
+		ListCell   *lc2;
+
+		foreach(lc2, parents)
+			stays |= report_place(shard_table_get(lfirst_oid(lc2)), shard,
+								  WARNING);
+		if (!stays && close_shard(shard, parents))
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value,
+								 &isnull);
+	}
+	return (Datum) 0;
 }
 
 /*

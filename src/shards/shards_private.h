@@ -29,7 +29,6 @@ typedef enum ShardRangeStep
 /* in admin.c */
 extern char *shard_command_for(const char *command, Oid shard);
 extern char *shard_run_command(const char *sql, MemoryContext context);
-extern bool shard_stops_on_error(const char *value);
 
 /* in advice.c */
 extern void shard_advise_options(Oid relid, const ShardOptions *options);

@@ -37,6 +37,27 @@ shard_check_argument(FunctionCallInfo fcinfo, int n, const char *name)
 }
 
 /*
+ * shard_stops_on_error
+ *		Does this value of argument "on_error" say that an error ends it all?
+ *
+ * Raises ERRCODE_INVALID_PARAMETER_VALUE if it is neither "stop" nor
+ * "continue".
+ */
+bool
+shard_stops_on_error(const char *value)
+{
+	if (strcmp(value, "stop") == 0)
+		return true;
+	if (strcmp(value, "continue") == 0)
+		return false;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid value for parameter \"%s\": \"%s\"", "on_error",
+					value),
+			 errhint("Valid values are: stop, continue.")));
+}
+
+/*
  * shard_qualified_name
  *		The name of a relation with its schema, quoted where necessary, or
  *		NULL if there is no such relation.

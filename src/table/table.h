@@ -301,6 +301,7 @@ extern char *shard_placement_constraint(Oid relid);
 extern int	shard_name_stem(const char *name, uint64 *number);
 extern void shard_check_argument(FunctionCallInfo fcinfo, int n,
 								 const char *name);
+extern bool shard_stops_on_error(const char *value);
 extern char *shard_qualified_name(Oid relid);
 extern char *shard_column_list(Relation rel, const char *prefix,
 							   bool with_generated);

@@ -426,9 +426,11 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 		TupleTableSlot **slots = fill_slots(insert, target, done, n);
 		TupleTableSlot **rows = slots;
 		TupleTableSlot *row;
+		ShardRemoteCall call;
 
 		if (copy != NULL)
 			copy->cur_lineno = buffer->linenos[done];
+		shard_remote_begin(insert, target, &call);
 		if (rri->ri_BatchSize > 1)
 			rows = rri->ri_FdwRoutine->ExecForeignBatchInsert(estate, rri,
 															  rows, NULL,
@@ -440,6 +442,7 @@ write_foreign(ShardInsert *insert, ShardTarget *target)
 			written = row != NULL;
 			rows = &row;
 		}
+		shard_remote_end(&call);
 		for (int i = 0; i < written; i++)
 		{
 			rows[i]->tts_tableOid = target->relid;

@@ -234,8 +234,12 @@ shard_insert_row(ShardInsert *insert, ShardTarget *target,
 
 	if (rri->ri_FdwRoutine != NULL)
 	{
+		ShardRemoteCall call;
+
+		shard_remote_begin(insert, target, &call);
 		row = rri->ri_FdwRoutine->ExecForeignInsert(estate, rri, row,
 													plan_slot);
+		shard_remote_end(&call);
 		if (row == NULL)
 			return NULL;
 		row->tts_tableOid = target->relid;

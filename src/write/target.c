@@ -417,7 +417,13 @@ open_target(ShardInsert *insert, int ordinal)
 	if (insert->targets == NIL)
 		find_readers(insert);
 	if (rri->ri_FdwRoutine != NULL)
+	{
+		ShardRemoteCall call;
+
+		shard_remote_begin(insert, target, &call);
 		begin_foreign(insert, rri);
+		shard_remote_end(&call);
+	}
 	rri->ri_BatchSize = Max(rri->ri_BatchSize, 1);
 
 	skip_ensured_checks(insert, target, &member);

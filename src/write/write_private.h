@@ -188,6 +188,20 @@ extern IndexTuple shard_sort_get(ShardSort *sort, uint64 i);
 /* in one_node.c */
 extern void shard_note_write(Oid shard);
 
+/* in remote_error.c */
+typedef struct ShardRemoteCall
+{
+	ErrorContextCallback callback;
+	Relation	shard;
+	NameData	server;
+	bool		is_free;		/* its rows may go to other shards */
+} ShardRemoteCall;
+
+extern void shard_remote_begin(const ShardInsert *insert,
+							   const ShardTarget *target,
+							   ShardRemoteCall *call);
+extern void shard_remote_end(const ShardRemoteCall *call);
+
 /* in route.c */
 extern Oid	shard_pin(const ShardTable *table);
 extern int	shard_route_by_id(ShardTable *table, TupleTableSlot *row);
