@@ -53,7 +53,6 @@ END $$;
 
 -- Two local shards and four on the "other" server: one with its columns in
 -- another order, one that is empty, and one with all of a kind.
-CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
 CREATE TABLE plain (id int, g int, k smallint, i int, l bigint, f real, d double precision,
   n numeric, b bool, t text, day date, at timestamptz, bits bit(4), money numeric(8,2), iv interval,
   net inet);
@@ -138,6 +137,7 @@ SELECT goes('SELECT g, round(avg(d)::numeric, 6), round(stddev(d)::numeric, 4), 
 SELECT goes('SELECT g, round(stddev(d)::numeric, 4), round(avg(d)::numeric, 6) FROM {} GROUP BY g',
   'the other way round');
 SELECT goes('SELECT avg(i), avg(k), avg(d) FROM {} WHERE id < 0', 'no rows');
+SELECT goes('SELECT sum(f) FROM {} WHERE id < 0 HAVING count(*) > 0', 'no rows at all');
 SELECT goes('SELECT avg(i), sum(i), count(i), max(i), stddev(f) FROM {} WHERE id = 3', 'one row');
 SELECT goes('SELECT g, count(*) FROM {} WHERE id < 0 GROUP BY g', 'no groups');
 SELECT goes('SELECT g FROM {} GROUP BY g', 'groups alone');
@@ -280,6 +280,11 @@ SELECT ok(is_remote('EXECUTE q_log(1, 2)'), 'a generic plan: there');
 SELECT is(returned(format('EXECUTE q_log(%L, %L)', a, b)),
   returned(format('EXECUTE q_plain(%L, %L)', a, b)), format('a generic plan: %s, %s', a, b))
   FROM (VALUES (1, 2), (0, 7), (100, -5), (NULL, 1)) v(a, b);
+PREPARE if_log(int) AS SELECT count(*), sum(i), avg(d) FROM log WHERE $1 > 3;
+PREPARE if_plain(int) AS SELECT count(*), sum(i), avg(d) FROM plain WHERE $1 > 3;
+SELECT ok(is_remote('EXECUTE if_log(1)'), 'a condition of parameters alone: there');
+SELECT is(returned(format('EXECUTE if_log(%s)', n)), returned(format('EXECUTE if_plain(%s)', n)),
+  'a condition of parameters alone: the same for ' || n) FROM unnest('{3, 4}'::int[]) n;
 PREPARE groups(int) AS SELECT count(*) FROM log GROUP BY $1;
 SELECT ok(NOT is_remote('EXECUTE groups(1)'), 'grouped by a parameter of the query: here');
 SELECT is(returned('EXECUTE groups(1)'), '{(4000)}',
