@@ -247,10 +247,14 @@ index_definition(Relation index)
 {
 	char	   *def = TextDatumGetCString(DirectFunctionCall1(pg_get_indexdef,
 															  ObjectIdGetDatum(RelationGetRelid(index))));
-	char	   *prefix = psprintf("CREATE %sINDEX %s ON %s",
+	Oid			table = index->rd_index->indrelid;
+	char	   *prefix = psprintf("CREATE %sINDEX %s ON %s%s",
 								  index->rd_index->indisunique ? "UNIQUE " : "",
 								  quote_identifier(RelationGetRelationName(index)),
-								  shard_qualified_name(index->rd_index->indrelid));
+								  RelationGetForm(index)->relkind == RELKIND_PARTITIONED_INDEX ?
+								  "ONLY " : "",
+								  quote_qualified_identifier(get_namespace_name_or_temp(get_rel_namespace(table)),
+															 get_rel_name(table)));
 
 	if (strncmp(def, prefix, strlen(prefix)) != 0)
 		elog(ERROR, "unexpected definition of index \"%s\": %s",
@@ -304,12 +308,15 @@ table_sql(const char *name, Relation shard, Relation source,
 					 ? "UNLOGGED " : "", name,
 	/* There may be constraints, but no columns. */
 					 columns.data + (columns.data[0] == ',' ? 2 : 0));
-	if (source == NULL || RelationGetForm(source)->relkind != RELKIND_RELATION)
+	if (source == NULL)
 		return sql.data;
-	if (RelationGetForm(source)->relam != HEAP_TABLE_AM_OID)
-		appendStringInfo(&sql, " USING %s",
-						 quote_identifier(get_am_name(RelationGetForm(source)->relam)));
-	shard_append_storage_parameters(&sql, source);
+	if (RelationGetForm(source)->relkind == RELKIND_RELATION)
+	{
+		if (RelationGetForm(source)->relam != HEAP_TABLE_AM_OID)
+			appendStringInfo(&sql, " USING %s",
+							 quote_identifier(get_am_name(RelationGetForm(source)->relam)));
+		shard_append_storage_parameters(&sql, source);
+	}
 	append_keys(&sql, name, source);
 	append_indexes(&sql, name, source);
 	return sql.data;

@@ -136,6 +136,29 @@ state_of($session, q{RESET statement_timeout});
 state_of($other, 'ROLLBACK');
 is(tables(), $before, 'cancel');
 
+# Templates of other kinds
+
+state_of($session, $_) foreach (
+	'CREATE TEMP TABLE fleeting (i int PRIMARY KEY)',
+	'CREATE INDEX ON fleeting (i DESC)',
+	'CREATE TABLE parted (i int PRIMARY KEY) PARTITION BY RANGE (i)',
+	'CREATE INDEX ON parted (abs(i))',
+	'CREATE UNLOGGED TABLE fast (i int UNIQUE)',
+	'CREATE VIEW seen AS SELECT i FROM plain',
+	'CREATE FOREIGN TABLE kinds (i int) SERVER shards');
+is( (state_of($session, "SELECT shard_fdw.create_shards('kinds', 1, '$_', node => 'n1')"))[0],
+	'00000', "template: $_") foreach 'fleeting', 'parted', 'fast', 'seen';
+is( $n1->safe_psql('postgres', q{
+		SELECT tablename, relpersistence, substring(indexdef FROM 'CREATE.*INDEX'), substring(indexdef FROM 'USING.*')
+		  FROM pg_indexes JOIN pg_class ON relname = tablename WHERE tablename LIKE 'kinds%' ORDER BY 1, substring(indexdef FROM 'USING.*') COLLATE "C"}),
+	join("\n",
+		'kinds_0|p|CREATE INDEX|USING btree (i DESC)',
+		'kinds_0|p|CREATE UNIQUE INDEX|USING btree (i)',
+		'kinds_1|p|CREATE INDEX|USING btree (abs(i))',
+		'kinds_1|p|CREATE UNIQUE INDEX|USING btree (i)',
+		'kinds_2|u|CREATE UNIQUE INDEX|USING btree (i)'),
+	'templates of other kinds');
+
 # What is refused
 
 $here->safe_psql('postgres', q{
