@@ -322,6 +322,34 @@ fails($node, q{SELECT * FROM shard_fdw.check_shards('model')},
 $sessions{app}->query_safe(q{CREATE FOREIGN TABLE empty (id int) SERVER shards});
 is(problems(q{'empty'}), '', 'a table without shards');
 
+# The text of expressions is what core says, which locks the table for it, apart
+# from line breaks and needless parentheses.
+$sessions{app}->query_safe(q{
+	CREATE TYPE pair AS (x int, "Y $1" text);
+	CREATE TABLE expressions (a int, "B $2 ""c""" text, d date[], e pair, f jsonb, g numeric(5, 2),
+	  CHECK (a IS NOT NULL AND "B $2 ""c""" <> '$1 "a" ''$2'' \\'),
+	  CHECK (CASE WHEN a > 1 THEN "B $2 ""c""" LIKE E'x\\n$3%' WHEN a IS NULL THEN false ELSE true END),
+	  CHECK (d[1] > '2026-01-01' AND d[a:a + 1] <> '{}' AND NOT d @> ARRAY['2026-02-03'::date]),
+	  CHECK ((e).x > 1 OR (e)."Y $1" ~ '\\d$4'), CHECK (e IS NOT NULL), CHECK (e IS DISTINCT FROM ROW(1, '$1')),
+	  CHECK (f ->> '$5' IN ('a', 'b') OR f @? '$.a[*] ? (@ > 1)'), CHECK (g BETWEEN 1 AND 2.50),
+	  CHECK (COALESCE(a, length("B $2 ""c"""), 0) = ANY ('{1,2}'::int[])), CHECK ((a, g) < (1, 2)),
+	  CHECK (("B $2 ""c""" COLLATE "C")::varchar(3) > 'x' AND may_be(a => a, b => "B $2 ""c""")),
+	  CHECK (NULLIF(a, 1) IS NULL IS TRUE), CHECK (GREATEST(a, -1) > extract(year FROM d[1])),
+	  CHECK (a::text::pair IS NULL), CHECK (xmlserialize(CONTENT '<a/>'::xml AS text) = "B $2 ""c"""))}
+	=~ s/CREATE TABLE/CREATE FUNCTION may_be(a int, b text) RETURNS bool IMMUTABLE
+		LANGUAGE sql AS 'SELECT true'; CREATE TABLE/r);
+is($sessions{postgres}->query_safe(q{
+	SELECT count(*) > 30, string_agg(concat_ws(E'\n', theirs, ours), E'\n')
+	         FILTER (WHERE regexp_replace(regexp_replace(ours, '\s', '', 'g'),
+	                                      '\((d|list)\)\[', '\1[', 'g')
+	                       IS DISTINCT FROM regexp_replace(theirs, '\s', '', 'g'))
+	  FROM (SELECT pg_get_expr(conbin, conrelid), shard_fdw.expression_of(conbin, conrelid, 1)
+	          FROM pg_constraint WHERE contype = 'c' AND conrelid <> 0
+	         UNION ALL
+	        SELECT pg_get_expr(indpred, indrelid), shard_fdw.expression_of(indpred, indrelid, 1)
+	          FROM pg_index WHERE indpred IS NOT NULL) e(theirs, ours)}), 't|',
+	'texts of expressions');
+
 # Nobody's code is run, and no table is locked: it does not wait, nor does
 # anybody have to wait for it.
 $sessions{app}->query_safe(q{
