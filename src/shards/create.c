@@ -310,7 +310,10 @@ open_source(Oid template)
 	Relation	source = try_relation_open(template, AccessShareLock);
 
 	if (source == NULL)
+	{
 		shard_report_missing(template);
+		pg_unreachable();
+	}
 	if (RelationGetForm(source)->relkind == RELKIND_FOREIGN_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
