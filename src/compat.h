@@ -365,7 +365,7 @@ shard_rte_of_child(RangeTblEntry *rte, const AppendRelInfo *appinfo)
 
 	rte->requiredPerms = 0;
 	rte->updatedCols = NULL;
-	for (int i = 0; i < appinfo->num_child_cols; i++)
+	for (int i = 0; updated != NULL && i < appinfo->num_child_cols; i++)
 		if (appinfo->parent_colnos[i] > 0 &&
 			bms_is_member(appinfo->parent_colnos[i] - FirstLowInvalidHeapAttributeNumber,
 						  updated))

@@ -8,7 +8,6 @@
  */
 #include "remote/remote_private.h"
 
-#include "access/xact.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
@@ -91,6 +90,13 @@ check_command(const char *sql)
 	}
 }
 
+/* A command for a node. */
+typedef struct NodeCommand
+{
+	Oid			server;
+	const char *sql;
+} NodeCommand;
+
 /*
  * Run a command on a node.  Returns its result, which is NULL if there is none,
  * or raises an error.
@@ -123,36 +129,12 @@ run_command(Oid server, const char *sql)
 	return value;
 }
 
-/*
- * The same in a subtransaction.  Returns whether it succeeded; *result becomes
- * its result, or else the error message.
- */
-static bool
-try_command(Oid server, const char *sql, char **result)
+static char *
+run_node_command(void *arg)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
-	ResourceOwner oldowner = CurrentResourceOwner;
-	volatile bool success = true;
+	const NodeCommand *command = arg;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(oldcontext);
-	PG_TRY();
-	{
-		*result = run_command(server, sql);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error = shard_catch(oldcontext, oldowner);
-
-		*result = pstrdup(error->message);
-		FreeErrorData(error);
-		success = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(oldcontext);
-	CurrentResourceOwner = oldowner;
-	return success;
+	return run_command(command->server, command->sql);
 }
 
 /*
@@ -195,7 +177,12 @@ shard_run_command_on_nodes(PG_FUNCTION_ARGS)
 		if (stops)
 			result = run_command(lfirst_oid(lc), command);
 		else
-			success = try_command(lfirst_oid(lc), command, &result);
+		{
+			NodeCommand node_command = {lfirst_oid(lc), command};
+
+			success = shard_try_command(run_node_command, &node_command,
+										&result);
+		}
 		values[0] = DirectFunctionCall1(namein, CStringGetDatum(name));
 		values[1] = BoolGetDatum(success);
 		nulls[2] = result == NULL;

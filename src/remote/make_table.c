@@ -208,38 +208,6 @@ append_checks(StringInfo sql, Relation shard, Relation source,
 }
 
 /*
- * Append commands that give the table the keys and exclusion constraints of the
- * source.
- */
-static void
-append_keys(StringInfo sql, const char *name, Relation source)
-{
-	Relation	catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(RelationGetRelid(source)));
-	catalog = table_open(ConstraintRelationId, AccessShareLock);
-	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
-							  NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_constraint con = (Form_pg_constraint) GETSTRUCT(tuple);
-
-		if (con->contype == CONSTRAINT_PRIMARY ||
-			con->contype == CONSTRAINT_UNIQUE ||
-			con->contype == CONSTRAINT_EXCLUSION)
-			appendStringInfo(sql, "; ALTER TABLE %s ADD %s", name,
-							 TextDatumGetCString(DirectFunctionCall1(pg_get_constraintdef,
-																	 ObjectIdGetDatum(con->oid))));
-	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-}
-
-/*
  * What the definition of an index says after the names of index and table.
  */
 static char *
@@ -263,7 +231,8 @@ index_definition(Relation index)
 }
 
 /*
- * Append commands that give the table the other indexes of the source.
+ * Append commands that give the table the indexes of the source, and the keys
+ * and exclusion constraints that some of them are for.
  */
 static void
 append_indexes(StringInfo sql, const char *name, Relation source)
@@ -272,10 +241,14 @@ append_indexes(StringInfo sql, const char *name, Relation source)
 
 	foreach(lc, RelationGetIndexList(source))
 	{
+		Oid			constraint = get_index_constraint(lfirst_oid(lc));
 		Relation	index = relation_open(lfirst_oid(lc), AccessShareLock);
 
-		if (index->rd_index->indisvalid &&
-			!OidIsValid(get_index_constraint(lfirst_oid(lc))))
+		if (OidIsValid(constraint))
+			appendStringInfo(sql, "; ALTER TABLE %s ADD %s", name,
+							 TextDatumGetCString(DirectFunctionCall1(pg_get_constraintdef,
+																	 ObjectIdGetDatum(constraint))));
+		else if (index->rd_index->indisvalid)
 			appendStringInfo(sql, "; CREATE %sINDEX ON %s%s",
 							 index->rd_index->indisunique ? "UNIQUE " : "",
 							 name, index_definition(index));
@@ -317,7 +290,6 @@ table_sql(const char *name, Relation shard, Relation source,
 							 quote_identifier(get_am_name(RelationGetForm(source)->relam)));
 		shard_append_storage_parameters(&sql, source);
 	}
-	append_keys(&sql, name, source);
 	append_indexes(&sql, name, source);
 	return sql.data;
 }

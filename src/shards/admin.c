@@ -281,36 +281,10 @@ shard_run_command(const char *sql, MemoryContext context)
 	return result;
 }
 
-/*
- * Run one command in a subtransaction.  Returns whether it succeeded; *result
- * becomes its result, or else the error message.
- */
-static bool
-try_command(const char *sql, char **result)
+static char *
+run_on_shard(void *sql)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
-	ResourceOwner oldowner = CurrentResourceOwner;
-	volatile bool success = true;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(oldcontext);
-	PG_TRY();
-	{
-		*result = shard_run_command(sql, oldcontext);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error = shard_catch(oldcontext, oldowner);
-
-		*result = pstrdup(error->message);
-		FreeErrorData(error);
-		success = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(oldcontext);
-	CurrentResourceOwner = oldowner;
-	return success;
+	return shard_run_command(sql, CurrentMemoryContext);
 }
 
 /*
@@ -392,7 +366,7 @@ shard_run_command_on_shards(PG_FUNCTION_ARGS)
 			error_context_stack = callback.previous;
 		}
 		else
-			success = try_command(sql, &result);
+			success = shard_try_command(run_on_shard, sql, &result);
 		values[0] = ObjectIdGetDatum(shards[i].relid);
 		values[1] = BoolGetDatum(success);
 		nulls[2] = result == NULL;

@@ -287,6 +287,43 @@ shard_catch(MemoryContext context, ResourceOwner owner)
 }
 
 /*
+ * shard_try_command
+ *		Have a function run a command in a subtransaction.  Returns whether it
+ *		succeeded; *result becomes what the function returns, or else the error
+ *		message.
+ *
+ * Raises nothing that the function raises.  The message is allocated in the
+ * current memory context, in which the function is called.
+ */
+bool
+shard_try_command(char *(*run) (void *arg), void *arg, char **result)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	volatile bool success = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		*result = run(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = shard_catch(oldcontext, oldowner);
+
+		*result = pstrdup(error->message);
+		FreeErrorData(error);
+		success = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	return success;
+}
+
+/*
  * shard_name_stem
  *		The length of a name without the digits at its end, whose value *number
  *		becomes.

@@ -163,38 +163,21 @@ route_option(DefElem *def)
 }
 
 /*
- * The name of a table, which must at least look like one.
+ * Names with such characters between them, which must at least look like some.
+ * The hint says what they are.
  */
 static char *
-table_name_option(DefElem *def)
+names_option(DefElem *def, char separator, const char *hint)
 {
 	char	   *value = defGetString(def);
 	List	   *names;
 
-	if (!SplitIdentifierString(pstrdup(value), '.', &names) || names == NIL)
+	if (!SplitIdentifierString(pstrdup(value), separator, &names) || names == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("invalid value for option \"%s\": \"%s\"",
 						def->defname, value),
-				 errhint("The value is the name of a table, with its schema unless it is in the search path.")));
-	return value;
-}
-
-/*
- * The names of servers, which must at least look like some.
- */
-static char *
-nodes_option(DefElem *def)
-{
-	char	   *value = defGetString(def);
-	List	   *names;
-
-	if (!SplitIdentifierString(pstrdup(value), ',', &names) || names == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("invalid value for option \"%s\": \"%s\"",
-						def->defname, value),
-				 errhint("The value is a list of servers of postgres_fdw, separated by commas; \"local\" stands for this server.")));
+				 errhint("%s", hint)));
 	return value;
 }
 
@@ -365,9 +348,11 @@ apply_option(ShardOptions *options, DefElem *def)
 	if (strcmp(def->defname, "shards") == 0)
 		options->shards = integer_option(def, 1, SHARD_MAX_SHARDS);
 	else if (strcmp(def->defname, "template") == 0)
-		options->template_name = table_name_option(def);
+		options->template_name = names_option(def, '.',
+											  "The value is the name of a table, with its schema unless it is in the search path.");
 	else if (strcmp(def->defname, "nodes") == 0)
-		options->nodes = nodes_option(def);
+		options->nodes = names_option(def, ',',
+									  "The value is a list of servers of postgres_fdw, separated by commas; \"local\" stands for this server.");
 	else if (strcmp(def->defname, "shard_schema") == 0)
 		options->shard_schema = schema_name_option(def);
 	else if (strcmp(def->defname, "route") == 0)

@@ -313,6 +313,8 @@ extern void shard_become_owner(Relation logical, ShardIdentity *identity);
 extern void shard_restore_identity(const ShardIdentity *identity);
 extern bool shard_is_acting(void);
 extern ErrorData *shard_catch(MemoryContext context, ResourceOwner owner);
+extern bool shard_try_command(char *(*run) (void *arg), void *arg,
+							  char **result);
 
 /* in due.c */
 extern void shard_make_schedule(const ShardOptions *options, Oid time_type,

@@ -10,16 +10,7 @@ CREATE SCHEMA foreign_test;
 SET search_path = foreign_test, public;
 SELECT no_plan();
 
-CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA foreign_test;
-DO $$ BEGIN
-  EXECUTE format(
-    'CREATE SERVER loopback FOREIGN DATA WRAPPER postgres_fdw
-     OPTIONS (host %L, port %L, dbname %L, options ''-c statement_timeout=60s'')',
-    split_part(current_setting('unix_socket_directories'), ',', 1),
-    current_setting('port'), current_database());
-  EXECUTE format('CREATE USER MAPPING FOR CURRENT_USER SERVER loopback
-                  OPTIONS (user %L)', current_user);
-END $$;
+\ir loopback.psql
 
 CREATE PROCEDURE on_both(command text) LANGUAGE plpgsql AS $$
 BEGIN

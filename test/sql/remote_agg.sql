@@ -9,16 +9,7 @@ CREATE SCHEMA remote_agg_test;
 SET search_path = remote_agg_test, public;
 SELECT no_plan();
 
-CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA remote_agg_test;
-DO $$ BEGIN
-  EXECUTE format(
-    'CREATE SERVER loopback FOREIGN DATA WRAPPER postgres_fdw
-     OPTIONS (host %L, port %L, dbname %L, options ''-c statement_timeout=60s'')',
-    split_part(current_setting('unix_socket_directories'), ',', 1),
-    current_setting('port'), current_database());
-  EXECUTE format('CREATE USER MAPPING FOR CURRENT_USER SERVER loopback
-                  OPTIONS (user %L)', current_user);
-END $$;
+\ir loopback.psql
 SET enable_partitionwise_aggregate = on;
 SET jit = off;
 
