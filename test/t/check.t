@@ -323,8 +323,11 @@ $sessions{app}->query_safe(q{CREATE FOREIGN TABLE empty (id int) SERVER shards})
 is(problems(q{'empty'}), '', 'a table without shards');
 
 # The text of expressions is what core says, which locks the table for it, apart
-# from line breaks and needless parentheses.
-$sessions{app}->query_safe(q{
+# from line breaks and needless parentheses.  A server built without libxml has
+# no values of type xml.
+my $xml = `$ENV{PG_CONFIG} --configure` =~ /--with-libxml/
+  ? q{, CHECK (xmlserialize(CONTENT '<a/>'::xml AS text) = "B $2 ""c""")} : '';
+$sessions{app}->query_safe((q{
 	CREATE TYPE pair AS (x int, "Y $1" text);
 	CREATE TABLE expressions (a int, "B $2 ""c""" text, d date[], e pair, f jsonb, g numeric(5, 2),
 	  CHECK (a IS NOT NULL AND "B $2 ""c""" <> '$1 "a" ''$2'' \\'),
@@ -335,7 +338,7 @@ $sessions{app}->query_safe(q{
 	  CHECK (COALESCE(a, length("B $2 ""c"""), 0) = ANY ('{1,2}'::int[])), CHECK ((a, g) < (1, 2)),
 	  CHECK (("B $2 ""c""" COLLATE "C")::varchar(3) > 'x' AND may_be(a => a, b => "B $2 ""c""")),
 	  CHECK (NULLIF(a, 1) IS NULL IS TRUE), CHECK (GREATEST(a, -1) > extract(year FROM d[1])),
-	  CHECK (a::text::pair IS NULL), CHECK (xmlserialize(CONTENT '<a/>'::xml AS text) = "B $2 ""c"""))}
+	  CHECK (a::text::pair IS NULL)} . "$xml)")
 	=~ s/CREATE TABLE/CREATE FUNCTION may_be(a int, b text) RETURNS bool IMMUTABLE
 		LANGUAGE sql AS 'SELECT true'; CREATE TABLE/r);
 is($sessions{postgres}->query_safe(q{
