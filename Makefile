@@ -100,11 +100,13 @@ LOAD_OBJS = \
 	src/load/cut.o \
 	src/load/input.o \
 	src/load/job.o \
+	src/load/key.o \
 	src/load/loader.o \
 	src/load/options.o \
 	src/load/pieces.o \
 	src/load/progress.o \
 	src/load/reader.o \
+	src/load/region.o \
 	src/load/rejects.o \
 	src/load/shard_load.o \
 	src/load/target.o \

@@ -289,16 +289,19 @@ cut_index(const Cutter *cutter, const Chunk *chunk)
 	index->count = 0;
 	index->offsets = pg_malloc((chunk->records + 1) * sizeof(size_t));
 	index->lines = pg_malloc((chunk->records + 1) * sizeof(int64));
+	index->copy_lines = pg_malloc((chunk->records + 1) * sizeof(int64));
 	while (index->count < chunk->records)
 	{
 		index->offsets[index->count] = cut.record;
-		index->lines[index->count] = chunk->line + cut.lines;
+		index->copy_lines[index->count] = cut.lines;
+		index->lines[index->count] = chunk->line + (chunk->record_lines ? chunk->record_lines[index->count] : cut.lines);
 		index->count++;
 		(void) cut_record(&cut, chunk->data, chunk->size, true);
 		cut.record = cut.pos;
 	}
 	index->offsets[index->count] = chunk->size;
 	index->lines[index->count] = chunk->line + chunk->lines;
+	index->copy_lines[index->count] = cut.lines;
 	return index;
 }
 
@@ -307,6 +310,7 @@ cut_free_index(RecordIndex *index)
 {
 	pg_free(index->offsets);
 	pg_free(index->lines);
+	pg_free(index->copy_lines);
 	pg_free(index);
 }
 
@@ -321,10 +325,10 @@ cut_find_line(const Cutter *cutter, const RecordIndex *index, int64 from, int64 
 
 	if (cutter->format == FORMAT_CSV)
 	{
-		int64		line = index->lines[from] + copy_line - 1;
+		int64		line = index->copy_lines[from] + copy_line - 1;
 
 		record = from;
-		while (record + 1 < index->count && index->lines[record + 1] <= line)
+		while (record + 1 < index->count && index->copy_lines[record + 1] <= line)
 			record++;
 	}
 	return record < index->count ? record : -1;

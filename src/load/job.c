@@ -129,6 +129,42 @@ refuse_input(const Job *job, const char *detail)
 }
 
 /*
+ * How rows get into chunks, to be added to the options if they are in groups.
+ */
+static char *
+describe_groups(const Reader *reader, int groups, int modulus)
+{
+	if (groups == 1)
+		return pg_strdup("");
+	return psprintf(", %d groups of hash %d by %s", groups, modulus, reader->key ? reader->key->description : "none");
+}
+
+/*
+ * The job was begun with these options.  Have the reader make the groups that
+ * it was begun with, whatever -j was then and however many shards there were.
+ */
+static void
+take_groups(const Job *job, Reader *reader, const char *before, const char *description)
+{
+	size_t		length = strlen(description);
+	int			groups = 1;
+	int			modulus = 1;
+	char	   *now;
+
+	if (strncmp(before, description, length) != 0 ||
+		(before[length] != '\0' &&
+		 (sscanf(before + length, ", %d groups of hash %d by ", &groups, &modulus) != 2 || groups < 2 || modulus < groups)))
+		refuse_other(job, "other options", before, description);
+	now = describe_groups(reader, groups, modulus);
+	if (strcmp(before + length, now) != 0)
+		refuse_other(job, "another key", before + length + 2, now + 2);
+	pg_free(now);
+	reader->groups = groups;
+	if (groups > 1)
+		reader->key->modulus = modulus;
+}
+
+/*
  * Find the job's row, or make it.
  */
 static void
@@ -137,7 +173,9 @@ read_job(PGconn *conn, Job *job, const LoadOptions *options, const Target *targe
 	char		chunk_size[32];
 	char		total[32];
 	char	   *description = describe_options(options, target);
-	const char *params[] = {job->name, target->qualified, description, chunk_size, reader->total >= 0 ? total : NULL};
+	char	   *groups = describe_groups(reader, reader->groups, reader->key ? reader->key->modulus : 1);
+	char	   *all = psprintf("%s%s", description, groups);
+	const char *params[] = {job->name, target->qualified, all, chunk_size, reader->total >= 0 ? total : NULL};
 	PQExpBufferData sql;
 	PGresult   *result;
 
@@ -157,8 +195,7 @@ read_job(PGconn *conn, Job *job, const LoadOptions *options, const Target *targe
 		pg_fatal("job \"%s\" has just been deleted", job->name);
 	if (strcmp(PQgetvalue(result, 0, 0), target->qualified) != 0)
 		refuse_other(job, "another table", PQgetvalue(result, 0, 0), target->qualified);
-	if (strcmp(PQgetvalue(result, 0, 1), description) != 0)
-		refuse_other(job, "other options", PQgetvalue(result, 0, 1), description);
+	take_groups(job, reader, PQgetvalue(result, 0, 1), description);
 	reader->chunk_size = strtoll(PQgetvalue(result, 0, 2), NULL, 10);
 	if (!PQgetisnull(result, 0, 3) && reader->total >= 0 && strcmp(PQgetvalue(result, 0, 3), total) != 0)
 	{
@@ -169,6 +206,8 @@ read_job(PGconn *conn, Job *job, const LoadOptions *options, const Target *targe
 	}
 	job->finished = PQgetvalue(result, 0, 4)[0] == 't';
 	PQclear(result);
+	pg_free(all);
+	pg_free(groups);
 	free(description);
 }
 
@@ -201,7 +240,7 @@ read_entries(PGconn *conn, Job *job)
 
 /*
  * Begin a job, or go on with it: its entries are read, and the reader is told
- * the size of its chunks.  Exits if it is a job of other rows.
+ * the size of its chunks and the groups of rows.  Exits if it is a job of other rows.
  */
 Job *
 job_open(PGconn *conn, const LoadOptions *options, const Target *target, Reader *reader)

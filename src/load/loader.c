@@ -89,9 +89,10 @@ void
 loader_done(Loader *loader, Chunk *chunk, int64 rows, const Reject *rejects, int64 nrejects)
 {
 	Progress   *progress = &loader->progress;
+	char	   *lines = chunk_lines(chunk);
 
-	pg_log_debug("committed: file \"%s\", lines " INT64_FORMAT " to " INT64_FORMAT,
-				 chunk->file, chunk->line, chunk->line + chunk->lines - 1);
+	pg_log_debug("committed: file \"%s\", %s", chunk->file, lines);
+	pg_free(lines);
 	progress->rows += rows;
 	progress->rejected += nrejects;
 	if (loader->options->conflict == CONFLICT_SKIP)
@@ -140,6 +141,40 @@ find_worker(Loader *loader, WorkerState state)
 }
 
 /*
+ * Are more chunks wanted from the reader?  One for each group should be there.
+ */
+static bool
+wants_input(const Loader *loader)
+{
+	return !loader->stopping && !reader_done(loader->reader) &&
+		(loader->nready < loader->reader->groups || (loader->job && job_holds(loader->job)));
+}
+
+/*
+ * Take the next chunk of a connection's group off the list, or else any, unless
+ * one of the group may soon be read.  NULL if there is none.
+ */
+static Chunk *
+take_chunk(Loader *loader, int worker)
+{
+	int			groups = loader->reader->groups;
+	Chunk	  **link = &loader->ready;
+	Chunk	   *chunk;
+
+	while (*link && (*link)->group % loader->nworkers != worker % groups)
+		link = &(*link)->next;
+	if (*link == NULL && !wants_input(loader))
+		link = &loader->ready;
+	chunk = *link;
+	if (chunk)
+	{
+		*link = chunk->next;
+		loader->nready--;
+	}
+	return chunk;
+}
+
+/*
  * Give chunks to connections, and open a connection if one more could be used.
  */
 static void
@@ -149,13 +184,13 @@ dispatch(Loader *loader)
 
 	if (loader->stopping || (loader->job && job_holds(loader->job)))
 		return;
-	while (loader->ready && (worker = find_worker(loader, WORKER_IDLE)) != NULL)
+	for (int i = 0; i < loader->nworkers; i++)
 	{
-		Chunk	   *chunk = loader->ready;
+		Chunk	   *chunk;
 
-		loader->ready = chunk->next;
-		loader->nready--;
-		worker_take(loader, worker, chunk);
+		worker = &loader->workers[i];
+		if (worker->state == WORKER_IDLE && (chunk = take_chunk(loader, i)) != NULL)
+			worker_take(loader, worker, chunk);
 	}
 	for (int i = 0; i < loader->nworkers; i++)
 	{
@@ -166,16 +201,6 @@ dispatch(Loader *loader)
 	if (loader->ready && !find_worker(loader, WORKER_CONNECTING) && !find_worker(loader, WORKER_SETTING_UP) &&
 		(worker = find_worker(loader, WORKER_CLOSED)) != NULL)
 		worker_connect(loader, worker);
-}
-
-/*
- * Are more chunks wanted from the reader?
- */
-static bool
-wants_input(const Loader *loader)
-{
-	return !loader->stopping && !reader_done(loader->reader) &&
-		(loader->nready < 1 || (loader->job && job_holds(loader->job)));
 }
 
 static void

@@ -50,12 +50,25 @@ progress_seconds(const Progress *progress)
 static bool
 join_ranges(Range *a, const Range *b)
 {
-	if (a->last_chunk + 1 != b->first_chunk)
+	if (a->last_region + 1 != b->first_region || a->missing > 0 || b->missing > 0)
 		return false;
-	a->last_chunk = b->last_chunk;
+	a->last_region = b->last_region;
 	a->last_file = b->last_file;
 	a->last_line = b->last_line;
 	return true;
+}
+
+static void
+insert_range(Progress *progress, int at, const Range *range)
+{
+	if (progress->nranges == progress->allocated)
+	{
+		progress->allocated = progress->allocated * 2 + 16;
+		progress->ranges = pg_realloc(progress->ranges, progress->allocated * sizeof(Range));
+	}
+	memmove(&progress->ranges[at + 1], &progress->ranges[at], (progress->nranges - at) * sizeof(Range));
+	progress->ranges[at] = *range;
+	progress->nranges++;
 }
 
 /*
@@ -65,8 +78,9 @@ void
 progress_committed(Progress *progress, const Chunk *chunk)
 {
 	Range		range = {
-		.first_chunk = chunk->number,
-		.last_chunk = chunk->number,
+		.first_region = chunk->region,
+		.last_region = chunk->region,
+		.missing = chunk->parts - 1,
 		.first_file = chunk->file,
 		.last_file = chunk->file,
 		.first_line = chunk->line,
@@ -75,16 +89,12 @@ progress_committed(Progress *progress, const Chunk *chunk)
 	int			at = progress->nranges;
 
 	progress->bytes += chunk->size;
-	if (progress->nranges == progress->allocated)
-	{
-		progress->allocated = progress->allocated * 2 + 16;
-		progress->ranges = pg_realloc(progress->ranges, progress->allocated * sizeof(Range));
-	}
-	while (at > 0 && progress->ranges[at - 1].first_chunk > range.first_chunk)
+	while (at > 0 && progress->ranges[at - 1].first_region > range.first_region)
 		at--;
-	memmove(&progress->ranges[at + 1], &progress->ranges[at], (progress->nranges - at) * sizeof(Range));
-	progress->ranges[at] = range;
-	progress->nranges++;
+	if (at > 0 && progress->ranges[at - 1].last_region >= range.first_region)
+		progress->ranges[--at].missing--;
+	else
+		insert_range(progress, at, &range);
 	/* With the one after it, then with the one before it. */
 	for (int i = at; i >= at - 1; i--)
 	{
@@ -172,6 +182,8 @@ progress_show(Progress *progress, const Reader *reader, int connections)
 static void
 append_range(PQExpBuffer text, const Range *range)
 {
+	if (range->missing > 0)
+		appendPQExpBufferStr(text, "some of ");
 	if (strcmp(range->first_file, range->last_file) == 0)
 		appendPQExpBuffer(text, "lines " INT64_FORMAT " to " INT64_FORMAT " of \"%s\"",
 						  range->first_line, range->last_line, range->first_file);
@@ -187,6 +199,7 @@ void
 progress_tell_committed(const Progress *progress, const Job *job)
 {
 	PQExpBufferData text;
+	bool		some = false;
 
 	clear_bar();
 	if (job)
@@ -207,9 +220,13 @@ progress_tell_committed(const Progress *progress, const Job *job)
 		if (i > 0)
 			appendPQExpBufferStr(&text, i + 1 < progress->nranges ? ", " : " and ");
 		append_range(&text, &progress->ranges[i]);
+		some |= progress->ranges[i].missing > 0;
 	}
 	pg_log_info(INT64_FORMAT " rows are loaded: %s", progress->rows, text.data);
-	pg_log_info_hint("To go on, load an input without these lines. With --job, the same command could go on by itself.");
+	if (some)
+		pg_log_info_hint("To go on, load an input without the lines of which all are loaded. If the table has a primary key, --on-conflict=skip passes over the others that are loaded. With --job, the same command could go on by itself.");
+	else
+		pg_log_info_hint("To go on, load an input without these lines. With --job, the same command could go on by itself.");
 	termPQExpBuffer(&text);
 }
 

@@ -6,7 +6,8 @@
  * A chunk is the shortest run of whole records of one file that has at least
  * chunk_size bytes, or the last records of the file.  So chunks depend on the
  * input and on chunk_size only, and a job that goes on finds those that it
- * knows.  Offsets count the bytes of all inputs, headers included.
+ * knows.  If the rows are in groups, region.c makes the chunks.  Offsets count
+ * the bytes of all inputs, headers included.
  *
  *-------------------------------------------------------------------------
  */
@@ -99,11 +100,14 @@ reader_open(const LoadOptions *options, int encoding, int server_version)
 
 /*
  * Settle the size of chunks, unless it is settled: some for each connection of
- * a small input.
+ * a small input.  If the table has a key, settle the groups of its rows: one for
+ * each connection.
  */
 void
-reader_choose_chunk_size(Reader *reader, int jobs)
+reader_choose_chunks(Reader *reader, Key *key, int jobs)
 {
+	reader->key = key;
+	reader->groups = key ? Min(jobs, key->modulus) : 1;
 	if (reader->options->chunk_size > 0)
 		reader->chunk_size = reader->options->chunk_size;
 	else if (reader->total >= 0)
@@ -115,7 +119,7 @@ reader_choose_chunk_size(Reader *reader, int jobs)
 bool
 reader_done(const Reader *reader)
 {
-	return reader->current == reader->ninputs;
+	return reader->current == reader->ninputs && reader->finished == NULL;
 }
 
 /*
@@ -126,7 +130,7 @@ reader_fd(const Reader *reader)
 {
 	const Input *input;
 
-	if (reader_done(reader))
+	if (reader->finished || reader_done(reader))
 		return -1;
 	input = reader->inputs[reader->current];
 	if (!reader->begun || input->rest_size > 0 || input->at_end ||
@@ -135,8 +139,11 @@ reader_fd(const Reader *reader)
 	return input->fd;
 }
 
-static void
-make_room(Chunk *chunk, size_t size)
+/*
+ * Have a chunk be able to take so many bytes.
+ */
+void
+reader_make_room(Chunk *chunk, size_t size)
 {
 	if (chunk->allocated >= size)
 		return;
@@ -154,31 +161,55 @@ reader_recycle(Reader *reader, Chunk *chunk)
 	if (chunk->allocated > 2 * (reader->chunk_size + READ_SIZE))
 	{
 		pg_free(chunk->data);
+		pg_free(chunk->record_lines);
 		chunk->data = NULL;
+		chunk->record_lines = NULL;
 		chunk->allocated = 0;
+		chunk->lines_allocated = 0;
 	}
 	chunk->next = reader->spare;
 	reader->spare = chunk;
 }
 
-static Chunk *
-new_chunk(Reader *reader)
+/*
+ * An empty chunk.
+ */
+Chunk *
+reader_new_chunk(Reader *reader)
 {
 	Chunk	   *chunk = reader->spare;
-	char	   *data;
-	size_t		allocated;
+	Chunk		empty = {0};
 
 	if (chunk)
 		reader->spare = chunk->next;
 	else
 		chunk = pg_malloc0(sizeof(Chunk));
-	data = chunk->data;
-	allocated = chunk->allocated;
-	memset(chunk, 0, sizeof(*chunk));
-	chunk->data = data;
-	chunk->allocated = allocated;
-	make_room(chunk, reader->chunk_size + READ_SIZE);
+	empty.data = chunk->data;
+	empty.allocated = chunk->allocated;
+	empty.record_lines = chunk->record_lines;
+	empty.lines_allocated = chunk->lines_allocated;
+	*chunk = empty;
+	reader_make_room(chunk, reader->chunk_size + READ_SIZE);
 	return chunk;
+}
+
+/*
+ * A chunk has its records.  Note what it is of the input.
+ */
+void
+reader_settle(Reader *reader, Chunk *chunk)
+{
+	chunk->number = reader->chunks++;
+	chunk->start = reader->offset;
+	chunk->file = reader->inputs[reader->current]->name;
+	chunk->line = reader->line;
+	chunk->lines = reader->cut.lines;
+	chunk->region = reader->regions;
+	chunk->parts = 1;
+	chunk->eol = reader->cut.eol;
+	if (reader->hashes)
+		chunk->hash = hash_bytes_extended((unsigned char *) chunk->data, (int) chunk->size, reader->header_hash);
+	reader->offset += chunk->size;
 }
 
 /*
@@ -194,25 +225,31 @@ finish_chunk(Reader *reader)
 
 	if (size == 0)
 		return NULL;
-	next = new_chunk(reader);
+	next = reader_new_chunk(reader);
 	next->size = chunk->size - size;
-	make_room(next, next->size + READ_SIZE);
+	reader_make_room(next, next->size + READ_SIZE);
 	memcpy(next->data, chunk->data + size, next->size);
 
 	chunk->size = size;
-	chunk->number = reader->chunks++;
-	chunk->start = reader->offset;
-	chunk->file = reader->inputs[reader->current]->name;
-	chunk->line = reader->line;
-	chunk->lines = reader->cut.lines;
-	chunk->eol = reader->cut.eol;
-	if (reader->hashes)
-		chunk->hash = hash_bytes_extended((unsigned char *) chunk->data, (int) size, reader->header_hash);
-	reader->offset += size;
+	reader_settle(reader, chunk);
+	reader->regions++;
 	reader->line += chunk->lines;
 	reader->chunk = next;
 	reader->cut.record = reader->cut.pos = 0;
 	reader->cut.lines = 0;
+	return chunk;
+}
+
+/*
+ * The next of the chunks that are finished, or NULL.
+ */
+static Chunk *
+take_finished(Reader *reader)
+{
+	Chunk	   *chunk = reader->finished;
+
+	if (chunk)
+		reader->finished = chunk->next;
 	return chunk;
 }
 
@@ -223,18 +260,22 @@ static Chunk *
 finish_input(Reader *reader, int64 marker_size)
 {
 	Input	   *input = reader->inputs[reader->current];
-	Chunk	   *chunk = finish_chunk(reader);
+	Chunk	   *chunk = NULL;
 	char		next;
 
+	if (reader->groups > 1)
+		region_finish(reader);
+	else
+		chunk = finish_chunk(reader);
 	if (reader->options->format != FORMAT_BINARY &&
-		(reader->chunk->size > marker_size ||
+		(reader->chunk->size - reader->cut.record > marker_size ||
 		 (input->is_regular && input_read(input, &next, 1) > 0)))
 		pg_log_warning("file \"%s\", line " INT64_FORMAT ": nothing is loaded of what follows the end marker",
 					   input->name, reader->line);
 	reader->offset += marker_size;
 	reader->chunk->size = 0;
 	end_input(reader);
-	return chunk;
+	return reader->groups > 1 ? take_finished(reader) : chunk;
 }
 
 static void
@@ -262,9 +303,38 @@ read_more(Reader *reader)
 			pg_log_error_hint("A quote may be missing in or before it.");
 		exit(EXIT_OWN_ERROR);
 	}
-	make_room(chunk, chunk->size + READ_SIZE);
+	if (reader->groups > 1 && reader->cut.record > 0)
+	{
+		/* The records have been copied. */
+		chunk->size -= reader->cut.record;
+		memmove(chunk->data, chunk->data + reader->cut.record, chunk->size);
+		reader->cut.pos -= reader->cut.record;
+		reader->cut.record = 0;
+	}
+	reader_make_room(chunk, chunk->size + READ_SIZE);
 	got = input_read(input, chunk->data + chunk->size, READ_SIZE);
 	chunk->size += got;
+}
+
+/*
+ * A record has been found.  Gives a chunk if it has become complete.
+ */
+static Chunk *
+take_record(Reader *reader)
+{
+	Cutter	   *cut = &reader->cut;
+	size_t		start = cut->record;
+
+	cut->record = cut->pos;
+	if (reader->groups > 1)
+	{
+		if (!region_add(reader, reader->chunk->data + start, cut->pos - start))
+			return NULL;
+		region_finish(reader);
+		return take_finished(reader);
+	}
+	reader->chunk->records++;
+	return cut->pos >= reader->chunk_size ? finish_chunk(reader) : NULL;
 }
 
 /*
@@ -277,25 +347,24 @@ reader_step(Reader *reader)
 	Cutter	   *cut = &reader->cut;
 	Input	   *input;
 
-	if (reader_done(reader))
-		return NULL;
+	if (reader->finished || reader_done(reader))
+		return take_finished(reader);
 	if (reader->chunk == NULL)
-		reader->chunk = new_chunk(reader);
+		reader->chunk = reader_new_chunk(reader);
 	if (!reader->begun)
 		begin_input(reader);
 	input = reader->inputs[reader->current];
 	for (;;)
 	{
-		Chunk	   *chunk = reader->chunk;
 		bool		all = input->at_end && input->rest_size == 0;
+		Chunk	   *chunk;
 
-		switch (cut_record(cut, chunk->data, chunk->size, all))
+		switch (cut_record(cut, reader->chunk->data, reader->chunk->size, all))
 		{
 			case CUT_RECORD:
-				chunk->records++;
-				cut->record = cut->pos;
-				if (cut->pos >= reader->chunk_size)
-					return finish_chunk(reader);
+				chunk = take_record(reader);
+				if (chunk)
+					return chunk;
 				break;
 			case CUT_END:
 				cut->lines--;
@@ -326,7 +395,17 @@ reader_fraction(const Reader *reader)
 
 	if (reader->files_total <= 0)
 		return -1;
-	if (!reader_done(reader))
+	if (reader->current < reader->ninputs)
 		read += input_position(reader->inputs[reader->current]);
 	return Min((double) read / reader->files_total, 1.0);
+}
+
+/*
+ * The lines that a chunk has, for people.  The caller frees it.
+ */
+char *
+chunk_lines(const Chunk *chunk)
+{
+	return psprintf("%slines " INT64_FORMAT " to " INT64_FORMAT, chunk->parts > 1 ? "some of " : "",
+					chunk->line, chunk->line + chunk->lines - 1);
 }

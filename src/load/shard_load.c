@@ -83,6 +83,8 @@ main(int argc, char *argv[])
 	Job		   *job = NULL;
 	Rejects    *rejects = NULL;
 	Loader	   *loader;
+	Key		   *key = NULL;
+	int			encoding;
 	int			jobs;
 
 	pg_logging_init(argv[0]);
@@ -95,8 +97,12 @@ main(int argc, char *argv[])
 				 PQparameterStatus(conn, "server_version"), progname);
 	target = target_look_up(conn, options);
 	jobs = options->jobs > 0 ? options->jobs : default_jobs(target);
-	reader = reader_open(options, file_encoding(conn, options), PQserverVersion(conn));
-	reader_choose_chunk_size(reader, jobs);
+	encoding = file_encoding(conn, options);
+	reader = reader_open(options, encoding, PQserverVersion(conn));
+	/* A job may have been begun with more connections. */
+	if (jobs > 1 || options->job)
+		key = key_look_up(conn, options, target, encoding);
+	reader_choose_chunks(reader, key, jobs);
 	target_probe(conn, target, reader);
 	if (options->job)
 		job = job_open(conn, options, target, reader);
@@ -107,6 +113,7 @@ main(int argc, char *argv[])
 			rejects_reload(rejects, conn, job);
 	}
 
+	region_begin(reader);
 	loader = loader_make(options, target, reader, job, rejects, conn, jobs);
 	loader_run(loader);
 	finish(loader);

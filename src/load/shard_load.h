@@ -8,7 +8,9 @@
  *
  * cut.c		where a record of text, csv or binary COPY data ends
  * input.c		opening a file, decompressing it, taking off its header
+ * key.c		which rows belong to the same shards of a hash table
  * reader.c		all inputs, one after the other, cut into chunks
+ * region.c		the same, with chunks of rows that belong together
  * connection.c	one connection: connecting, sending a command and its rows
  * target.c		the table, and the commands that load rows into it
  * job.c		the ledger of a job, which makes each chunk be loaded once
@@ -22,7 +24,8 @@
  *
  * There is one thread.  The main loop waits for all connections and the input
  * at once, and nothing else in it waits.  At any time there are as many chunks
- * in memory as connections, and two more.
+ * in memory as connections, and two more; or, if the rows are in groups, as many
+ * as connections and twice as many as groups, about.
  *
  *-------------------------------------------------------------------------
  */
@@ -117,6 +120,9 @@ typedef struct LoadOptions
 
 /*
  * A piece of the input: whole records of one file, loaded by one transaction.
+ *
+ * They are all records of a region of the file, or those of them that are of
+ * one group.
  */
 typedef struct Chunk
 {
@@ -125,12 +131,19 @@ typedef struct Chunk
 	size_t		size;
 	size_t		allocated;
 	int64		number;			/* 0, 1, ... */
-	int64		start;			/* offset of its data in all of the input */
-	int64		end;			/* where the next one begins at the earliest */
+	int64		start;			/* offset of its data in all of the input, as
+								 * if that were in the order of chunks */
 	const char *file;			/* name, for people */
-	int64		line;			/* of its first record; binary: of the record */
-	int64		lines;			/* that its records take */
+	int64		line;			/* of its region's first record; binary: of
+								 * the record */
+	int64		lines;			/* that the region's records take */
+	int64		region;			/* 0, 1, ... */
+	int			parts;			/* chunks of the region */
+	int			group;
 	int64		records;
+	uint32	   *record_lines;	/* where each begins, from "line" on; NULL if
+								 * it has all records of the region */
+	int64		lines_allocated;
 	char		eol;			/* as its cutter has it */
 	uint64		hash;			/* of data and the file's header; for jobs */
 	int			attempts;		/* that ended in a deadlock or the like */
@@ -176,6 +189,7 @@ typedef struct RecordIndex
 	int64		count;
 	size_t	   *offsets;
 	int64	   *lines;			/* line of the file where each begins */
+	int64	   *copy_lines;		/* line of the chunk, from 0 on */
 } RecordIndex;
 
 /* in cut.c */
@@ -221,6 +235,42 @@ extern size_t input_read(Input *input, char *buffer, size_t size);
 extern void input_close(Input *input);
 extern int64 input_position(const Input *input);
 
+struct Target;					/* below */
+
+/* A column of a key. */
+typedef struct KeyColumn
+{
+	Oid			type;			/* if it is a domain: what that is of */
+	int			field;			/* of each record, from 0 on */
+	bool		force_null;
+	bool		force_not_null;
+} KeyColumn;
+
+/* The key of a table with route "hash", in the input. */
+typedef struct Key
+{
+	LoadFormat	format;
+	char		delimiter;
+	char		quote;
+	char		escape;
+	const char *null_string;
+	size_t		null_size;
+	bool		converts;		/* does the server convert the encoding? */
+	int			modulus;		/* the greatest of all shards */
+	int			nfields;		/* to be looked at */
+	int			ncolumns;
+	KeyColumn	columns[32];	/* as they are hashed; as many as PostgreSQL
+								 * allows */
+	char	   *description;	/* columns and what they are taken for */
+	char	   *buffer;			/* for a value */
+	size_t		allocated;
+} Key;
+
+/* in key.c */
+extern Key *key_look_up(PGconn *conn, const LoadOptions *options,
+						const struct Target *target, int encoding);
+extern int	key_group(Key *key, const char *data, size_t size, int groups);
+
 /* All inputs, one after the other. */
 typedef struct Reader
 {
@@ -236,23 +286,43 @@ typedef struct Reader
 	int64		chunk_size;
 	bool		hashes;			/* wanted? */
 	uint64		header_hash;
-	int64		chunks;			/* that were handed out */
+	int64		chunks;			/* that were made */
+	int64		regions;
 	int64		offset;			/* where the chunk at hand begins */
 	int64		line;
 	int64		total;			/* bytes of all inputs, or -1 */
 	int64		files_total;	/* bytes of all files, packed or not, or -1 */
 	int64		files_read;		/* of those that have been read */
+
+	/* if the rows are in groups */
+	Key		   *key;			/* or NULL */
+	int			groups;			/* 1: they are not */
+	Chunk	  **open;			/* of the region at hand, one for each group */
+	Chunk	   *closed;			/* more of them, the last one first */
+	size_t		region_size;
+	int64		record_line;	/* where the record at hand begins, in the
+								 * region */
+	Chunk	   *finished;		/* chunks to be handed out */
 } Reader;
 
 /* in reader.c */
 extern Reader *reader_open(const LoadOptions *options, int encoding,
 						   int server_version);
-extern void reader_choose_chunk_size(Reader *reader, int jobs);
+extern void reader_choose_chunks(Reader *reader, Key *key, int jobs);
 extern int	reader_fd(const Reader *reader);
 extern Chunk *reader_step(Reader *reader);
 extern bool reader_done(const Reader *reader);
 extern void reader_recycle(Reader *reader, Chunk *chunk);
 extern double reader_fraction(const Reader *reader);
+extern Chunk *reader_new_chunk(Reader *reader);
+extern void reader_make_room(Chunk *chunk, size_t size);
+extern void reader_settle(Reader *reader, Chunk *chunk);
+extern char *chunk_lines(const Chunk *chunk);
+
+/* in region.c */
+extern void region_begin(Reader *reader);
+extern bool region_add(Reader *reader, const char *record, size_t size);
+extern void region_finish(Reader *reader);
 
 /* What became of a command. */
 typedef struct Outcome
@@ -339,6 +409,8 @@ typedef struct Target
 } Target;
 
 /* in target.c */
+extern char *next_name(const char **next, const char *option);
+extern int	name_position(const char *list, const char *name, const char *option);
 extern Target *target_look_up(PGconn *conn, const LoadOptions *options);
 extern void target_probe(PGconn *conn, const Target *target,
 						 const Reader *reader);
@@ -436,11 +508,12 @@ extern Segment pieces_segment(const Pieces *pieces, const Chunk *chunk);
 extern void pieces_loaded(Pieces *pieces, int64 rows);
 extern void pieces_free(Pieces *pieces);
 
-/* Neighbouring chunks that are committed. */
+/* Neighbouring regions that are committed, or one that is in part. */
 typedef struct Range
 {
-	int64		first_chunk;
-	int64		last_chunk;
+	int64		first_region;
+	int64		last_region;
+	int			missing;		/* chunks that are not committed */
 	const char *first_file;
 	const char *last_file;
 	int64		first_line;

@@ -17,7 +17,7 @@
  * The names in a list, one after the other: "next" is moved past a name.  As in
  * SQL, a name without double quotes is in lower case.  Gives NULL at the end.
  */
-static char *
+char *
 next_name(const char **next, const char *option)
 {
 	const char *at = *next + strspn(*next, " \t");
@@ -158,20 +158,23 @@ find_key(PGconn *conn, const Target *target)
 	return key;
 }
 
-static bool
-has_name(const char *list, const char *name, const char *option)
+/*
+ * Where a name is in a list, from 0 on; -1 if it is not there.
+ */
+int
+name_position(const char *list, const char *name, const char *option)
 {
 	char	   *other;
 
-	while ((other = next_name(&list, option)) != NULL)
+	for (int i = 0; (other = next_name(&list, option)) != NULL; i++)
 	{
 		bool		same = strcmp(other, name) == 0;
 
 		pg_free(other);
 		if (same)
-			return true;
+			return i;
 	}
-	return false;
+	return -1;
 }
 
 /*
@@ -185,7 +188,7 @@ append_assignments(PQExpBuffer sql, PGconn *conn, const char *columns, const cha
 
 	while ((name = next_name(&columns, "--columns")) != NULL)
 	{
-		if (!has_name(key, name, "--conflict-key"))
+		if (name_position(key, name, "--conflict-key") < 0)
 		{
 			appendPQExpBufferStr(sql, separator);
 			append_identifier(sql, conn, name);

@@ -289,13 +289,14 @@ locate(Loader *loader, Worker *worker, Outcome *outcome)
 static void
 tell_failure(Loader *loader, const Chunk *chunk, const Outcome *failure)
 {
+	char	   *lines = chunk_lines(chunk);
 	char	   *context;
 
 	if (failure->line > 0)
 		pg_log_error("file \"%s\", line " INT64_FORMAT ": %s", chunk->file, failure->line, failure->message);
 	else
-		pg_log_error("file \"%s\", lines " INT64_FORMAT " to " INT64_FORMAT ": %s",
-					 chunk->file, chunk->line, chunk->line + chunk->lines - 1, failure->message);
+		pg_log_error("file \"%s\", %s: %s", chunk->file, lines, failure->message);
+	pg_free(lines);
 	if (failure->detail && failure->detail[0])
 		pg_log_error_detail("%s", failure->detail);
 	if (failure->hint && failure->hint[0])
@@ -476,9 +477,10 @@ connection_lost(Loader *loader, Worker *worker)
 		chunk->uncertain = true;
 		if (loader->job == NULL)
 		{
-			pg_log_error("the connection was lost when lines " INT64_FORMAT " to " INT64_FORMAT
-						 " of file \"%s\" were being committed",
-						 chunk->line, chunk->line + chunk->lines - 1, chunk->file);
+			char	   *lines = chunk_lines(chunk);
+
+			pg_log_error("the connection was lost when %s of file \"%s\" were being committed", lines, chunk->file);
+			pg_free(lines);
 			pg_log_error_detail("All of them may have been loaded, or none.");
 			pg_log_error_hint("With --job, this can be found out.");
 			loader_stop(loader, EXIT_LOST_CONNECTION, message);

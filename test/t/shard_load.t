@@ -382,7 +382,7 @@ my $kills = $ENV{SHARD_LOAD_KILLS} // 12;
 my $killed = 0;
 for (my $number = 1; $killed < $kills; $number++)
 {
-	my $table = (qw(plain session robin))[ $number % 3 ];
+	my $table = (qw(plain hash session robin))[ $number % 4 ];
 	my $result = -1;
 
 	sql("TRUNCATE $table");
