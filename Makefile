@@ -26,6 +26,8 @@ OBJS = \
 	src/consume/dequeue.o \
 	src/consume/registry.o \
 	src/consume/result.o \
+	src/consume/seek.o \
+	src/consume/lag.o \
 	src/plan/assume.o \
 	src/plan/by_key.o \
 	src/plan/by_key_exec.o \

@@ -691,12 +691,37 @@ GRANT SELECT ON shard_fdw.consumer_registry, shard_fdw.consumer_lanes,
   TO pg_database_owner;
 
 CREATE FUNCTION shard_fdw.register_consumer(
-  logical regclass, consumer text, order_by name)
+  logical regclass, consumer text, order_by name, start text DEFAULT 'first')
 RETURNS void
 AS 'MODULE_PATHNAME', 'shard_register_consumer'
 LANGUAGE C VOLATILE STRICT;
-COMMENT ON FUNCTION shard_fdw.register_consumer(regclass, text, name)
-IS 'makes the current role a consumer of a table with commit order, from its first row on';
+COMMENT ON FUNCTION shard_fdw.register_consumer(regclass, text, name, text)
+IS 'makes the current role a consumer of a table with commit order, from its first row on or from now on';
+
+CREATE FUNCTION shard_fdw.seek_consumer(
+  logical regclass, consumer text, start text, shard regclass DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_seek_consumer'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.seek_consumer(regclass, text, text, regclass)
+IS 'has a consumer read from the first row on, or from now on';
+
+CREATE FUNCTION shard_fdw.seek_consumer(
+  logical regclass, consumer text, watermark bigint, shard regclass)
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_seek_consumer_id'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.seek_consumer(regclass, text, bigint, regclass)
+IS 'has a consumer read a shard from after an id on';
+
+CREATE FUNCTION shard_fdw.seek_consumer(
+  logical regclass, consumer text, window_end timestamptz,
+  shard regclass DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'shard_seek_consumer_time'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.seek_consumer(regclass, text, timestamptz, regclass)
+IS 'has a consumer read the windows from a time on';
 
 CREATE FUNCTION shard_fdw.drop_consumer(logical regclass, consumer text)
 RETURNS void
@@ -739,13 +764,21 @@ LANGUAGE C VOLATILE COST 100;
 COMMENT ON FUNCTION shard_fdw.rows_behind(regclass, regclass, bigint)
 IS 'about how many rows of a shard have ids beyond a watermark; for view consumers';
 
+CREATE FUNCTION shard_fdw.consumer_lag(
+  logical regclass, consumer text DEFAULT NULL,
+  OUT consumer_name text, OUT shard regclass, OUT unread_rows bigint,
+  OUT oldest timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'shard_consumer_lag'
+LANGUAGE C VOLATILE COST 1000;
+COMMENT ON FUNCTION shard_fdw.consumer_lag(regclass, text)
+IS 'how many rows of each shard a consumer has not read, and the time of the oldest';
+
 -- The table may have been dropped, and another may have its OID.
 CREATE VIEW shard_fdw.consumers WITH (security_barrier) AS
 SELECT r.logical, r.consumer, r.role, s.shard, k.watermark, k.window_end,
        k.last_read,
-       CASE WHEN NOT r.windows
-            THEN shard_fdw.rows_behind(r.logical, s.shard, k.watermark)
-        END AS rows_behind
+       shard_fdw.rows_behind(r.logical, s.shard, k.watermark) AS rows_behind
   FROM shard_fdw.consumer_registry r
  CROSS JOIN LATERAL shard_fdw.list_shards(r.logical, true) s
   LEFT JOIN shard_fdw.consumer_lanes k
@@ -764,11 +797,13 @@ SELECT w.logical, w.consumer, w.shard, w.window_start, w.window_end, w.rows,
   FROM shard_fdw.consumer_windows w
  WHERE EXISTS (SELECT FROM shard_fdw.consumer_registry r
                  JOIN pg_catalog.pg_foreign_table ft ON ft.ftrelid = r.logical
+                 JOIN pg_catalog.pg_class t ON t.oid = r.logical
                 WHERE r.logical = w.logical AND r.consumer = w.consumer
-                  AND pg_catalog.pg_has_role(pg_catalog.to_regrole(r.role), 'USAGE'))
+                  AND (pg_catalog.pg_has_role(pg_catalog.to_regrole(r.role), 'USAGE')
+                       OR pg_catalog.pg_has_role(t.relowner, 'USAGE')))
    AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = w.shard);
 COMMENT ON VIEW shard_fdw.windows
-IS 'the windows that consumers of the current role have read; old ones may be deleted';
+IS 'the windows that consumers of the current role, or of its tables, have read; old ones may be deleted';
 GRANT SELECT, DELETE ON shard_fdw.windows TO PUBLIC;
 
 --

@@ -51,7 +51,7 @@ extern const char *shard_check_consumable(Oid relid);
 extern void shard_check_window_column(Relation logical, const char *column,
 									  const char *id);
 extern char *shard_lock_consumer(Oid relid, const char *consumer,
-								 LOCKMODE mode, bool owner_may);
+								 LOCKMODE mode);
 extern void shard_update_lanes(Oid relid, const char *consumer);
 extern bool shard_is_behind(Oid shard, Oid sequence,
 							const ShardProgress *progress);
@@ -64,6 +64,10 @@ extern void shard_advance_lane(Oid relid, const char *consumer,
 extern void shard_record_window(Oid relid, const char *consumer,
 								const ShardLane *lane,
 								const ShardWindow *window);
+extern void shard_set_lane(Oid relid, const char *consumer, Oid shard,
+						   const ShardProgress *progress);
+extern void shard_add_consumer(Oid relid, const char *consumer,
+							   const char *column, bool has_windows);
 extern ShardReader *shard_list_readers(Oid relid, Oid shard,
 									   uint64 *nreaders);
 

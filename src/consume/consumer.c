@@ -89,8 +89,7 @@ begin_reading(FunctionCallInfo fcinfo, const char *function,
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
-	registered = shard_lock_consumer(r->relid, r->consumer, AccessShareLock,
-									 false);
+	registered = shard_lock_consumer(r->relid, r->consumer, AccessShareLock);
 	if (up_to->has_window != (registered != NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

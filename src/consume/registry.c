@@ -10,7 +10,6 @@
  */
 #include "consume/consume_private.h"
 
-#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
@@ -21,7 +20,6 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-PG_FUNCTION_INFO_V1(shard_register_consumer);
 PG_FUNCTION_INFO_V1(shard_drop_consumer);
 
 /* A role that does not own a table can have this many consumers of it. */
@@ -193,11 +191,11 @@ lock_consumer(Oid relid, const char *consumer, LOCKMODE mode, bool dont_wait)
 
 /*
  * Raise an error unless the consumer is registered by a role that the caller
- * is a member of.  If "owner_may", the owner of the table passes, too.
- * Returns the column whose windows the consumer reads, or NULL.
+ * is a member of, or the caller owns the table.  Returns the column whose
+ * windows the consumer reads, or NULL.
  */
 static char *
-find_consumer(Oid relid, const char *consumer, bool owner_may)
+find_consumer(Oid relid, const char *consumer)
 {
 	Params		params = {.logical = relid,.consumer = consumer};
 	bool		isnull;
@@ -213,32 +211,32 @@ find_consumer(Oid relid, const char *consumer, bool owner_may)
 				 errhint("Register it with SELECT shard_fdw.register_consumer().")));
 	role = DatumGetObjectId(registry_value(0, 1, &isnull));
 	if ((isnull ? !superuser() : !has_privs_of_role(GetUserId(), role)) &&
-		!(owner_may && shard_class_ownercheck(relid, GetUserId())))
+		!shard_class_ownercheck(relid, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for consumer \"%s\"", consumer),
-				 errdetail("It belongs to the role that has registered it.")));
+				 errdetail("It is for members of the role that has registered it, and for the owner of the table.")));
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
 }
 
 /*
  * shard_lock_consumer
  *		Lock a consumer until the end of the transaction: AccessShareLock to
- *		read for it, AccessExclusiveLock to drop it.  SPI is connected.
+ *		read for it, AccessExclusiveLock to drop it or to change how far it
+ *		has read.  SPI is connected.
  *
  * Returns the column whose windows it reads, or NULL, allocated in the memory
  * context of SPI.  Raises ERRCODE_UNDEFINED_OBJECT if it is not registered,
  * and ERRCODE_INSUFFICIENT_PRIVILEGE unless by a role that the caller is a
- * member of; if "owner_may", the owner of the table passes, too.
+ * member of, or the caller owns the table.
  */
 char *
-shard_lock_consumer(Oid relid, const char *consumer, LOCKMODE mode,
-					bool owner_may)
+shard_lock_consumer(Oid relid, const char *consumer, LOCKMODE mode)
 {
 	/* Nobody else can make others wait. */
-	find_consumer(relid, consumer, owner_may);
+	find_consumer(relid, consumer);
 	lock_consumer(relid, consumer, mode, false);
-	return find_consumer(relid, consumer, owner_may);
+	return find_consumer(relid, consumer);
 }
 
 /*
@@ -564,62 +562,54 @@ check_number_of_consumers(Oid relid, const char *role)
 }
 
 /*
- * shard_register_consumer(logical regclass, consumer text, order_by name)
- *		SQL function register_consumer(): the current role's consumer of a
- *		table begins with its first row.
- *
- * Strict.  Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE for a table
- * without commit order, ERRCODE_FEATURE_NOT_SUPPORTED for a column that does
- * not show it, ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller may read the
- * table, ERRCODE_NAME_TOO_LONG for a name that is, ERRCODE_DUPLICATE_OBJECT
- * if there is one of that name, and ERRCODE_PROGRAM_LIMIT_EXCEEDED if a role
- * that does not own the table has too many.
+ * shard_set_lane
+ *		Have a consumer, which we have locked against its readers, read a shard
+ *		from there on.  Windows that it will read again are forgotten.  SPI is
+ *		connected.
  */
-Datum
-shard_register_consumer(PG_FUNCTION_ARGS)
+void
+shard_set_lane(Oid relid, const char *consumer, Oid shard,
+			   const ShardProgress *progress)
 {
-	Oid			relid = PG_GETARG_OID(0);
-	char	   *consumer = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	char	   *order_by = NameStr(*PG_GETARG_NAME(2));
+	Params		params = {.logical = relid,.consumer = consumer,
+	.shard = shard,.progress = progress};
+
+	execute_registry("UPDATE shard_fdw.consumer_lanes"
+					 "   SET watermark = $4, window_end = $5"
+					 " WHERE logical = $1 AND consumer = $2 AND shard = $3",
+					 &params);
+	execute_registry("DELETE FROM shard_fdw.consumer_windows"
+					 " WHERE logical = $1 AND consumer = $2 AND shard = $3"
+					 "   AND ($5 IS NULL OR window_end > $5)", &params);
+}
+
+/*
+ * shard_add_consumer
+ *		Register a consumer of a logical table for the current role, which
+ *		reads windows of the column or in its order, from the first row on.
+ *		It is locked against its readers until the transaction ends.  SPI is
+ *		connected.
+ *
+ * Raises ERRCODE_DUPLICATE_OBJECT if there is one of that name, and
+ * ERRCODE_PROGRAM_LIMIT_EXCEEDED if a role that does not own the table has too
+ * many.
+ */
+void
+shard_add_consumer(Oid relid, const char *consumer, const char *column,
+				   bool has_windows)
+{
 	const char *role = quote_identifier(GetUserNameFromId(GetUserId(), false));
 	Params		params = {.logical = relid,.consumer = consumer,
-	.column = order_by,.role = role};
-	Relation	logical;
-	const char *id;
-	bool		is_new;
-	LOCKTAG		tag;
+	.column = column,.role = role};
 
-	PreventCommandIfReadOnly("register_consumer()");
-	shard_check_logical(relid);
-	if (strlen(consumer) >= NAMEDATALEN)
-		ereport(ERROR,
-				(errcode(ERRCODE_NAME_TOO_LONG),
-				 errmsg("name of consumer is too long"),
-				 errdetail("It can have up to %d bytes.", NAMEDATALEN - 1)));
-	shard_check_readable(relid);
-	logical = table_open(relid, AccessShareLock);
-
-	/*
-	 * Wait for transactions that may have begun to write before there were
-	 * lanes.  A role that may only read must not keep others from writing, so
-	 * take no lock.
-	 */
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-	WaitForLockers(tag, ShareLock, false);
-	id = shard_check_consumable(relid);
-	if (strcmp(order_by, id) != 0)
-		shard_check_window_column(logical, order_by, id);
-
-	SPI_connect();
 	forget_dropped_tables();
 	check_number_of_consumers(relid, role);
-	is_new = execute_registry(strcmp(order_by, id) == 0 ?
-							  "INSERT INTO shard_fdw.consumer_registry (logical, consumer, order_by, windows, role)"
-							  " VALUES ($1, $2, $6, false, $8) ON CONFLICT DO NOTHING" :
-							  "INSERT INTO shard_fdw.consumer_registry (logical, consumer, order_by, windows, role)"
-							  " VALUES ($1, $2, $6, true, $8) ON CONFLICT DO NOTHING",
-							  &params) > 0;
-	if (!is_new)
+	if (execute_registry(has_windows ?
+						 "INSERT INTO shard_fdw.consumer_registry (logical, consumer, order_by, windows, role)"
+						 " VALUES ($1, $2, $6, true, $8) ON CONFLICT DO NOTHING" :
+						 "INSERT INTO shard_fdw.consumer_registry (logical, consumer, order_by, windows, role)"
+						 " VALUES ($1, $2, $6, false, $8) ON CONFLICT DO NOTHING",
+						 &params) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("consumer \"%s\" of foreign table \"%s\" already exists",
@@ -628,9 +618,6 @@ shard_register_consumer(PG_FUNCTION_ARGS)
 	lock_consumer(relid, consumer, AccessExclusiveLock, false);
 	forget_progress(relid, consumer, InvalidOid);
 	shard_update_lanes(relid, consumer);
-	SPI_finish();
-	table_close(logical, NoLock);
-	PG_RETURN_VOID();
 }
 
 /*
@@ -652,7 +639,7 @@ shard_drop_consumer(PG_FUNCTION_ARGS)
 	shard_check_logical(relid);
 	SPI_connect();
 	forget_dropped_tables();
-	shard_lock_consumer(relid, consumer, AccessExclusiveLock, true);
+	shard_lock_consumer(relid, consumer, AccessExclusiveLock);
 	execute_registry("DELETE FROM shard_fdw.consumer_registry"
 					 " WHERE logical = $1 AND consumer = $2", &params);
 	forget_progress(relid, consumer, InvalidOid);
