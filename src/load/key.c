@@ -172,21 +172,33 @@ key_look_up(PGconn *conn, const LoadOptions *options, const Target *target, int 
 	return ok ? key : NULL;
 }
 
+/* The next such character, or the end. */
+static const char *
+find(char c, const char *at, const char *end)
+{
+	const char *found = memchr(at, c, end - at);
+
+	return found ? found : end;
+}
+
 /*
  * Where a field of text ends that begins at "at".
  */
 static const char *
 text_end(const Key *key, const char *at, const char *end, Field *field)
 {
-	for (; at < end && *at != key->delimiter; at++)
+	const char *delimiter = find(key->delimiter, at, end);
+
+	/* A backslash makes data of a delimiter. */
+	while ((at = find('\\', at, delimiter)) < delimiter)
 	{
-		if (*at != '\\')
-			continue;
 		field->special = true;
-		if (++at == end)
-			break;
+		at += 2;
+		if (at > delimiter)
+			delimiter = find(key->delimiter, Min(at, end), end);
+		at = Min(at, delimiter);
 	}
-	return at;
+	return delimiter;
 }
 
 /*
@@ -195,27 +207,39 @@ text_end(const Key *key, const char *at, const char *end, Field *field)
 static const char *
 csv_end(const Key *key, const char *at, const char *end, Field *field)
 {
+	const char *delimiter = find(key->delimiter, at, end);
 	bool		in_quote = false;
 
-	for (; at < end; at++)
+	/* Most fields have no quotes, or begin with one. */
+	at = find(key->quote, at, delimiter);
+	if (at == delimiter)
+		return delimiter;
+	for (field->special = true; at < end; at++)
 	{
-		if (in_quote && *at == key->escape && at + 1 < end && (at[1] == key->escape || at[1] == key->quote))
+		if (in_quote && key->escape == key->quote)
+		{
+			/* A quote in a field is a pair of them. */
+			at = find(key->quote, at, end);
+			in_quote = false;
+		}
+		else if (in_quote && *at == key->escape && at + 1 < end && (at[1] == key->escape || at[1] == key->quote))
 			at++;
 		else if (*at == key->quote)
-		{
 			in_quote = !in_quote;
-			field->special = true;
-		}
 		else if (!in_quote && *at == key->delimiter)
 			break;
 	}
-	return at;
+	return Min(at, end);
 }
 
+/* What a hexadecimal digit means; -1 if it is none. */
 static int
 hex_value(char c)
 {
-	return isdigit((unsigned char) c) ? c - '0' : pg_tolower((unsigned char) c) - 'a' + 10;
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /*
@@ -238,9 +262,9 @@ unescape(const char **at, const char *end)
 			value = value * 8 + (*p - '0');
 		c = (char) value;
 	}
-	else if (c == 'x' && p < end && isxdigit((unsigned char) *p))
+	else if (c == 'x' && p < end && hex_value(*p) >= 0)
 	{
-		for (; p < end && p < *at + 3 && isxdigit((unsigned char) *p); p++)
+		for (; p < end && p < *at + 3 && hex_value(*p) >= 0; p++)
 			value = value * 16 + hex_value(*p);
 		c = (char) value;
 	}
@@ -261,6 +285,14 @@ decode(Key *key, Field *field)
 	bool		in_quote = false;
 	char	   *to;
 
+	/* Mostly there is one quote at either end, and that is all. */
+	if (key->format == FORMAT_CSV && field->size >= 2 && *at == key->quote && end[-1] == key->quote &&
+		memchr(at + 1, key->quote, field->size - 2) == NULL && memchr(at + 1, key->escape, field->size - 2) == NULL)
+	{
+		field->data++;
+		field->size -= 2;
+		return;
+	}
 	if (key->allocated < field->size)
 	{
 		key->allocated = field->size * 2;
@@ -344,12 +376,15 @@ parse_uuid(const char *at, size_t size, unsigned char *uuid)
 
 	for (; at < end; at++)
 	{
-		if (strchr("-{}", *at) != NULL)
-			continue;
-		if (!isxdigit((unsigned char) *at) || digits == 2 * UUID_SIZE)
+		int			value = hex_value(*at);
+
+		if (value >= 0 && digits < 2 * UUID_SIZE)
+		{
+			uuid[digits / 2] = (unsigned char) (uuid[digits / 2] << 4 | value);
+			digits++;
+		}
+		else if (*at != '-' && *at != '{' && *at != '}')
 			return false;
-		uuid[digits / 2] = (unsigned char) (uuid[digits / 2] << 4 | hex_value(*at));
-		digits++;
 	}
 	return digits == 2 * UUID_SIZE;
 }
