@@ -44,6 +44,7 @@ OBJS = \
 	src/plan/remote_update.o \
 	src/plan/times.o \
 	src/remote/admin.o \
+	src/remote/alter.o \
 	src/remote/make_table.o \
 	src/remote/session.o \
 	src/shards/admin.o \

@@ -98,10 +98,13 @@ BEGIN
                JOIN pg_catalog.pg_foreign_data_wrapper fdw ON fdw.oid OPERATOR(pg_catalog.=) fs.srvfdw
               WHERE ft.ftrelid OPERATOR(pg_catalog.=) c.objid
                 AND fdw.fdwhandler OPERATOR(pg_catalog.<>) 'shard_fdw.shard_fdw_handler'::pg_catalog.regproc)
-        OR c.object_type OPERATOR(pg_catalog.=) ANY ('{table,table column,foreign table,foreign table column}')
+        OR c.object_type OPERATOR(pg_catalog.=) ANY ('{table,table column,table constraint,foreign table,foreign table column}')
        AND EXISTS (
              WITH RECURSIVE below AS (
-               SELECT c.objid AS relid
+               SELECT CASE WHEN c.object_type OPERATOR(pg_catalog.=) 'table constraint'
+                           THEN (SELECT x.conrelid FROM pg_catalog.pg_constraint x
+                                  WHERE x.oid OPERATOR(pg_catalog.=) c.objid)
+                           ELSE c.objid END AS relid
                 UNION
                SELECT i.inhrelid
                  FROM below b
@@ -479,6 +482,14 @@ AS 'MODULE_PATHNAME', 'shard_check_nodes'
 LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION shard_fdw.check_nodes(regclass)
 IS 'asks the nodes of a table, and tells which do not answer and what their tables lack';
+
+CREATE FUNCTION shard_fdw.sync_nodes(
+  logical regclass, OUT node name, OUT shard regclass, OUT command text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'shard_sync_nodes'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION shard_fdw.sync_nodes(regclass)
+IS 'makes the tables on nodes like the shards of a table, and returns the commands that it took';
 
 CREATE FUNCTION shard_fdw.run_command_on_nodes(
   logical regclass, command text, on_error text DEFAULT 'stop',

@@ -629,6 +629,17 @@ shard_append_of_one(PlannerInfo *root, RelOptInfo *rel, Path *path)
 #endif
 }
 
+/* 17 can change what generates a column. */
+static inline bool
+shard_sets_expression(AlterTableType subtype)
+{
+#if PG_VERSION_NUM < 170000
+	return false;
+#else
+	return subtype == AT_SetExpression;
+#endif
+}
+
 /* 18 knows no strategy numbers but those of the access method. */
 static inline void
 shard_sort_support(Relation index, bool is_reverse, SortSupport column)

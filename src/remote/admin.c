@@ -12,6 +12,7 @@
 #include "foreign/foreign.h"
 #include "funcapi.h"
 #include "parser/parser.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -46,7 +47,8 @@ typedef struct Feature
 	" UNION ALL SELECT 'NOT NULL of column ' || quote_ident(a.attname), ''" \
 	" FROM pg_attribute a WHERE a.attrelid = %1$s AND a.attnum > 0 AND a.attnotnull" \
 	" UNION ALL SELECT 'constraint ' || regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', ''), ''" \
-	" FROM pg_constraint c WHERE c.conrelid = %1$s AND c.contype = 'c'"
+	" FROM pg_constraint c WHERE c.conrelid = %1$s AND c.contype = 'c'" \
+	" AND pg_get_constraintdef(c.oid) NOT LIKE 'CHECK (false)%%'"
 
 #define INDEX_FEATURES \
 	"SELECT CASE WHEN i.indisprimary THEN 'primary key' WHEN i.indisunique THEN 'unique index'" \
@@ -98,24 +100,33 @@ typedef struct NodeCommand
 } NodeCommand;
 
 /*
- * Run a command on a node.  Returns its result, which is NULL if there is none,
- * or raises an error.
+ * shard_node_run_command
+ *		Run a user's command on a node, by the user mapping of the current user.
+ *		Returns its result, in the current memory context, or NULL if there is
+ *		none.
+ *
+ * Raises ERRCODE_FEATURE_NOT_SUPPORTED if it begins or ends a transaction, and
+ * what shard_node_connect() and the node raise.
  */
-static char *
-run_command(Oid server, const char *sql)
+char *
+shard_node_run_command(Oid server, const char *sql)
 {
 	ShardNodeError error;
 	ShardNodeSession *session;
 	const PGresult *result;
 	char	   *value = NULL;
 
+	check_command(sql);
 	session = shard_node_session(server, GetUserId(), &error);
 	/* What is ours there needs another search path than what is the user's. */
 	if (session == NULL ||
-		shard_node_query(session, "SET LOCAL search_path TO DEFAULT", true,
-						 &error) == NULL)
+		shard_node_query(session,
+						 LockTimeout == 0 ? "SET LOCAL search_path TO DEFAULT" :
+						 psprintf("SET LOCAL search_path TO DEFAULT; SET LOCAL lock_timeout = %d",
+								  LockTimeout), false, &error) == NULL)
 		shard_node_raise(&error, NULL);
-	result = shard_node_query(session, sql, true, &error);
+	shard_node_note_change(session);
+	result = shard_node_query(session, sql, false, &error);
 	if (result == NULL)
 		shard_node_raise(&error, sql);
 	if (PQresultStatus(result) != PGRES_TUPLES_OK)
@@ -123,8 +134,10 @@ run_command(Oid server, const char *sql)
 	else if (PQntuples(result) > 0 && PQnfields(result) > 0 &&
 			 !PQgetisnull(result, 0, 0))
 		value = pstrdup(PQgetvalue(result, 0, 0));
-	if (shard_node_query(session, "SET LOCAL search_path = pg_catalog, pg_temp",
-						 true, &error) == NULL)
+	if (!shard_node_note_written(session, &error) ||
+		shard_node_query(session,
+						 "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout TO DEFAULT",
+						 false, &error) == NULL)
 		shard_node_raise(&error, NULL);
 	return value;
 }
@@ -134,7 +147,7 @@ run_node_command(void *arg)
 {
 	const NodeCommand *command = arg;
 
-	return run_command(command->server, command->sql);
+	return shard_node_run_command(command->server, command->sql);
 }
 
 /*
@@ -175,7 +188,7 @@ shard_run_command_on_nodes(PG_FUNCTION_ARGS)
 		bool		success = true;
 
 		if (stops)
-			result = run_command(lfirst_oid(lc), command);
+			result = shard_node_run_command(lfirst_oid(lc), command);
 		else
 		{
 			NodeCommand node_command = {lfirst_oid(lc), command};

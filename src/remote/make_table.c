@@ -29,11 +29,12 @@
 #include "utils/syscache.h"
 
 /*
- * The expression that a column's default or its generated values come from, as
- * text, or NULL.
+ * shard_node_default
+ *		The expression that a column's default or its generated values come
+ *		from, as text, or NULL.
  */
-static char *
-default_text(Relation rel, AttrNumber attno)
+char *
+shard_node_default(Relation rel, AttrNumber attno)
 {
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 	List	   *context = deparse_context_for(RelationGetRelationName(rel),
@@ -47,13 +48,13 @@ default_text(Relation rel, AttrNumber attno)
 }
 
 /*
- * Append a column's definition, without what fills it in.
+ * Append a column's definition, without what fills it in, under this name.
  */
 static void
-append_column(StringInfo sql, Form_pg_attribute att)
+append_column(StringInfo sql, Form_pg_attribute att, const char *name)
 {
 	appendStringInfo(sql, "%s%s %s", sql->len > 0 ? ", " : "",
-					 quote_identifier(NameStr(att->attname)),
+					 quote_identifier(name),
 					 format_type_extended(att->atttypid, att->atttypmod,
 										  FORMAT_TYPE_TYPEMOD_GIVEN |
 										  FORMAT_TYPE_FORCE_QUALIFY));
@@ -73,9 +74,24 @@ append_generated(StringInfo sql, Relation rel, Form_pg_attribute att)
 {
 	if (att->attgenerated)
 		appendStringInfo(sql, " GENERATED ALWAYS AS (%s) %s",
-						 default_text(rel, att->attnum),
+						 shard_node_default(rel, att->attnum),
 						 att->attgenerated == ATTRIBUTE_GENERATED_STORED ?
 						 "STORED" : "VIRTUAL");
+}
+
+/*
+ * shard_node_append_column
+ *		Append the definition of a column, under the name that it has on the
+ *		node, without a default.
+ */
+void
+shard_node_append_column(StringInfo sql, Relation rel, AttrNumber attno,
+						 const char *name)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
+
+	append_column(sql, att, name);
+	append_generated(sql, rel, att);
 }
 
 /*
@@ -89,10 +105,10 @@ append_columns(StringInfo sql, Relation shard)
 	{
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(shard), i);
 
-		if (att->attisdropped)
-			continue;
-		append_column(sql, att);
-		append_generated(sql, shard, att);
+		if (!att->attisdropped)
+			shard_node_append_column(sql, shard, att->attnum,
+									 shard_node_column_name(RelationGetRelid(shard),
+															att->attnum));
 	}
 }
 
@@ -111,7 +127,7 @@ append_own_columns(StringInfo sql, Relation shard, Relation source)
 		if (att->attisdropped ||
 			get_attnum(RelationGetRelid(shard), name) != InvalidAttrNumber)
 			continue;
-		append_column(sql, att);
+		append_column(sql, att, name);
 		append_generated(sql, source, att);
 		if (att->attidentity)
 			appendStringInfo(sql, " GENERATED %s AS IDENTITY",
@@ -126,7 +142,7 @@ append_own_columns(StringInfo sql, Relation shard, Relation source)
 					 errdetail("The foreign table does not have the column, and its default draws from a sequence of this server."),
 					 errhint("Make it an identity column.")));
 		else if (!att->attgenerated &&
-				 (value = default_text(source, att->attnum)) != NULL)
+				 (value = shard_node_default(source, att->attnum)) != NULL)
 			appendStringInfo(sql, " DEFAULT %s", value);
 	}
 }
@@ -231,6 +247,25 @@ index_definition(Relation index)
 }
 
 /*
+ * shard_node_index_sql
+ *		The command that gives a table a copy of an index, or of the key or
+ *		exclusion constraint that it is for.
+ */
+char *
+shard_node_index_sql(const char *table, Relation index)
+{
+	Oid			constraint = get_index_constraint(RelationGetRelid(index));
+
+	if (OidIsValid(constraint))
+		return psprintf("ALTER TABLE %s ADD %s", table,
+						TextDatumGetCString(DirectFunctionCall1(pg_get_constraintdef,
+																ObjectIdGetDatum(constraint))));
+	return psprintf("CREATE %sINDEX ON %s%s",
+					index->rd_index->indisunique ? "UNIQUE " : "", table,
+					index_definition(index));
+}
+
+/*
  * Append commands that give the table the indexes of the source, and the keys
  * and exclusion constraints that some of them are for.
  */
@@ -241,17 +276,11 @@ append_indexes(StringInfo sql, const char *name, Relation source)
 
 	foreach(lc, RelationGetIndexList(source))
 	{
-		Oid			constraint = get_index_constraint(lfirst_oid(lc));
 		Relation	index = relation_open(lfirst_oid(lc), AccessShareLock);
 
-		if (OidIsValid(constraint))
-			appendStringInfo(sql, "; ALTER TABLE %s ADD %s", name,
-							 TextDatumGetCString(DirectFunctionCall1(pg_get_constraintdef,
-																	 ObjectIdGetDatum(constraint))));
-		else if (index->rd_index->indisvalid)
-			appendStringInfo(sql, "; CREATE %sINDEX ON %s%s",
-							 index->rd_index->indisunique ? "UNIQUE " : "",
-							 name, index_definition(index));
+		if (OidIsValid(get_index_constraint(lfirst_oid(lc))) ||
+			index->rd_index->indisvalid)
+			appendStringInfo(sql, "; %s", shard_node_index_sql(name, index));
 		relation_close(index, NoLock);
 	}
 }
@@ -295,10 +324,11 @@ table_sql(const char *name, Relation shard, Relation source,
 }
 
 /*
- * Does the node have in_hash() and in_slot() of this extension?
+ * shard_node_has_functions
+ *		Does the node have in_hash() and in_slot() of this extension?
  */
-static bool
-has_our_functions(ShardNodeSession *session)
+bool
+shard_node_has_functions(ShardNodeSession *session)
 {
 	const char *sql = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_proc p"
 		" JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
@@ -328,6 +358,25 @@ table_option(Oid relid, const char *name, const char *missing)
 			result = defGetString(def);
 	}
 	return result;
+}
+
+/*
+ * shard_node_column_name
+ *		The name that a column of a foreign table has on its node.
+ */
+const char *
+shard_node_column_name(Oid relid, AttrNumber attno)
+{
+	ListCell   *lc;
+
+	foreach(lc, GetForeignColumnOptions(relid, attno))
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (strcmp(def->defname, "column_name") == 0)
+			return defGetString(def);
+	}
+	return get_attname(relid, attno, false);
 }
 
 /*
@@ -368,7 +417,7 @@ shard_node_make_table(Oid shard, Oid source, Oid userid)
 	if (session == NULL)
 		shard_node_raise(&error, NULL);
 	sql = table_sql(shard_node_table_name(shard), shard_rel, source_rel,
-					has_our_functions(session));
+					shard_node_has_functions(session));
 	if (shard_node_query(session, sql, true, &error) == NULL)
 	{
 		const char *schema = table_option(shard, "schema_name", "");

@@ -14,7 +14,16 @@
 
 #include "table/table.h"
 
+/* in admin.c */
+extern char *shard_node_run_command(Oid server, const char *sql);
+
+/* in alter.c */
+extern bool shard_is_on_node(Oid relid);
+extern void shard_alter_on_nodes(Oid relid, const Node *parsetree);
+extern void shard_alter_init(void);
+
 /* in make_table.c */
+extern char *shard_node_table_name(Oid relid);
 extern void shard_node_make_table(Oid shard, Oid source, Oid userid);
 
 /* in session.c */

@@ -10,6 +10,7 @@
 
 #include "remote/remote.h"
 
+#include "foreign/foreign.h"
 #include "libpq-fe.h"
 
 /* A connection to a node, for this transaction. */
@@ -26,11 +27,20 @@ typedef struct ShardNodeError
 } ShardNodeError;
 
 /* in make_table.c */
-extern char *shard_node_table_name(Oid relid);
+extern char *shard_node_default(Relation rel, AttrNumber attno);
+extern void shard_node_append_column(StringInfo sql, Relation rel,
+									 AttrNumber attno, const char *name);
+extern char *shard_node_index_sql(const char *table, Relation index);
+extern bool shard_node_has_functions(ShardNodeSession *session);
+extern const char *shard_node_column_name(Oid relid, AttrNumber attno);
 
 /* in session.c */
 extern ShardNodeSession *shard_node_session(Oid server, Oid userid,
 											ShardNodeError *error);
+extern bool shard_is_node(const ForeignServer *server);
+extern void shard_node_note_change(ShardNodeSession *session);
+extern bool shard_node_note_written(ShardNodeSession *session,
+									ShardNodeError *error);
 extern const PGresult *shard_node_query(ShardNodeSession *session,
 										const char *sql, bool is_change,
 										ShardNodeError *error);

@@ -50,8 +50,10 @@ struct ShardNodeSession
 	PGresult   *result;			/* of the last command */
 	int			depth;			/* level of its innermost transaction; 0: none */
 	int			undo_to;		/* level that has been rolled back here, or 0 */
-	bool		has_changed;	/* commands have changed something there ... */
+	bool		has_changed;	/* commands may have changed something there,
+								 * ... */
 	int			level;			/* ... the first of them at this level */
+	bool		has_written;	/* they have, as far as we know */
 };
 
 /* Those of this transaction, in TopTransactionContext. */
@@ -273,10 +275,11 @@ ignore_notice(void *arg, const char *message)
 }
 
 /*
- * Is it a server of postgres_fdw?
+ * shard_is_node
+ *		Is it a server of postgres_fdw?
  */
-static bool
-is_node(const ForeignServer *server)
+bool
+shard_is_node(const ForeignServer *server)
 {
 	char	   *handler = get_func_name(GetForeignDataWrapper(server->fdwid)->fdwhandler);
 
@@ -295,7 +298,7 @@ connect_to_node(ShardNodeSession *session, ShardNodeError *error)
 	const char **values;
 	const char *value;
 
-	if (!is_node(server))
+	if (!shard_is_node(server))
 	{
 		set_error(error, ERRCODE_WRONG_OBJECT_TYPE,
 				  psprintf("server \"%s\" is not a server of postgres_fdw",
@@ -504,6 +507,8 @@ catch_up(ShardNodeSession *session, ShardNodeError *error)
 		(void) run(session, "SET client_connection_check_interval = 1000",
 				   error);
 		if (!run(session,
+				 XactReadOnly ?
+				 "BEGIN READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp" :
 				 "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp", error))
 			return false;
 		session->depth = 1;
@@ -563,6 +568,37 @@ shard_node_session(Oid server, Oid userid, ShardNodeError *error)
 }
 
 /*
+ * shard_node_note_change
+ *		What is done there is to be committed with the local transaction.
+ */
+void
+shard_node_note_change(ShardNodeSession *session)
+{
+	if (!session->has_changed)
+		session->level = GetCurrentTransactionNestLevel();
+	session->has_changed = true;
+}
+
+/*
+ * shard_node_note_written
+ *		Find out whether commands that may change something have done so: if not,
+ *		queries of the transaction may go on to use the server.
+ *
+ * Returns false and fills in *error if the node does not tell.
+ */
+bool
+shard_node_note_written(ShardNodeSession *session, ShardNodeError *error)
+{
+	if (session->has_written)
+		return true;
+	if (shard_node_query(session, "SELECT pg_catalog.txid_current_if_assigned() IS NULL",
+						 false, error) == NULL)
+		return false;
+	session->has_written = strcmp(PQgetvalue(session->result, 0, 0), "t") != 0;
+	return true;
+}
+
+/*
  * shard_node_query
  *		Run commands in the transaction there.
  *
@@ -576,10 +612,10 @@ shard_node_query(ShardNodeSession *session, const char *sql, bool is_change,
 {
 	if (!catch_up(session, error))
 		return NULL;
-	if (is_change && !session->has_changed)
+	if (is_change)
 	{
-		session->has_changed = true;
-		session->level = GetCurrentTransactionNestLevel();
+		shard_node_note_change(session);
+		session->has_written = true;
 	}
 	if (!run(session, sql, error))
 		return NULL;
@@ -648,7 +684,7 @@ shard_node_list(const char *names)
 						(errcode(ERRCODE_UNDEFINED_OBJECT),
 						 errmsg("server \"%s\" does not exist", name),
 						 errhint("A node is a server of postgres_fdw; make it known with CREATE SERVER.")));
-			if (!is_node(GetForeignServer(server)))
+			if (!shard_is_node(GetForeignServer(server)))
 				ereport(ERROR,
 						(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						 errmsg("server \"%s\" is not a server of postgres_fdw",
@@ -809,7 +845,7 @@ on_subxact_end(SubXactEvent event, SubTransactionId subid,
 			else if (session->has_changed || session->depth >= level)
 			{
 				/* Nothing is left of what was done there. */
-				session->has_changed = false;
+				session->has_changed = session->has_written = false;
 				disconnect(session);
 			}
 		}
@@ -829,7 +865,7 @@ check_unchanged(Oid relid, Oid table)
 	{
 		ShardNodeSession *session = lfirst(lc);
 
-		if (session->has_changed && session->server == server)
+		if (session->has_written && session->server == server)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("cannot use foreign table \"%s\" in this transaction",

@@ -5,11 +5,13 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "remote/remote.h"
 #include "shards/shards_private.h"
 #include "write/write.h"
 
 #include "access/xact.h"
 #include "executor/spi.h"
+#include "foreign/foreign.h"
 #include "funcapi.h"
 #include "parser/parser.h"
 #include "storage/lmgr.h"
@@ -174,19 +176,14 @@ shard_unseal(PG_FUNCTION_ARGS)
 }
 
 /*
- * shard_command_for
- *		The command for one shard: %s becomes the shard's name.  NULL if the
- *		shard has been dropped, by an earlier command or by somebody else.
+ * The command with a name in place of %s.
  */
-char *
-shard_command_for(const char *command, Oid shard)
+static char *
+put_name(const char *command, const char *name)
 {
-	char	   *name = shard_qualified_name(shard);
 	StringInfoData sql;
 	const char *next;
 
-	if (name == NULL)
-		return NULL;
 	initStringInfo(&sql);
 	for (; (next = strstr(command, "%s")) != NULL; command = next + 2)
 	{
@@ -195,6 +192,18 @@ shard_command_for(const char *command, Oid shard)
 	}
 	appendStringInfoString(&sql, command);
 	return sql.data;
+}
+
+/*
+ * The command for one shard: %s becomes the shard's name.  NULL if the shard
+ * has been dropped, by an earlier command or by somebody else.
+ */
+static char *
+command_for(const char *command, Oid shard)
+{
+	char	   *name = shard_qualified_name(shard);
+
+	return name == NULL ? NULL : put_name(command, name);
 }
 
 /*
@@ -214,7 +223,7 @@ shard_format_on_shards(PG_FUNCTION_ARGS)
 	{
 		Datum		value;
 		bool		isnull = false;
-		char	   *sql = shard_command_for(command, shards[i].relid);
+		char	   *sql = command_for(command, shards[i].relid);
 
 		if (sql == NULL)
 			continue;
@@ -250,14 +259,11 @@ command_result(const char *sql)
 }
 
 /*
- * shard_run_command
- *		Run one command.  Returns its result, in the given memory context, or
- *		NULL.
- *
- * Raises what the command raises.
+ * Run one command here.  Returns its result, in the given memory context, or
+ * NULL.
  */
-char *
-shard_run_command(const char *sql, MemoryContext context)
+static char *
+run_here(const char *sql, MemoryContext context)
 {
 	char	   *result;
 	int			rc;
@@ -281,10 +287,49 @@ shard_run_command(const char *sql, MemoryContext context)
 	return result;
 }
 
-static char *
-run_on_shard(void *sql)
+/*
+ * shard_run_command
+ *		Run a command on one shard, whose name takes the place of %s: where the
+ *		shard's rows are, so on the node if the shard is remote.  Returns its
+ *		result, in the given memory context, or NULL.
+ *
+ * Does nothing if the shard has been dropped, by an earlier command or by
+ * somebody else; *exists tells.  Raises what the command raises, and
+ * ERRCODE_FEATURE_NOT_SUPPORTED if it begins or ends a transaction.
+ */
+char *
+shard_run_command(const char *command, Oid shard, MemoryContext context,
+				  bool *exists)
 {
-	return shard_run_command(sql, CurrentMemoryContext);
+	char	   *sql = command_for(command, shard);
+	char	   *result;
+
+	*exists = sql != NULL;
+	if (sql == NULL)
+		return NULL;
+	if (!shard_is_on_node(shard))
+		return run_here(sql, context);
+	result = shard_node_run_command(GetForeignServerIdByRelId(shard),
+									put_name(command,
+											 shard_node_table_name(shard)));
+	return result == NULL ? NULL : MemoryContextStrdup(context, result);
+}
+
+/* A command for a shard. */
+typedef struct ShardCommand
+{
+	const char *command;
+	Oid			shard;
+} ShardCommand;
+
+static char *
+run_on_shard(void *arg)
+{
+	const ShardCommand *command = arg;
+	bool		exists;
+
+	return shard_run_command(command->command, command->shard,
+							 CurrentMemoryContext, &exists);
 }
 
 /*
@@ -348,25 +393,32 @@ shard_run_command_on_shards(PG_FUNCTION_ARGS)
 	{
 		Datum		values[3];
 		bool		nulls[3] = {false, false, false};
-		char	   *sql = shard_command_for(command, shards[i].relid);
+		char	   *name = get_rel_name(shards[i].relid);
 		char	   *result;
 		bool		success = true;
+		bool		exists = true;
 
-		if (sql == NULL)
+		if (name == NULL)
 			continue;
 		if (stops)
 		{
 			ErrorContextCallback callback;
 
 			callback.callback = report_shard;
-			callback.arg = get_rel_name(shards[i].relid);
+			callback.arg = name;
 			callback.previous = error_context_stack;
 			error_context_stack = &callback;
-			result = shard_run_command(sql, CurrentMemoryContext);
+			result = shard_run_command(command, shards[i].relid,
+									   CurrentMemoryContext, &exists);
 			error_context_stack = callback.previous;
 		}
 		else
-			success = shard_try_command(run_on_shard, sql, &result);
+		{
+			ShardCommand shard_command = {command, shards[i].relid};
+
+			success = shard_try_command(run_on_shard, &shard_command,
+										&result);
+		}
 		values[0] = ObjectIdGetDatum(shards[i].relid);
 		values[1] = BoolGetDatum(success);
 		nulls[2] = result == NULL;

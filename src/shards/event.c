@@ -15,6 +15,7 @@
 #include "shards/shards_private.h"
 
 #include "catalog/namespace.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
 #include "commands/defrem.h"
 #include "executor/spi.h"
@@ -22,6 +23,7 @@
 #include "tcop/deparse_utility.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 #include "utils/varlena.h"
 
 PG_FUNCTION_INFO_V1(shard_ddl_end);
@@ -325,6 +327,26 @@ possible_shard_changed(Oid relid, const Node *parsetree)
 }
 
 /*
+ * The table that an object is, or that it is a constraint of.
+ */
+static Oid
+table_of(const ObjectAddress *address)
+{
+	HeapTuple	tuple;
+	Oid			result = InvalidOid;
+
+	if (address->classId != ConstraintRelationId)
+		return address->objectId;
+	tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(address->objectId));
+	if (HeapTupleIsValid(tuple))
+	{
+		result = ((Form_pg_constraint) GETSTRUCT(tuple))->conrelid;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
+/*
  * shard_ddl_end(command pg_ddl_command)
  *		SQL function ddl_end(): does what is to be done after a command that
  *		on_ddl_end() has found to concern us.
@@ -342,7 +364,7 @@ shard_ddl_end(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 
 	if (command->type == SCT_Simple)
-		relid = command->d.simple.address.objectId;
+		relid = table_of(&command->d.simple.address);
 	else if (command->type == SCT_AlterTable)
 		relid = command->d.alterTable.objectId;
 	else
@@ -358,8 +380,12 @@ shard_ddl_end(PG_FUNCTION_ARGS)
 			shard_advise_trigger(relid, stmt);
 	}
 	else if (IsA(parsetree, RenameStmt) &&
+			 castNode(RenameStmt, parsetree)->renameType == OBJECT_TABCONSTRAINT)
+		shard_alter_on_nodes(relid, parsetree);
+	else if (IsA(parsetree, RenameStmt) &&
 			 castNode(RenameStmt, parsetree)->renameType == OBJECT_COLUMN)
 	{
+		shard_alter_on_nodes(relid, parsetree);
 		/* The logical tables below it have had theirs renamed with it. */
 		foreach(lc, find_all_inheritors(relid, NoLock, NULL))
 		{
@@ -377,8 +403,13 @@ shard_ddl_end(PG_FUNCTION_ARGS)
 			logical_table_changed(relid, parsetree);
 		possible_shard_changed(relid, parsetree);
 	}
-	if (IsA(parsetree, AlterTableStmt) && !shard_is_acting())
-		shard_check_ids(relid, castNode(AlterTableStmt, parsetree));
+	if (IsA(parsetree, AlterTableStmt))
+	{
+		if (!shard_is_acting())
+			shard_check_ids(relid, castNode(AlterTableStmt, parsetree));
+		/* Last, for what is wrong here need not be sent. */
+		shard_alter_on_nodes(relid, parsetree);
+	}
 	SPI_finish();
 	PG_RETURN_VOID();
 }

@@ -162,23 +162,19 @@ run_on(CommandRun *run, Oid shard, char *name, int timeout,
 {
 	ErrorContextCallback callback;
 	int			guc_level = NewGUCNestLevel();
-	char	   *sql;
-	char	   *result = NULL;
+	char	   *result;
+	bool		exists;
 
 	shard_limit_lock_wait(timeout);
 	/* Somebody may have dropped it, or given it away, meanwhile. */
 	LockRelationOid(run->logical, ShareUpdateExclusiveLock);
 	shard_check_owned(run->logical);
-	sql = shard_command_for(run->command, shard);
-	if (sql != NULL)
-	{
-		callback.callback = report_shard;
-		callback.arg = name;
-		callback.previous = error_context_stack;
-		error_context_stack = &callback;
-		result = shard_run_command(sql, context);
-		error_context_stack = callback.previous;
-	}
+	callback.callback = report_shard;
+	callback.arg = name;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	result = shard_run_command(run->command, shard, context, &exists);
+	error_context_stack = callback.previous;
 	AtEOXact_GUC(false, guc_level);
 	SPI_connect();
 	/* What is deferred must not fail when we commit. */
@@ -187,7 +183,7 @@ run_on(CommandRun *run, Oid shard, char *name, int timeout,
 			   " SET finished = pg_catalog.clock_timestamp()"
 			   " WHERE logical = $1 AND command = $2 AND shard = $3", shard);
 	SPI_finish();
-	if (sql != NULL)
+	if (exists)
 		ereport(NOTICE,
 				(errmsg("shard \"%s\": %s", name,
 						result != NULL ? result : "no rows")));

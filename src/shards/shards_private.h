@@ -27,8 +27,8 @@ typedef enum ShardRangeStep
 } ShardRangeStep;
 
 /* in admin.c */
-extern char *shard_command_for(const char *command, Oid shard);
-extern char *shard_run_command(const char *sql, MemoryContext context);
+extern char *shard_run_command(const char *command, Oid shard,
+							   MemoryContext context, bool *exists);
 
 /* in advice.c */
 extern void shard_advise_options(Oid relid, const ShardOptions *options);
