@@ -3,7 +3,8 @@
 #   make demo             set up, build, and see it work in a private cluster
 #   make example          the same for a worked example of commit order
 #   make test             set up, build, and run all tests
-#   make bench            the same for the benchmark
+#   make bench            the same for the benchmark (WORKS=list: its parts)
+#   make bench-contention what sessions wait for that insert at the same time
 #   make test-matrix      all tests on each PostgreSQL (MATRIX=trixie: on one)
 #   make test-assert      all tests on a server with assertions
 #   make test-sanitize    the SQL tests under the sanitizers
@@ -133,13 +134,14 @@ DATA = $(patsubst $(here)%,%,$(wildcard $(here)sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
 # These set up what they need by themselves, PostgreSQL included.
-DRIVER_GOALS = demo example test bench test-matrix test-assert test-sanitize check-static
+DRIVER_GOALS = demo example test bench bench-contention test-matrix test-assert test-sanitize check-static
 
 ifneq ($(filter $(DRIVER_GOALS),$(MAKECMDGOALS)),)
 
 .PHONY: $(MAKECMDGOALS)
 $(filter $(DRIVER_GOALS),$(MAKECMDGOALS)):
-	@PG_CONFIG='$(PG_CONFIG)' $(here)test/run $@
+	@PG_CONFIG='$(PG_CONFIG)' $(here)test/run $@ $(if $(filter bench,$@),$(WORKS)) \
+		$(if $(filter bench-contention,$@),$(CLIENTS))
 
 else ifeq ($(MAKECMDGOALS),dist)
 
