@@ -52,8 +52,10 @@ OBJS = \
 	src/shards/advice.o \
 	src/shards/clone.o \
 	src/shards/column_type.o \
+	src/shards/convert.o \
 	src/shards/create.o \
 	src/shards/definition.o \
+	src/shards/drain.o \
 	src/shards/drop_guard.o \
 	src/shards/event.o \
 	src/shards/lifecycle.o \
@@ -61,9 +63,11 @@ OBJS = \
 	src/shards/range.o \
 	src/shards/release.o \
 	src/shards/reshard.o \
+	src/shards/reunite.o \
 	src/shards/run.o \
 	src/shards/sequence_ddl.o \
 	src/shards/sequence_reset.o \
+	src/shards/succession.o \
 	src/shards/table_view.o \
 	src/shards/view.o \
 	src/shards/worker.o \
@@ -90,6 +94,7 @@ OBJS = \
 	src/write/index_run.o \
 	src/write/index_sort.o \
 	src/write/insert.o \
+	src/write/move.o \
 	src/write/one_node.o \
 	src/write/route.o \
 	src/write/remote_error.o \

@@ -65,6 +65,12 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.alter_column_type(regclass, name, text, text)
 IS 'ALTER COLUMN ... TYPE ... USING for a logical table and its shards';
 
+CREATE PROCEDURE shard_fdw.drain(shard regclass, batch_size int DEFAULT 10000)
+AS 'MODULE_PATHNAME', 'shard_drain'
+LANGUAGE C;
+COMMENT ON PROCEDURE shard_fdw.drain(regclass, int)
+IS 'closes a shard and moves its rows to the open ones, about so many in a transaction';
+
 CREATE FUNCTION shard_fdw.ddl_end(command pg_ddl_command)
 RETURNS void
 AS 'MODULE_PATHNAME', 'shard_ddl_end'
@@ -148,12 +154,12 @@ IS 'creates the shards that CREATE FOREIGN TABLE asks for';
 -- Getting away
 --
 
-CREATE FUNCTION shard_fdw.release(logical regclass)
+CREATE FUNCTION shard_fdw.release(logical regclass, kind text DEFAULT 'tables')
 RETURNS SETOF regclass
 AS 'MODULE_PATHNAME', 'shard_release'
 LANGUAGE C VOLATILE STRICT;
-COMMENT ON FUNCTION shard_fdw.release(regclass)
-IS 'makes ordinary tables of the shards of a logical table, which is dropped';
+COMMENT ON FUNCTION shard_fdw.release(regclass, text)
+IS 'makes ordinary tables of the shards of a logical table, which is dropped, or one table, or a partitioned one';
 
 CREATE FUNCTION shard_fdw.guard_drop()
 RETURNS void
@@ -1433,3 +1439,304 @@ SELECT ft.ftrelid::regclass AS logical,
 COMMENT ON VIEW shard_fdw.stat_shards
 IS 'what has been done to each shard, as the statistics have it, and what the shard holds';
 GRANT SELECT ON shard_fdw.stat_shards TO PUBLIC;
+
+--
+-- From a plain table to a logical table, and back
+--
+
+-- The functions here are called with search_path pg_catalog, so that names in
+-- the texts that they make have their schemas.
+
+-- The columns and CHECK constraints of a table, as CREATE FOREIGN TABLE has them.
+-- The sequences of identity columns come later.
+CREATE FUNCTION shard_fdw.columns_of(tbl regclass)
+RETURNS text
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT pg_catalog.string_agg(d.line, ', ' ORDER BY d.rank, d.n)
+    FROM (SELECT 1, a.attnum::int,
+                 pg_catalog.concat(pg_catalog.quote_ident(a.attname), ' ',
+                   pg_catalog.format_type(a.atttypid, a.atttypmod),
+                   CASE WHEN a.attcollation <> t.typcollation
+                        THEN pg_catalog.format(' COLLATE %I.%I', c.collnamespace::regnamespace, c.collname) END,
+                   CASE a.attgenerated
+                     WHEN '' THEN ' DEFAULT ' || pg_catalog.pg_get_expr(ad.adbin, ad.adrelid)
+                     ELSE pg_catalog.format(' GENERATED ALWAYS AS (%s) %s',
+                       pg_catalog.pg_get_expr(ad.adbin, ad.adrelid),
+                       CASE a.attgenerated WHEN 's' THEN 'STORED' ELSE 'VIRTUAL' END) END,
+                   CASE WHEN a.attnotnull THEN ' NOT NULL' END)
+            FROM pg_catalog.pg_attribute a
+            JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+            LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
+            LEFT JOIN pg_catalog.pg_attrdef ad ON ad.adrelid = a.attrelid AND ad.adnum = a.attnum
+           WHERE a.attrelid = columns_of.tbl AND a.attnum > 0 AND NOT a.attisdropped
+           UNION ALL
+          SELECT 2, pg_catalog.row_number() OVER (ORDER BY con.conname)::int,
+                 pg_catalog.format('CONSTRAINT %I %s', con.conname, pg_catalog.pg_get_constraintdef(con.oid))
+            FROM pg_catalog.pg_constraint con
+           WHERE con.conrelid = columns_of.tbl AND con.contype = 'c' AND con.convalidated
+             AND NOT con.connoinherit) d(rank, n, line);
+END;
+COMMENT ON FUNCTION shard_fdw.columns_of(regclass)
+IS 'columns and CHECK constraints of a table, as a command has them; for convert_table()';
+
+-- The commands that give another table, which will have the name that this one
+-- has now, its privileges, comments and triggers, and that have views, rules
+-- and functions use that one.
+CREATE FUNCTION shard_fdw.succession_of(tbl regclass, OUT is_own bool, OUT command text)
+RETURNS SETOF record
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  SELECT d.is_own, d.command
+    FROM (SELECT 1, true, pg_catalog.replace(f.command, E'\x01',
+                   pg_catalog.format('%I.%I', c.relnamespace::regnamespace, c.relname))
+            FROM pg_catalog.pg_class c
+           CROSS JOIN LATERAL shard_fdw.features_of(c.oid) f
+           WHERE c.oid = succession_of.tbl AND f.kind = 'privilege'
+           UNION ALL
+          SELECT 2, true, pg_catalog.format('COMMENT ON %s %I.%I IS %L',
+                   CASE c.relkind WHEN 'f' THEN 'TABLE' ELSE 'FOREIGN TABLE' END, c.relnamespace::regnamespace, c.relname, ds.description)
+            FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_description ds
+              ON ds.objoid = c.oid AND ds.classoid = 'pg_catalog.pg_class'::regclass AND ds.objsubid = 0
+           WHERE c.oid = succession_of.tbl
+           UNION ALL
+          SELECT 3, true, pg_catalog.format('COMMENT ON COLUMN %I.%I.%I IS %L',
+                   c.relnamespace::regnamespace, c.relname, a.attname, ds.description)
+            FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            JOIN pg_catalog.pg_description ds
+              ON ds.objoid = c.oid AND ds.classoid = 'pg_catalog.pg_class'::regclass
+             AND ds.objsubid = a.attnum
+           WHERE c.oid = succession_of.tbl
+           UNION ALL
+          SELECT 4, true, pg_catalog.concat('ALTER TABLE ', n.name, ' ALTER COLUMN ', pg_catalog.quote_ident(a.attname),
+                   ' SET ', o.setting)
+            FROM pg_catalog.pg_attribute a
+           CROSS JOIN LATERAL (
+             SELECT pg_catalog.format('%I.%I', c.relnamespace::regnamespace, c.relname)
+               FROM pg_catalog.pg_class c WHERE c.oid = a.attrelid) n(name)
+           CROSS JOIN LATERAL (
+             SELECT 'STATISTICS ' || (pg_catalog.to_jsonb(a) ->> 'attstattarget')
+              WHERE (pg_catalog.to_jsonb(a) ->> 'attstattarget')::int >= 0
+              UNION ALL
+             SELECT '(' || pg_catalog.array_to_string(a.attoptions, ', ') || ')'
+              WHERE a.attoptions IS NOT NULL) o(setting)
+           WHERE a.attrelid = succession_of.tbl AND a.attnum > 0 AND NOT a.attisdropped
+           UNION ALL
+          -- Row triggers of an ordinary table stay with its rows.
+          SELECT 5, true, pg_catalog.pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN ''
+                   ELSE pg_catalog.format('; ALTER TABLE %I.%I %s TRIGGER %I',
+                     c.relnamespace::regnamespace, c.relname,
+                     CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS'
+                                      ELSE 'ENABLE REPLICA' END, t.tgname) END
+            FROM pg_catalog.pg_trigger t
+            JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+           WHERE t.tgrelid = succession_of.tbl AND NOT t.tgisinternal
+             AND (c.relkind = 'f' OR t.tgtype::int & 1 = 0)
+           UNION ALL
+          -- These keep their owners, privileges and comments, and what uses them.
+          SELECT DISTINCT 6, false, CASE
+                   WHEN r.rulename = '_RETURN'
+                   THEN pg_catalog.format('CREATE OR REPLACE VIEW %I.%I%s AS %s',
+                          v.relnamespace::regnamespace, v.relname,
+                          ' WITH (' || (SELECT pg_catalog.string_agg(
+                              CASE WHEN pg_catalog.strpos(o, '=') > 0
+                                   THEN pg_catalog.format('%s = %L', pg_catalog.split_part(o, '=', 1),
+                                          pg_catalog.substr(o, pg_catalog.strpos(o, '=') + 1))
+                                   ELSE o END, ', ') FROM pg_catalog.unnest(v.reloptions) o) || ')',
+                          pg_catalog.pg_get_viewdef(v.oid))
+                   ELSE pg_catalog.regexp_replace(pg_catalog.pg_get_ruledef(r.oid), '^CREATE RULE',
+                          'CREATE OR REPLACE RULE') END
+            FROM pg_catalog.pg_depend d
+            JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid AND r.ev_class <> succession_of.tbl
+            JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
+           WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass
+             AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = succession_of.tbl
+           UNION ALL
+          SELECT DISTINCT 7, false, pg_catalog.pg_get_functiondef(d.objid)
+            FROM pg_catalog.pg_depend d
+           WHERE d.classid = 'pg_catalog.pg_proc'::regclass
+             AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = succession_of.tbl)
+         d(rank, is_own, command)
+   ORDER BY d.rank;
+END;
+COMMENT ON FUNCTION shard_fdw.succession_of(regclass)
+IS 'commands that put another table in the place of one; for convert_table() and release()';
+
+-- What keeps convert_table() from making a logical table of a table.
+CREATE FUNCTION shard_fdw.problems_of(
+  tbl regclass, route text, key text, old_name text, OUT problem text, OUT remedy text)
+RETURNS SETOF record
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  WITH t AS MATERIALIZED (
+    SELECT c.*, pg_catalog.format('%I.%I', c.relnamespace::regnamespace, c.relname) AS name,
+           k.columns AS key_columns,
+           c.relkind = 'p' AND pg_catalog.pg_get_partkeydef(c.oid) =
+             pg_catalog.concat('HASH (', pg_catalog.array_to_string(k.columns, ', '), ')') AS has_places
+      FROM pg_catalog.pg_class c
+     CROSS JOIN LATERAL (
+       SELECT pg_catalog.array_agg((pg_catalog.parse_ident(pg_catalog.btrim(u.name)))[1]::name)
+         FROM pg_catalog.regexp_split_to_table(problems_of.key, ',') u(name)) k(columns)
+     WHERE c.oid = problems_of.tbl)
+  SELECT pg_catalog.format('table %s is temporary', t.name), 'Use a table that is not.'
+    FROM t WHERE t.relpersistence = 't'
+   UNION ALL
+  SELECT pg_catalog.format('table %s is of type %s', t.name, t.reloftype::regtype),
+         pg_catalog.format('ALTER TABLE %s NOT OF', t.name)
+    FROM t WHERE t.reloftype <> 0
+   UNION ALL
+  SELECT pg_catalog.format('table %s inherits from table %s', t.name, i.inhparent::regclass),
+         CASE WHEN t.relispartition THEN pg_catalog.format('ALTER TABLE %s DETACH PARTITION %s', i.inhparent::regclass, t.name)
+              ELSE pg_catalog.format('ALTER TABLE %s NO INHERIT %s', t.name, i.inhparent::regclass) END
+    FROM t JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.oid
+   UNION ALL
+  SELECT pg_catalog.format('table %s inherits from it', i.inhrelid::regclass),
+         pg_catalog.format('ALTER TABLE %s NO INHERIT %s', i.inhrelid::regclass, t.name)
+    FROM t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid WHERE t.relkind = 'r'
+   UNION ALL
+  SELECT pg_catalog.format('partition %s is partitioned, or a foreign table', i.inhrelid::regclass),
+         pg_catalog.format('ALTER TABLE %s DETACH PARTITION %s', t.name, i.inhrelid::regclass)
+    FROM t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid
+    JOIN pg_catalog.pg_class p ON p.oid = i.inhrelid AND p.relkind <> 'r'
+   WHERE t.relkind = 'p'
+   UNION ALL
+  SELECT 'a foreign table with route "hash" needs a place for each row, and partitions by something else than the hash of the key have none',
+         'Use another route, or partition the table by hash, with the key.'
+    FROM t WHERE t.relkind = 'p' AND problems_of.route = 'hash' AND NOT t.has_places
+   UNION ALL
+  SELECT pg_catalog.format('foreign key %I of table %s points to it', con.conname, con.conrelid::regclass),
+         pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', con.conrelid::regclass, con.conname)
+    FROM t JOIN pg_catalog.pg_constraint con
+      ON con.confrelid = t.oid AND con.contype = 'f' AND con.conparentid = 0
+   UNION ALL
+  SELECT pg_catalog.format('it has rule %I', r.rulename), pg_catalog.format('DROP RULE %I ON %s', r.rulename, t.name)
+    FROM t JOIN pg_catalog.pg_rewrite r ON r.ev_class = t.oid
+   UNION ALL
+  SELECT pg_catalog.format('it has policy %I', p.polname), pg_catalog.format('DROP POLICY %I ON %s', p.polname, t.name)
+    FROM t JOIN pg_catalog.pg_policy p ON p.polrelid = t.oid
+   UNION ALL
+  SELECT 'it has row-level security', pg_catalog.format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', t.name)
+    FROM t WHERE t.relrowsecurity
+   UNION ALL
+  SELECT pg_catalog.format('publication %I publishes it', p.pubname),
+         CASE WHEN p.puballtables THEN 'Publish single tables.'
+              WHEN r.oid IS NULL THEN pg_catalog.format('ALTER PUBLICATION %I DROP TABLES IN SCHEMA %s', p.pubname, t.relnamespace::regnamespace)
+              ELSE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE %s', p.pubname, t.name) END
+    FROM t CROSS JOIN pg_catalog.pg_publication p
+    LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = t.oid
+   WHERE p.puballtables OR r.oid IS NOT NULL
+      OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s
+                  WHERE s.pnpubid = p.oid AND s.pnnspid = t.relnamespace)
+   UNION ALL
+  SELECT 'a subscription replicates into it', 'Drop the subscription, or refresh it without the table.'
+    FROM t WHERE EXISTS (SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = t.oid)
+   UNION ALL
+  SELECT pg_catalog.format('it belongs to extension %I', e.extname),
+         pg_catalog.format('ALTER EXTENSION %I DROP TABLE %s', e.extname, t.name)
+    FROM t JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = t.oid
+     AND d.deptype = 'e'
+    JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+   UNION ALL
+  -- Triggers that a foreign table or a shard cannot have.
+  SELECT pg_catalog.format('trigger %I %s', g.tgname, CASE WHEN g.tgtype::int & 32 <> 0
+           THEN 'fires for TRUNCATE' ELSE 'has transition tables' END),
+         pg_catalog.format('DROP TRIGGER %I ON %s', g.tgname, t.name)
+    FROM t JOIN pg_catalog.pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal
+   WHERE g.tgoldtable IS NOT NULL OR g.tgnewtable IS NOT NULL
+      OR (g.tgtype::int & 32 <> 0 AND pg_catalog.current_setting('server_version_num')::int < 160000)
+   UNION ALL
+  -- What a unique constraint promises has to hold over all shards.
+  SELECT pg_catalog.format('unique index %s would hold in each shard only', i.indexrelid::regclass),
+         CASE WHEN con.oid IS NULL THEN pg_catalog.format('DROP INDEX %s', i.indexrelid::regclass)
+              ELSE pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I', t.name, con.conname) END
+    FROM t JOIN pg_catalog.pg_index i ON i.indrelid = t.oid AND (i.indisunique OR i.indisexclusion)
+    LEFT JOIN pg_catalog.pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = t.oid
+     AND con.contype IN ('p', 'u', 'x')
+   CROSS JOIN LATERAL (
+     SELECT pg_catalog.array_agg(a.attname) AS columns,
+            -- Values that nobody else gets.
+            pg_catalog.bool_or(a.attidentity <> '' OR a.atttypid = 'uuid'::regtype AND a.atthasdef
+              OR EXISTS (SELECT FROM pg_catalog.pg_attrdef ad
+                         JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass
+                          AND d.objid = ad.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
+                         JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
+                        WHERE ad.adrelid = a.attrelid AND ad.adnum = a.attnum)) AS is_given
+       FROM pg_catalog.pg_attribute a
+      WHERE a.attrelid = t.oid AND a.attnum = ANY (i.indkey::int2[]) ) c
+   WHERE NOT CASE WHEN problems_of.route = 'hash' THEN c.columns @> t.key_columns AND i.indisunique
+                  ELSE COALESCE(c.is_given, false) END
+   UNION ALL
+  -- What uses the table, or the type of its rows, and cannot be replaced.
+  SELECT DISTINCT pg_catalog.format('%s depends on %s', CASE WHEN r.oid IS NULL
+             THEN pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+             ELSE pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, r.ev_class, 0) END,
+           CASE d.refclassid WHEN 'pg_catalog.pg_type'::regclass THEN 'the type of its rows'
+                WHEN 'pg_catalog.pg_constraint'::regclass THEN 'its primary key' ELSE 'it' END),
+         'Drop it, and create it again afterwards.'
+    FROM t JOIN pg_catalog.pg_depend d
+      ON d.deptype <> 'i'
+     AND (d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = t.oid
+       OR d.refclassid = 'pg_catalog.pg_type'::regclass
+          AND (d.refobjid = t.reltype
+            OR d.refobjid = (SELECT y.typarray FROM pg_catalog.pg_type y WHERE y.oid = t.reltype))
+       OR d.refclassid = 'pg_catalog.pg_constraint'::regclass
+          AND d.refobjid IN (SELECT con.oid FROM pg_catalog.pg_constraint con
+                              WHERE con.conrelid = t.oid AND con.contype IN ('p', 'u')))
+    LEFT JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = d.objid
+    LEFT JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
+   WHERE NOT (d.classid IN ('pg_catalog.pg_attrdef'::regclass, 'pg_catalog.pg_trigger'::regclass,
+                'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_statistic_ext'::regclass)
+              AND d.refclassid = 'pg_catalog.pg_class'::regclass)
+     AND d.classid <> 'pg_catalog.pg_constraint'::regclass
+     AND NOT (d.classid = 'pg_catalog.pg_policy'::regclass
+              AND EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.oid = d.objid AND p.polrelid = t.oid))
+     AND NOT (d.classid = 'pg_catalog.pg_class'::regclass
+              AND EXISTS (SELECT FROM pg_catalog.pg_class o WHERE o.oid = d.objid
+                             AND (o.relkind IN ('i', 'I', 'S', 't')
+                               OR EXISTS (SELECT FROM pg_catalog.pg_inherits i
+                                           WHERE i.inhrelid = o.oid AND i.inhparent = t.oid))
+                             AND d.refclassid = 'pg_catalog.pg_class'::regclass))
+     AND COALESCE(r.ev_class <> t.oid, true)
+     -- Views, rules and functions are replaced.
+     AND (d.refclassid <> 'pg_catalog.pg_class'::regclass
+       OR NOT (d.classid = 'pg_catalog.pg_rewrite'::regclass AND v.relkind <> 'm'
+               OR d.classid = 'pg_catalog.pg_proc'::regclass))
+   UNION ALL
+  SELECT DISTINCT pg_catalog.format('%s, which uses it, belongs to another role',
+           pg_catalog.pg_describe_object(o.classid, o.objid, 0)),
+         'Call convert_table() as a superuser.'
+    FROM t JOIN pg_catalog.pg_depend d
+      ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = t.oid
+   CROSS JOIN LATERAL (
+     SELECT 'pg_catalog.pg_class'::regclass::oid AS classid, v.oid AS objid, v.relowner AS owner
+       FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
+      WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = d.objid AND v.oid <> t.oid
+        AND v.relkind <> 'm'
+      UNION ALL
+     SELECT d.classid, p.oid, p.proowner FROM pg_catalog.pg_proc p
+      WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.objid) o
+   WHERE NOT pg_catalog.pg_has_role(o.owner, 'USAGE')
+   UNION ALL
+  SELECT pg_catalog.format('relation %I.%I exists', t.relnamespace::regnamespace, problems_of.old_name),
+         'Rename it, or call convert_table() with another name for parameter "old_name".'
+    FROM t WHERE EXISTS (SELECT FROM pg_catalog.pg_class o
+                          WHERE o.relnamespace = t.relnamespace AND o.relname = problems_of.old_name);
+END;
+COMMENT ON FUNCTION shard_fdw.problems_of(regclass, text, text, text)
+IS 'what keeps a table from becoming a logical table; for convert_table()';
+
+CREATE FUNCTION shard_fdw.convert_table(
+  tbl regclass, shards int, route text DEFAULT 'session', key text DEFAULT NULL,
+  options text[] DEFAULT '{}', server name DEFAULT NULL, old_name name DEFAULT NULL,
+  dry_run bool DEFAULT false,
+  OUT problem text, OUT remedy text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'shard_convert_table'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.convert_table(regclass, int, text, text, text[], name, name, bool)
+IS 'makes a logical table of a table, under its name and with its rows; or, if dry_run, tells what is in the way';

@@ -256,6 +256,32 @@ shard_tuple_delete(Relation rel, ItemPointer tid, CommandId cid,
 #endif
 }
 
+/* 19 wants flags. */
+static inline TableScanDesc
+shard_beginscan_tidrange(Relation rel, Snapshot snapshot, ItemPointer first,
+						 ItemPointer last)
+{
+#if PG_VERSION_NUM < 190000
+	return table_beginscan_tidrange(rel, snapshot, first, last);
+#else
+	return table_beginscan_tidrange(rel, snapshot, first, last, 0);
+#endif
+}
+
+/* A deletion of a row that is in another table from now on. */
+static inline TM_Result
+shard_tuple_move_away(Relation rel, ItemPointer tid, CommandId cid,
+					  Snapshot snapshot, TM_FailureData *tmfd)
+{
+#if PG_VERSION_NUM < 190000
+	return table_tuple_delete(rel, tid, cid, snapshot, InvalidSnapshot, true,
+							  tmfd, true);
+#else
+	return table_tuple_delete(rel, tid, cid, TABLE_DELETE_CHANGING_PARTITION,
+							  snapshot, InvalidSnapshot, true, tmfd);
+#endif
+}
+
 /* 18 can ignore one tuple. */
 static inline bool
 shard_check_index_constraints(ResultRelInfo *rri, TupleTableSlot *slot,

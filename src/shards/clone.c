@@ -412,10 +412,11 @@ shard_set_trigger_state(Oid relid, const char *name, char state)
 }
 
 /*
- * Copy triggers, and whether they fire.
+ * shard_clone_triggers
+ *		Copy triggers, and whether they fire.  SPI is connected.
  */
-static void
-copy_triggers(Relation source, Oid shard)
+void
+shard_clone_triggers(Relation source, Oid shard)
 {
 	TriggerDesc *triggers = source->trigdesc;
 
@@ -455,7 +456,7 @@ void
 shard_clone_checks(Relation source, const char *source_name, Oid shard)
 {
 	copy_foreign_keys(source, source_name, shard);
-	copy_triggers(source, shard);
+	shard_clone_triggers(source, shard);
 }
 
 /*

@@ -239,27 +239,39 @@ close_shard(Oid shard, List *parents)
 }
 
 /*
- * shard_close_shard(shard regclass)
- *		SQL function close_shard(): no route leads to the shard any more.
+ * shard_close
+ *		Have no route lead to the shard any more.  Returns whether any did.
  *
- * Strict.  Waits for nobody who uses the shard, nor does anybody wait.
- * Raises ERRCODE_WRONG_OBJECT_TYPE if the table is no shard,
+ * Waits for nobody who uses the shard, nor does anybody wait.  Raises
+ * ERRCODE_WRONG_OBJECT_TYPE if the table is no shard,
  * ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns it, and
  * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if it is the only one of a hash
  * table that takes certain rows.
+ */
+bool
+shard_close(Oid shard)
+{
+	List	   *parents = lock_shard_and_parents(shard);
+	ListCell   *lc;
+
+	foreach(lc, parents)
+		(void) report_place(shard_table_get(lfirst_oid(lc)), shard, ERROR);
+	return close_shard(shard, parents);
+}
+
+/*
+ * shard_close_shard(shard regclass)
+ *		SQL function close_shard(): see shard_close().
+ *
+ * Strict.
  */
 Datum
 shard_close_shard(PG_FUNCTION_ARGS)
 {
 	Oid			shard = PG_GETARG_OID(0);
-	List	   *parents;
-	ListCell   *lc;
 
 	PreventCommandIfReadOnly("close_shard()");
-	parents = lock_shard_and_parents(shard);
-	foreach(lc, parents)
-		(void) report_place(shard_table_get(lfirst_oid(lc)), shard, ERROR);
-	if (!close_shard(shard, parents))
+	if (!shard_close(shard))
 		ereport(NOTICE,
 				(errmsg("shard \"%s\" is already closed, skipping",
 						get_rel_name(shard))));
@@ -363,10 +375,12 @@ shard_open_shard(PG_FUNCTION_ARGS)
 }
 
 /*
- * The tables that foreign keys of a relation point to, itself left out.
+ * shard_referenced_tables
+ *		The tables that foreign keys of a relation point to, itself left out.
+ *		The list is in the current memory context.
  */
-static List *
-referenced_tables(Oid relid)
+List *
+shard_referenced_tables(Oid relid)
 {
 	List	   *result = NIL;
 	Relation	catalog;
@@ -439,7 +453,7 @@ shard_rotate(Oid logical, int count)
 	model = shard_model_shard(logical);
 	if (OidIsValid(model))
 	{
-		List	   *referenced = referenced_tables(model);
+		List	   *referenced = shard_referenced_tables(model);
 
 		foreach(lc, referenced)
 			shard_lock_patiently(lfirst_oid(lc), ShareRowExclusiveLock);
@@ -542,7 +556,7 @@ retain_locked(Oid logical, Oid shard, TimestampTz older_than,
 
 	/* A foreign key that goes is one that writers of other shards check. */
 	if (!keep_tables)
-		relids = list_concat(relids, referenced_tables(shard));
+		relids = list_concat(relids, shard_referenced_tables(shard));
 	if (!shard_try_patiently(relids, AccessExclusiveLock, patience))
 	{
 		*trouble = MemoryContextStrdup(context,

@@ -302,34 +302,44 @@ report_triggers(Relation logical)
 }
 
 /*
- * shard_release(logical regclass)
- *		SQL function release(): makes the shards ordinary tables, drops the
- *		logical table, and returns the tables.
- *
- * Strict.  Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the
- * logical table, ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST if something depends
- * on that, and what ALTER TABLE raises.
+ * What the shards of a logical table become.
  */
-Datum
-shard_release(PG_FUNCTION_ARGS)
+typedef enum ReleaseKind
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			relid = PG_GETARG_OID(0);
-	Relation	logical;
-	List	   *shards;
+	INTO_TABLES,
+	INTO_PARTITIONS,
+	INTO_ONE
+} ReleaseKind;
+
+/*
+ * Read argument "kind".
+ */
+static ReleaseKind
+read_kind(const char *value)
+{
+	if (strcmp(value, "tables") == 0)
+		return INTO_TABLES;
+	if (strcmp(value, "partitions") == 0)
+		return INTO_PARTITIONS;
+	if (strcmp(value, "one") == 0)
+		return INTO_ONE;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid value for parameter \"%s\": \"%s\"", "kind", value),
+			 errhint("Valid values are: tables, partitions, one.")));
+}
+
+/*
+ * Make tables of the shards, and drop the logical table.  SPI is connected.
+ */
+static void
+release_into_tables(Oid relid, List *shards)
+{
+	Relation	logical = table_open(relid, NoLock);
 	List	   *commands;
 	ShardIdentity identity;
 	ListCell   *lc;
 
-	PreventCommandIfReadOnly("release()");
-	shard_check_owned(relid);
-	(void) shard_lock_tree_patiently(relid, AccessExclusiveLock);
-	shard_check_owned(relid);
-	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	shards = find_inheritance_children(relid, NoLock);
-
-	SPI_connect();
-	logical = table_open(relid, NoLock);
 	report_triggers(logical);
 	shard_become_owner(logical, &identity);
 	/* DROP wants it out of use. */
@@ -342,9 +352,72 @@ shard_release(PG_FUNCTION_ARGS)
 	foreach(lc, commands)
 		shard_execute("%s", (char *) lfirst(lc));
 	shard_restore_identity(&identity);
+}
+
+/*
+ * Make one table of the shards, and drop the logical table.  Returns the table.
+ * SPI is connected.
+ */
+static Oid
+release_into_one(Oid relid, bool into_partitions)
+{
+	Oid			result = shard_reunite(relid, into_partitions, release_shard);
+	Relation	logical = table_open(relid, NoLock);
+	ShardIdentity identity;
+
+	shard_become_owner(logical, &identity);
+	table_close(logical, NoLock);
+	shard_forget_consumers(relid);
+	shard_execute("DROP FOREIGN TABLE %s", shard_qualified_name(relid));
+	shard_restore_identity(&identity);
+	return result;
+}
+
+/*
+ * shard_release(logical regclass, kind text)
+ *		SQL function release(): makes ordinary tables of the shards, or one
+ *		table, drops the logical table, and returns the tables.
+ *
+ * Strict.  Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the
+ * logical table, ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST if something depends
+ * on that, ERRCODE_INVALID_PARAMETER_VALUE for another value of "kind",
+ * ERRCODE_ACTIVE_SQL_TRANSACTION where rows would have to be moved that the
+ * transaction's snapshot may not show, and what shard_reunite() and ALTER TABLE
+ * raise.
+ */
+Datum
+shard_release(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid			relid = PG_GETARG_OID(0);
+	ReleaseKind kind = read_kind(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	MemoryContext context = CurrentMemoryContext;
+	List	   *tables;
+	ListCell   *lc;
+
+	PreventCommandIfReadOnly("release()");
+	shard_check_owned(relid);
+	if (kind == INTO_ONE)
+		shard_check_read_committed("move rows");
+	(void) shard_lock_tree_patiently(relid, AccessExclusiveLock);
+	shard_check_owned(relid);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	tables = find_inheritance_children(relid, NoLock);
+
+	SPI_connect();
+	if (kind == INTO_TABLES)
+		release_into_tables(relid, tables);
+	else
+	{
+		Oid			table = release_into_one(relid, kind == INTO_PARTITIONS);
+		MemoryContext oldcontext = MemoryContextSwitchTo(context);
+
+		tables = list_make1_oid(table);
+		MemoryContextSwitchTo(oldcontext);
+	}
 	SPI_finish();
 
-	foreach(lc, shards)
+	foreach(lc, tables)
 	{
 		Datum		value = ObjectIdGetDatum(lfirst_oid(lc));
 		bool		isnull = false;

@@ -43,11 +43,38 @@ extern void shard_advise_template(Oid logical, Oid template);
 extern ShardInherited *shard_note_inherited(Oid relid);
 extern void shard_disown(Oid relid, const ShardInherited *only);
 extern void shard_set_trigger_state(Oid relid, const char *name, char state);
+extern void shard_clone_triggers(Relation source, Oid shard);
 extern void shard_clone_checks(Relation source, const char *source_name,
 							   Oid shard);
 extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
 						Relation source, const char *place, Oid server);
 extern List *shard_unfit_checks(Oid shard, List *siblings);
+
+/* in succession.c */
+typedef struct ShardSuccession
+{
+	List	   *own;			/* commands for the owner of the table */
+	List	   *others;			/* ... and for those of views and functions */
+} ShardSuccession;
+
+/* An identity column, as commands have it. */
+typedef struct ShardIdentityColumn
+{
+	char	   *column;			/* its name */
+	char	   *kind;			/* ALWAYS or BY DEFAULT */
+	char	   *sequence;		/* its name, with the schema */
+	char	   *parameters;		/* of that */
+	char	   *set_value;		/* a command that sets it to its value */
+	List	   *grants;			/* arrays of one command */
+} ShardIdentityColumn;
+
+extern void shard_note_succession(Oid relid, ShardSuccession *succession);
+extern void shard_succeed(Oid relid, const ShardSuccession *succession);
+extern void shard_succeed_others(const ShardSuccession *succession);
+extern List *shard_note_identities(Oid relid);
+extern void shard_drop_identities(Oid relid, List *columns);
+extern void shard_add_identities(Oid relid, List *columns);
+extern List *shard_query_rows(const char *sql, Oid relid, int ncolumns);
 
 /* in create.c */
 extern Oid	shard_model_shard(Oid logical);
@@ -62,6 +89,8 @@ extern List *shard_create(Oid logical_relid, int count, Oid template,
 						  Oid schema, List *servers, bool with_checks);
 
 /* in lifecycle.c */
+extern bool shard_close(Oid shard);
+extern List *shard_referenced_tables(Oid relid);
 extern List *shard_rotate(Oid logical, int count);
 extern ShardTable *shard_check_timed(Oid logical);
 extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
@@ -80,6 +109,10 @@ extern ShardRangeStep shard_advance_range(Oid logical, Oid shard);
 extern void shard_drop_range(Oid shard);
 extern void shard_check_not_null(Oid logical, Oid shard);
 extern void shard_check_time_column(Oid relid);
+
+/* in reunite.c */
+extern Oid	shard_reunite(Oid logical, bool into_partitions,
+						  void (*release) (Oid shard, Oid logical));
 
 /* in run.c */
 extern void shard_forget_commands(Oid logical);

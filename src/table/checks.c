@@ -246,9 +246,10 @@ read_placement(Node *expr, Oid relid, bool is_valid, Oid logical,
 
 	if (key != NULL &&
 		shard_read_place(expr, relid, key, logical, &modulus, &remainder))
+		/* Any hash has the remainder 0 of 1. */
 		note_placement(&member->modulus, &member->remainder,
 					   &member->is_place_valid, &member->nplace_checks,
-					   modulus, remainder, is_valid);
+					   modulus, remainder, is_valid || modulus == 1);
 	if (seq_attno != 0 &&
 		shard_read_id_slot(expr, relid, logical, seq_attno, &modulus,
 						   &remainder))

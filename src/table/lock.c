@@ -57,11 +57,13 @@ shard_limit_lock_wait(int milliseconds)
 }
 
 /*
- * Wait for the locks, for so many milliseconds each.  Returns whether we have
- * them all; else we have none.
+ * Wait for the locks, on some relations in one mode and on others in another,
+ * for so many milliseconds each.  Returns whether we have them all; else we
+ * have none.
  */
 static bool
-try_to_lock(List *relids, LOCKMODE mode, int timeout)
+try_to_lock(List *relids, LOCKMODE mode, List *others, LOCKMODE other_mode,
+			int timeout)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -81,6 +83,11 @@ try_to_lock(List *relids, LOCKMODE mode, int timeout)
 			/* The time may have been over at the moment when we got it. */
 			CHECK_FOR_INTERRUPTS();
 		}
+		foreach(lc, others)
+		{
+			LockRelationOid(lfirst_oid(lc), other_mode);
+			CHECK_FOR_INTERRUPTS();
+		}
 		AtEOXact_GUC(false, guc_level);
 		ReleaseCurrentSubTransaction();
 	}
@@ -91,7 +98,7 @@ try_to_lock(List *relids, LOCKMODE mode, int timeout)
 		/* A deadlock may be due to the locks that we have just given back. */
 		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
 			!(error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
-			  list_length(relids) > 1))
+			  list_length(relids) + list_length(others) > 1))
 			ReThrowError(error);
 		FreeErrorData(error);
 		result = false;
@@ -204,6 +211,33 @@ report_impatience(List *relids, LOCKMODE mode, int patience)
 }
 
 /*
+ * As shard_try_patiently(), with some more relations that are to be locked in
+ * another mode, after the first ones.
+ */
+static bool
+try_two_patiently(List *relids, LOCKMODE mode, List *others,
+				  LOCKMODE other_mode, int patience)
+{
+	int			pause = 0;
+	TimestampTz start = GetCurrentTimestamp();
+
+	for (;;)
+	{
+		long		left = patience -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+
+		if (try_to_lock(relids, mode, others, other_mode,
+						Max(Min(left, SHARD_LOCK_TRY_TIME), 1)))
+			return true;
+		left = patience -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+		if (left <= 0)
+			return false;
+		shard_pause_lock_wait(&pause, left);
+	}
+}
+
+/*
  * shard_try_patiently
  *		Lock relations, all or none of them, without making others wait for
  *		more than a moment at a time while we do not have the locks.  Returns
@@ -215,25 +249,10 @@ report_impatience(List *relids, LOCKMODE mode, int patience)
 bool
 shard_try_patiently(List *relids, LOCKMODE mode, int patience)
 {
-	int			pause = 0;
-	TimestampTz start = GetCurrentTimestamp();
-
 	if (list_length(relids) == 1 &&
 		ConditionalLockRelationOid(linitial_oid(relids), mode))
 		return true;
-	for (;;)
-	{
-		long		left = patience -
-			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
-
-		if (try_to_lock(relids, mode, Max(Min(left, SHARD_LOCK_TRY_TIME), 1)))
-			return true;
-		left = patience -
-			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
-		if (left <= 0)
-			return false;
-		shard_pause_lock_wait(&pause, left);
-	}
+	return try_two_patiently(relids, mode, NIL, NoLock, patience);
 }
 
 /*
@@ -246,6 +265,21 @@ lock_all_patiently(List *relids, LOCKMODE mode)
 	int			patience = shard_lock_patience();
 
 	if (!shard_try_patiently(relids, mode, patience))
+		report_impatience(relids, mode, patience);
+}
+
+/*
+ * shard_lock_two_patiently
+ *		Lock relations in one mode and others in another, all or none of them
+ *		at a time, in the way of shard_lock_patiently().
+ */
+void
+shard_lock_two_patiently(List *relids, LOCKMODE mode, List *others,
+						 LOCKMODE other_mode)
+{
+	int			patience = shard_lock_patience();
+
+	if (!try_two_patiently(relids, mode, others, other_mode, patience))
 		report_impatience(relids, mode, patience);
 }
 

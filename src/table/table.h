@@ -374,6 +374,8 @@ extern int	shard_lock_patience(void);
 extern void shard_limit_lock_wait(int milliseconds);
 extern void shard_pause_lock_wait(int *pause, long left);
 extern bool shard_try_patiently(List *relids, LOCKMODE mode, int patience);
+extern void shard_lock_two_patiently(List *relids, LOCKMODE mode, List *others,
+									 LOCKMODE other_mode);
 extern void shard_lock_patiently(Oid relid, LOCKMODE mode);
 extern List *shard_lock_tree_patiently(Oid relid, LOCKMODE mode);
 

@@ -153,6 +153,15 @@ insert_begin(ModifyTableState *mtstate, ResultRelInfo *root)
 	insert->takes_ids = !insert->table->commit_order &&
 		(!insert->table->seq_always || mtstate->ps.plan == NULL);
 	root->ri_FdwState = insert;
+	if (unlikely(OidIsValid(shard_moving)))
+	{
+		insert->moves = insert->table->relid == shard_moving ||
+			root->ri_RangeTableIndex == 0;
+		if (insert->moves)
+			root->ri_TrigDesc = NULL;
+		if (insert->moves && insert->route == SHARD_ROUTE_SESSION)
+			insert->route = SHARD_ROUTE_ROUND_ROBIN;
+	}
 	return insert;
 }
 

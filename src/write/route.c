@@ -514,6 +514,8 @@ shard_route_peek(ShardTable *table, TupleTableSlot *row, Oid pinned)
 	switch (table->route)
 	{
 		case SHARD_ROUTE_SESSION:
+			if (unlikely(table->relid == shard_moving))
+				return table->open[table->next % table->nopen];
 			return table->commit_order ? route_by_lane(table) :
 				route_by_session(table);
 		case SHARD_ROUTE_ROUND_ROBIN:

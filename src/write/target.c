@@ -128,6 +128,9 @@ open_relation(ShardInsert *insert, ShardTarget *target,
 	target->rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(target->rri, table_open(member->relid, NoLock), 0,
 					  top_relation(insert), insert->estate->es_instrument);
+	if (unlikely(insert->moves))
+		target->rri->ri_TrigDesc =
+			shard_internal_triggers(target->rri->ri_TrigDesc);
 	target->is_logical = shard_is_our_routine(target->rri->ri_FdwRoutine);
 	if (!member->is_local)
 		shard_check_insert_target(target->rri);
@@ -472,7 +475,8 @@ shard_insert_target(ShardInsert *insert, TupleTableSlot *row)
 	if (unlikely(table->seq_always) && insert->takes_ids &&
 		insert->override != OVERRIDING_USER_VALUE &&
 		insert->route != SHARD_ROUTE_HASH && !OidIsValid(insert->pinned) &&
-		!slot_attisnull(row, table->seq_attno))
+		!slot_attisnull(row, table->seq_attno) &&
+		!(insert->moves && !shard_has_open_slots(table)))
 		return find_target(insert, lock_shard(insert, row, true));
 
 	/* A session keeps its shard, at least until the end of the statement. */

@@ -47,6 +47,9 @@ extern TupleTableSlot *shardExecForeignInsert(EState *estate,
 extern void shardEndForeignModify(EState *estate, ResultRelInfo *rri);
 extern void shardEndForeignInsert(EState *estate, ResultRelInfo *rri);
 
+/* in move.c */
+extern void shard_begin_moving(Oid logical);
+
 /* in one_node.c */
 extern void shardExecForeignTruncate(List *rels, DropBehavior behavior,
 									 bool restart_seqs);

@@ -107,6 +107,7 @@ typedef struct ShardInsert
 	bool		is_copy;		/* called by COPY */
 	bool		is_init;		/* what follows is set */
 	bool		collects;		/* let rows wait to be written with others */
+	bool		moves;			/* rows of a shard; see shard_begin_moving() */
 	int			lane;			/* the shard whose lane the statement has
 								 * taken to begin with, or -1 */
 	struct ShardBatch *batch;	/* NULL: no batches */
@@ -184,6 +185,11 @@ extern void shard_sort_add(ShardSort *sort, IndexTuple tuple);
 extern int	shard_sort_compare(ShardSort *sort, uint64 a, uint64 b);
 extern void shard_sort_perform(ShardSort *sort);
 extern IndexTuple shard_sort_get(ShardSort *sort, uint64 i);
+
+/* in move.c */
+extern Oid	shard_moving;
+extern bool shard_has_open_slots(const ShardTable *table);
+extern TriggerDesc *shard_internal_triggers(const TriggerDesc *triggers);
 
 /* in one_node.c */
 extern void shard_note_write(Oid shard);

@@ -318,7 +318,7 @@ SELECT bag_eq($$ SELECT p.proname::text, p.prosecdef, p.proleakproof,
   $$ SELECT f, false AS a, false AS b, 'everybody'::text
     FROM unnest('{shard_fdw_handler,shard_fdw_validator,create_shards,cursor_reads,reshard,on_ddl_end,ddl_end,in_hash,in_slot,check_row,
      reset_sequences,own_sequences,column_maximum,sequence_position,table_bytes,rows_behind,check_order,list_shards,last_shard,register_consumer,seek_consumer,seek_consumer,seek_consumer,consumer_lag,drop_consumer,read_batch,read_window,dequeue,seal,unseal,
-     alter_column_type,release,guard_drop,on_drop_start,
+     alter_column_type,drain,release,convert_table,problems_of,succession_of,columns_of,guard_drop,on_drop_start,
      close_shard,close_node,open_shard,add_range,rotate,retain,maintain,confirm_retention,maintenance_state,range_of,
      check_shards,features_of,expression_of,check_kind,place_of,table_state,
      run_command_on_shards,run_on_shards,format_on_shards,run_command_on_nodes,check_nodes,sync_nodes}'::text[]) f $$, 'functions, and who may call them');

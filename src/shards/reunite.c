@@ -1,0 +1,359 @@
+/*-------------------------------------------------------------------------
+ *
+ * reunite.c
+ *	  release() into one table: an ordinary or a natively partitioned table
+ *	  takes the place of the logical table.
+ *
+ * It is what convert_table() does, the other way round.  An ordinary table is
+ * made of the largest shard, to which the rows of the others are moved.  The
+ * partitions of a partitioned table are the shards of a hash table as they
+ * are.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shards/shards_private.h"
+
+#include "access/table.h"
+#include "catalog/pg_inherits.h"
+#include "commands/defrem.h"
+#include "commands/tablecmds.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+/*
+ * Raise an error because the shards cannot become one table.
+ */
+static void
+report_cannot(Oid logical, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot release foreign table \"%s\" into one table",
+					get_rel_name(logical)),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
+
+/*
+ * Raise an error unless the shards, which are locked, can become one table.
+ */
+static void
+check_shards(Oid logical, bool into_partitions)
+{
+	ShardTable *table = shard_table_get(logical);
+
+	if (table->nmembers == 0)
+		report_cannot(logical, "It has no shards.",
+					  "Drop it, and create a table.");
+	if (into_partitions &&
+		(table->route != SHARD_ROUTE_HASH || table->bounds == NULL))
+		report_cannot(logical,
+					  table->route == SHARD_ROUTE_HASH ?
+					  "Its shards are not placed as partitions are: some have no constraint \"shard_hash\", or one that is not validated, or hold the same hashes." :
+					  "Only the shards of a hash table have rows that partitions could have.",
+					  "Use release(..., kind => 'one').");
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		Relation	shard;
+		TupleDesc	desc;
+
+		shard_check_plain(logical, &table->members[i], "release");
+		shard = table_open(table->members[i].relid, NoLock);
+		CheckTableNotInUse(shard, "release");
+		desc = RelationGetDescr(shard);
+		for (int j = 0; j < desc->natts; j++)
+		{
+			Form_pg_attribute att = TupleDescAttr(desc, j);
+
+			if (!att->attisdropped &&
+				get_attnum(logical, NameStr(att->attname)) == InvalidAttrNumber)
+				report_cannot(logical,
+							  psprintf("Shard \"%s\" has a column \"%s\" that the foreign table has not.",
+									   RelationGetRelationName(shard),
+									   NameStr(att->attname)),
+							  "Add the column to the foreign table, or drop it from the shard.");
+		}
+		table_close(shard, NoLock);
+	}
+}
+
+/*
+ * The largest of the shards.
+ */
+static Oid
+largest_shard(List *shards)
+{
+	Oid			result = InvalidOid;
+	BlockNumber most = 0;
+	ListCell   *lc;
+
+	foreach(lc, shards)
+	{
+		Relation	shard = table_open(lfirst_oid(lc), NoLock);
+		BlockNumber nblocks = RelationGetNumberOfBlocks(shard);
+
+		table_close(shard, NoLock);
+		if (!OidIsValid(result) || nblocks > most)
+		{
+			result = lfirst_oid(lc);
+			most = nblocks;
+		}
+	}
+	return result;
+}
+
+/*
+ * The columns that draw from a sequence of their own, as identity columns: those
+ * of the logical table, and the one with option "sequence", whose single
+ * sequence goes on after all that the slots have given.
+ */
+static List *
+find_identities(Oid logical)
+{
+	ShardTable *table = shard_table_get(logical);
+	List	   *result = shard_note_identities(logical);
+	List	   *sequences;
+	ShardIdentityColumn *column;
+	char	   *name;
+	char	   *sequence;
+	int64		next = 1;
+	ListCell   *lc;
+
+	if (table->seq_attno == 0)
+		return result;
+	name = get_attname(logical, table->seq_attno, false);
+	sequences = shard_id_slot_sequences(logical, table->seq_attno);
+	for (int i = 0; i < table->nmembers; i++)
+		if (OidIsValid(table->members[i].sequence))
+			sequences = list_append_unique_oid(sequences,
+											   table->members[i].sequence);
+	foreach(lc, sequences)
+		next = Max(next, shard_advance_sequence(lfirst_oid(lc), PG_INT64_MIN));
+	sequence = ChooseRelationName(get_rel_name(logical), name, "seq",
+								  get_rel_namespace(logical), false);
+	column = palloc0(sizeof(ShardIdentityColumn));
+	column->column = pstrdup(quote_identifier(name));
+	column->kind = table->seq_always ? "ALWAYS" : "BY DEFAULT";
+	column->sequence = quote_qualified_identifier(get_namespace_name(get_rel_namespace(logical)),
+												  sequence);
+	column->parameters = "";
+	column->set_value = psprintf("SELECT pg_catalog.setval(%s, " INT64_FORMAT ", false)",
+								 quote_literal_cstr(column->sequence), next);
+	return lappend(result, column);
+}
+
+/*
+ * Let no shard have a default that draws from a sequence which is about to go.
+ */
+static void
+drop_defaults(List *shards, List *identities)
+{
+	ListCell   *lc;
+	ListCell   *lc2;
+
+	foreach(lc, identities)
+	{
+		foreach(lc2, shards)
+			shard_execute("ALTER TABLE %s ALTER COLUMN %s DROP DEFAULT, ALTER COLUMN %s SET NOT NULL",
+						  shard_qualified_name(lfirst_oid(lc2)),
+						  ((ShardIdentityColumn *) lfirst(lc))->column,
+						  ((ShardIdentityColumn *) lfirst(lc))->column);
+	}
+}
+
+/*
+ * Move the rows of the other shards to one of them.  Triggers have seen them.
+ */
+static void
+move_rows(Oid target, List *shards)
+{
+	Relation	rel = table_open(target, NoLock);
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
+	char	   *columns = shard_column_list(rel, "", false);
+	char	   *name = shard_qualified_name(target);
+	ListCell   *lc;
+
+	table_close(rel, NoLock);
+	if (triggers != NULL)
+		shard_execute("ALTER TABLE %s DISABLE TRIGGER USER", name);
+	foreach(lc, shards)
+	{
+		Oid			shard = lfirst_oid(lc);
+
+		if (shard == target)
+			continue;
+		shard_execute("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM ONLY %s",
+					  name, columns, columns, shard_qualified_name(shard));
+	}
+	/* What has to be checked later is checked before the tables go. */
+	shard_execute("SET CONSTRAINTS ALL IMMEDIATE");
+	foreach(lc, shards)
+	{
+		if (lfirst_oid(lc) != target)
+			shard_execute("DROP TABLE %s",
+						  shard_qualified_name(lfirst_oid(lc)));
+	}
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		if (!triggers->triggers[i].tgisinternal)
+			shard_set_trigger_state(target, triggers->triggers[i].tgname,
+									triggers->triggers[i].tgenabled);
+}
+
+/*
+ * Give a table the name and the schema that the logical table has had, and its
+ * defaults.
+ */
+static void
+take_name(Oid target, const char *name, Oid schema, List *defaults)
+{
+	ListCell   *lc;
+
+	if (get_rel_namespace(target) != schema)
+		shard_execute("ALTER TABLE %s SET SCHEMA %s",
+					  shard_qualified_name(target),
+					  quote_identifier(get_namespace_name(schema)));
+	shard_execute("ALTER TABLE %s RENAME TO %s", shard_qualified_name(target),
+				  quote_identifier(name));
+	foreach(lc, defaults)
+	{
+		char	  **row = lfirst(lc);
+
+		shard_execute("ALTER TABLE %s ALTER COLUMN %s %s",
+					  shard_qualified_name(target), row[0], row[1]);
+	}
+}
+
+/*
+ * Create a partitioned table with the columns of the logical table and the
+ * indexes and constraints of a shard, for which there are commands.
+ */
+static Oid
+create_partitioned(const char *name, Oid schema, const char *columns,
+				   const char *key, List *features)
+{
+	char	   *qualified = quote_qualified_identifier(get_namespace_name(schema), name);
+	ListCell   *lc;
+
+	shard_execute("CREATE TABLE %s (%s) PARTITION BY HASH (%s)", qualified,
+				  columns, key);
+	foreach(lc, features)
+		shard_execute("%s", *(char **) lfirst(lc));
+	return get_relname_relid(name, schema);
+}
+
+/* What gives another table the indexes and constraints of a shard. */
+static const char *features_query =
+"SELECT replace(replace(replace(replace(regexp_replace(regexp_replace(f.command,"
+" '^CREATE (UNIQUE )?INDEX CONCURRENTLY', 'CREATE \\1INDEX'), ' NOT VALID$', ''),"
+" E'\\x01', l.name), E'\\x04', quote_ident(l.relname)),"
+" E'\\x03', coalesce(quote_ident(replace(f.name, E'\\x02', l.relname)), '')), E'\\x02', l.relname)"
+" FROM (SELECT c.relname::text, format('%%I.%%I', c.relnamespace::regnamespace, c.relname) AS name"
+" FROM pg_class c WHERE c.oid = %u) l, shard_fdw.features_of($1) f"
+" WHERE f.rank BETWEEN 2 AND 5 ORDER BY f.rank, f.command";
+
+/*
+ * shard_reunite
+ *		Have a table take the place of the logical table: a partitioned one with
+ *		the shards as its partitions, or the largest shard with the rows of all.
+ *		Returns it.
+ *
+ * "release" takes from a shard what made it one.  All tables are locked, and
+ * SPI is connected.  Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if the
+ * shards cannot become one table, ERRCODE_FEATURE_NOT_SUPPORTED if one is a
+ * foreign table or has children, and what the DDL commands raise.
+ */
+Oid
+shard_reunite(Oid logical, bool into_partitions,
+			  void (*release) (Oid shard, Oid logical))
+{
+	List	   *shards = find_inheritance_children(logical, NoLock);
+	ShardTable *table;
+	char	   *name = get_rel_name(logical);
+	Oid			schema = get_rel_namespace(logical);
+	char	   *columns;
+	char	   *key = NULL;
+	List	   *features = NIL;
+	List	   *places = NIL;
+	List	   *defaults;
+	List	   *sequences;
+	List	   *identities;
+	ShardSuccession succession;
+	ShardIdentity identity;
+	Relation	rel;
+	Oid			target;
+	ListCell   *lc;
+
+	check_shards(logical, into_partitions);
+	target = largest_shard(shards);
+	columns = *(char **) linitial(shard_query_rows("SELECT shard_fdw.columns_of($1)", logical, 1));
+	if (into_partitions)
+	{
+		table = shard_table_get(logical);
+		key = shard_key_columns(table->key, logical);
+		features = shard_query_rows(psprintf(features_query, logical), target, 1);
+		table = shard_table_get(logical);
+		for (int i = 0; i < table->nmembers; i++)
+			places = lappend(places,
+							 psprintf("%s FOR VALUES WITH (MODULUS %d, REMAINDER %d)",
+									  shard_qualified_name(table->members[i].relid),
+									  table->members[i].modulus,
+									  table->members[i].remainder));
+	}
+	defaults = shard_query_rows("SELECT quote_ident(a.attname),"
+								" coalesce('SET DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), 'DROP DEFAULT')"
+								" FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
+								" WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''",
+								logical, 2);
+	sequences = shard_query_rows(psprintf("SELECT format('%%I.%%I', s.relnamespace::regnamespace, s.relname), quote_ident(a.attname)"
+										  " FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'"
+										  " JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid"
+										  " WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass"
+										  " AND d.refobjid = $1 AND d.deptype = 'a' AND a.attnum <> %d",
+										  shard_table_get(logical)->seq_attno),
+								 logical, 2);
+	shard_note_succession(logical, &succession);
+	rel = table_open(logical, NoLock);
+	shard_become_owner(rel, &identity);
+	table_close(rel, NoLock);
+	identities = find_identities(logical);
+
+	foreach(lc, shards)
+		release(lfirst_oid(lc), logical);
+	drop_defaults(shards, identities);
+	foreach(lc, identities)
+	{
+		ShardIdentityColumn *column = lfirst(lc);
+
+		if (column->parameters[0] != '\0')
+			shard_drop_identities(logical, list_make1(column));
+	}
+	shard_execute("ALTER FOREIGN TABLE %s RENAME TO %s",
+				  shard_qualified_name(logical),
+				  quote_identifier(psprintf("release_%u", logical)));
+	if (into_partitions)
+		target = create_partitioned(name, schema, columns, key, features);
+	else
+	{
+		move_rows(target, shards);
+		take_name(target, name, schema, defaults);
+	}
+	foreach(lc, sequences)
+	{
+		char	  **row = lfirst(lc);
+
+		shard_execute("ALTER SEQUENCE %s OWNED BY %s.%s", row[0],
+					  shard_qualified_name(target), row[1]);
+	}
+	shard_add_identities(target, identities);
+	foreach(lc, places)
+		shard_execute("ALTER TABLE %s ATTACH PARTITION %s",
+					  shard_qualified_name(target), (char *) lfirst(lc));
+	shard_succeed(target, &succession);
+	shard_restore_identity(&identity);
+
+	shard_succeed_others(&succession);
+	return target;
+}

@@ -1,0 +1,156 @@
+-- release() into one table and into partitions: the way back from a logical
+-- table, under its name.
+BEGIN;
+SELECT no_plan();
+SET LOCAL client_min_messages = error;
+CREATE SCHEMA reunite_test;
+CREATE SCHEMA reunite_parts;
+GRANT ALL ON SCHEMA reunite_test TO PUBLIC;
+SET LOCAL search_path = reunite_test, public;
+
+\ir helpers.psql
+
+--
+-- One table
+--
+
+CREATE TABLE ref (r int PRIMARY KEY);
+INSERT INTO ref SELECT generate_series(0, 9);
+GRANT REFERENCES, SELECT ON ref TO shard_user;
+GRANT ALL ON SCHEMA reunite_parts TO shard_user;
+SET LOCAL ROLE shard_user;
+CREATE TABLE noted (what text);
+CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN NEW.v := NEW.v || '!'; RETURN NEW; END $$;
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN INSERT INTO reunite_test.noted VALUES (TG_OP); RETURN NULL; END $$;
+CREATE TABLE model (v text, id bigint PRIMARY KEY, s int, r int REFERENCES ref, at timestamptz NOT NULL,
+  g int GENERATED ALWAYS AS (r * 2) STORED, CONSTRAINT positive CHECK (r >= 0));
+CREATE INDEX ON model (r);
+CREATE TRIGGER mark BEFORE INSERT ON model FOR EACH ROW EXECUTE FUNCTION mark();
+ALTER TABLE model DISABLE TRIGGER mark;
+CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always') NOT NULL, s serial, r int DEFAULT 3, v text,
+  at timestamptz NOT NULL DEFAULT '2026-01-01Z', g int GENERATED ALWAYS AS (r * 2) STORED)
+  SERVER shards OPTIONS (shards '4', template 'model', shard_schema 'reunite_parts', max_shards '8', route 'round_robin',
+    time_column 'at', maintenance 'manual');
+CREATE TRIGGER stmt AFTER INSERT ON log EXECUTE FUNCTION note();
+COMMENT ON FOREIGN TABLE log IS 'said of it';
+COMMENT ON COLUMN log.r IS 'said of a column';
+GRANT SELECT, UPDATE (v) ON log TO shard_reader;
+CREATE VIEW few WITH (security_barrier) AS SELECT id, r, v FROM log WHERE r < 5 WITH CHECK OPTION;
+CREATE VIEW fewer AS SELECT count(*) AS n FROM few WHERE r < 3;
+CREATE FUNCTION parsed() RETURNS bigint LANGUAGE sql STABLE BEGIN ATOMIC SELECT count(*) FROM log; END;
+INSERT INTO log (r, v) SELECT (random() * 9)::int, repeat('x', (random() * 30)::int) FROM generate_series(1, 200);
+DO $$ BEGIN
+  PERFORM shard_fdw.seal('reunite_parts.log_0'), shard_fdw.close_shard('reunite_parts.log_1'); END $$;
+CREATE TABLE twin AS SELECT * FROM log;
+PREPARE ins(int) AS INSERT INTO log (r, v) VALUES ($1, 'new') RETURNING s;
+PREPARE sel(bigint) AS SELECT * FROM log WHERE id = $1;
+EXECUTE sel(1);
+TRUNCATE noted;
+SELECT results_eq($$ SELECT shard_fdw.release('log', 'one')::text $$, $$ VALUES ('log') $$, 'one table');
+SELECT is((SELECT relkind::text || pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'log'::regclass), 'rshard_user',
+  'one table, an ordinary one of the same owner');
+SELECT bag_eq('SELECT id, s, r, v, at, g FROM log', 'SELECT * FROM twin', 'one table, with all rows');
+SELECT is_empty($$ SELECT relname FROM pg_class WHERE relname ~ '^log_\d+$|^release_' $$, 'the other shards are gone');
+EXECUTE ins(1);
+SELECT is((SELECT id > (SELECT max(id) FROM twin) AND s = 201 AND at = '2026-01-01Z' AND g = 2 FROM log WHERE v = 'new'), true,
+  'numbers and defaults go on');
+SELECT is(pg_get_serial_sequence('log', 's') || ' ' || pg_get_serial_sequence('log', 'id'),
+  'reunite_test.log_s_seq reunite_test.log_id_seq', 'sequences belong to it');
+SELECT is((SELECT attidentity::text FROM pg_attribute WHERE attrelid = 'log'::regclass AND attname = 'id'), 'a',
+  'option "sequence" becomes an identity column');
+SELECT fails('INSERT INTO log (id, r) VALUES (1, 1)', '428C9', title => 'values of its own are refused as before');
+SELECT fails('INSERT INTO log (r) VALUES (77)', '23503', title => 'foreign keys');
+SELECT fails('INSERT INTO log (r) VALUES (-1)', '23514', title => 'CHECK constraints');
+SELECT bag_eq($$ SELECT conname::text FROM pg_constraint WHERE conrelid = 'log'::regclass AND contype = 'c' $$,
+  $$ VALUES ('positive') $$, 'no constraint of ours');
+SELECT is((SELECT string_agg(tgname || tgenabled::text, ' ' ORDER BY tgname) FROM pg_trigger
+  WHERE tgrelid = 'log'::regclass AND NOT tgisinternal), 'markD stmtO', 'triggers, as they were');
+SELECT is((SELECT string_agg(what, ' ') FROM noted), 'INSERT', 'triggers of statements fire, and not for rows that are moved');
+SELECT is(obj_description('log'::regclass) || col_description('log'::regclass, (SELECT attnum FROM pg_attribute
+  WHERE attrelid = 'log'::regclass AND attname = 'r')), 'said of itsaid of a column', 'comments');
+SELECT is(has_table_privilege('shard_reader', 'log', 'SELECT') AND has_column_privilege('shard_reader', 'log', 'v', 'UPDATE')
+  AND NOT has_table_privilege('shard_reader', 'log', 'INSERT'), true, 'privileges');
+SELECT is((SELECT count(*) FROM few), (SELECT count(*) FROM log WHERE r < 5), 'a view');
+SELECT is((SELECT n FROM fewer), (SELECT count(*) FROM log WHERE r < 3), 'a view of a view');
+SELECT fails('INSERT INTO few (r) VALUES (7)', '44000', title => 'the check option of a view');
+SELECT is(parsed(), 201::bigint, 'a function');
+EXECUTE sel(1);
+
+-- An identity column, and there and back again.
+CREATE TABLE round (id int GENERATED BY DEFAULT AS IDENTITY (START 10 INCREMENT 10) PRIMARY KEY, v text DEFAULT 'd');
+INSERT INTO round (v) SELECT g FROM generate_series(1, 50) g;
+CREATE VIEW trip AS SELECT sum(id) AS s FROM round;
+CREATE TABLE round_twin AS SELECT * FROM round;
+SELECT is_empty($$ SELECT shard_fdw.convert_table('round', 3) $$, 'there');
+INSERT INTO round (v) VALUES ('between');
+SELECT is(shard_fdw.release('round', 'one')::text, 'round', 'and back');
+INSERT INTO round DEFAULT VALUES;
+INSERT INTO round_twin VALUES (510, 'between'), (520, 'd');
+SELECT bag_eq('SELECT * FROM round', 'SELECT * FROM round_twin', 'there and back, with all rows and numbers');
+SELECT is((SELECT s FROM trip), (SELECT sum(id) FROM round_twin), 'there and back, with a view');
+RESET ROLE;
+
+--
+-- Partitions
+--
+
+CREATE TABLE keyed_model (v text, k int, n int REFERENCES ref, id int NOT NULL, PRIMARY KEY (k), UNIQUE (v, n, k),
+  CONSTRAINT small CHECK (n < 10));
+CREATE INDEX ON keyed_model (n) WHERE n > 2;
+CREATE TRIGGER mark BEFORE INSERT ON keyed_model FOR EACH ROW EXECUTE FUNCTION mark();
+CREATE FOREIGN TABLE keyed (k int NOT NULL, v text NOT NULL DEFAULT 'd', n int, id int GENERATED ALWAYS AS IDENTITY)
+  SERVER shards OPTIONS (shards '3', route 'hash', key 'k', template 'keyed_model');
+CREATE VIEW of_keyed AS SELECT * FROM keyed WHERE n = 5;
+GRANT SELECT ON keyed TO shard_reader;
+INSERT INTO keyed (k, v, n) SELECT g, 'v' || g % 3, g % 10 FROM generate_series(1, 200) g;
+CREATE TABLE keyed_twin AS SELECT * FROM keyed;
+SELECT is(shard_fdw.release('keyed', 'partitions')::text, 'keyed', 'partitions');
+SELECT is(pg_get_partkeydef('keyed'::regclass), 'HASH (k)', 'the key of partitions');
+SELECT bag_eq('SELECT * FROM keyed', 'SELECT * FROM keyed_twin', 'rows of partitions');
+SELECT is((SELECT count(*) FROM pg_inherits WHERE inhparent = 'keyed'::regclass), 3::bigint, 'each shard is a partition');
+INSERT INTO keyed (k, n) VALUES (1000, 1);
+SELECT is((SELECT v || id FROM keyed WHERE k = 1000), 'd!201', 'numbers, defaults and triggers of partitions');
+SELECT bag_eq($$ SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'keyed'::regclass AND contype <> 'n' $$,
+  $$ VALUES ('PRIMARY KEY (k)'), ('UNIQUE (v, n, k)'), ('CHECK ((n < 10))'), ('FOREIGN KEY (n) REFERENCES ref(r)') $$,
+  'constraints of the partitioned table');
+SELECT is((SELECT count(*) FROM pg_index WHERE indrelid = 'keyed'::regclass AND indisvalid), 3::bigint,
+  'its indexes are valid');
+SELECT is((SELECT count(*) FROM pg_index WHERE indrelid = 'keyed_0'::regclass), 3::bigint, 'no index is made twice');
+SELECT is((SELECT count(*) FROM of_keyed), 20::bigint, 'a view of partitions');
+SELECT is(has_table_privilege('shard_reader', 'keyed', 'SELECT'), true, 'privileges of partitions');
+SELECT is_empty($$ SELECT shard_fdw.convert_table('keyed', 3, 'hash', 'k') $$, 'partitions become shards again');
+SELECT is((SELECT count(*) FROM keyed), 201::bigint, 'partitions become shards again, with all rows');
+
+--
+-- What is refused
+--
+
+CREATE FOREIGN TABLE none (a int) SERVER shards;
+CREATE FOREIGN TABLE wider (a int) SERVER shards OPTIONS (shards '2');
+ALTER TABLE wider_1 ADD b int;
+CREATE FOREIGN TABLE parent (a int) SERVER shards OPTIONS (shards '2');
+CREATE TABLE parent_child () INHERITS (parent_0);
+SELECT fails($$ SELECT shard_fdw.release('wider', 'two') $$, '22023', 'invalid value for parameter "kind": "two"',
+  hint => 'Valid values are: tables, partitions, one.');
+SELECT fails($$ SELECT shard_fdw.release('none', 'one') $$, '55000',
+  'cannot release foreign table "none" into one table', 'It has no shards.');
+SELECT fails($$ SELECT shard_fdw.release('wider', 'one') $$, '55000', NULL,
+  'Shard "wider_1" has a column "b" that the foreign table has not.');
+SELECT fails($$ SELECT shard_fdw.release('wider', 'partitions') $$, '55000', NULL,
+  'Only the shards of a hash table have rows that partitions could have.');
+SELECT fails($$ SELECT shard_fdw.release('keyed', 'partitions') $$, '55000', NULL,
+  'Its shards are not placed as partitions are: some have no constraint "shard_hash", or one that is not validated, '
+  'or hold the same hashes.');
+SELECT fails($$ SELECT shard_fdw.release('parent', 'one') $$, '0A000', 'cannot release foreign table "parent"');
+CREATE FOREIGN TABLE twice (a int) SERVER shards OPTIONS (shards '2');
+CREATE UNIQUE INDEX ON twice_0 (a);
+CREATE UNIQUE INDEX ON twice_1 (a);
+INSERT INTO twice_0 VALUES (1);
+INSERT INTO twice_1 VALUES (1);
+SELECT fails($$ SELECT shard_fdw.release('twice', 'one') $$, '23505', title => 'rows that cannot be in one table');
+SELECT is((SELECT count(*) FROM twice), 2::bigint, 'rows that cannot be in one table stay where they are');
+
+SELECT * FROM finish();
+ROLLBACK;
