@@ -1452,7 +1452,7 @@ GRANT SELECT ON shard_fdw.stat_shards TO PUBLIC;
 CREATE FUNCTION shard_fdw.columns_of(tbl regclass)
 RETURNS text
 LANGUAGE sql STABLE STRICT
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET jit = off
 BEGIN ATOMIC
   SELECT pg_catalog.string_agg(d.line, ', ' ORDER BY d.rank, d.n)
     FROM (SELECT 1, a.attnum::int,
@@ -1487,7 +1487,7 @@ IS 'columns and CHECK constraints of a table, as a command has them; for convert
 CREATE FUNCTION shard_fdw.succession_of(tbl regclass, OUT is_own bool, OUT command text)
 RETURNS SETOF record
 LANGUAGE sql STABLE STRICT
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET jit = off
 BEGIN ATOMIC
   SELECT d.is_own, d.command
     FROM (SELECT 1, true, pg_catalog.replace(f.command, E'\x01',
@@ -1571,7 +1571,7 @@ CREATE FUNCTION shard_fdw.problems_of(
   tbl regclass, route text, key text, old_name text, OUT problem text, OUT remedy text)
 RETURNS SETOF record
 LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET jit = off
 BEGIN ATOMIC
   WITH t AS MATERIALIZED (
     SELECT c.*, pg_catalog.format('%I.%I', c.relnamespace::regnamespace, c.relname) AS name,

@@ -37,6 +37,7 @@ shard_query_rows(const char *sql, Oid relid, int ncolumns)
 	int			guc_level = NewGUCNestLevel();
 
 	shard_set("search_path", "pg_catalog, pg_temp");
+	shard_set("jit", "off");
 	if (SPI_execute_with_args(sql, 1, &type, &value, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "SPI_execute_with_args failed: %s", sql);
 	for (uint64 i = 0; i < SPI_processed; i++)
