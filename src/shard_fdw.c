@@ -30,6 +30,7 @@ _PG_init(void)
 	shard_runs_init();
 	shard_guard_init();
 	shard_alter_init();
+	shard_remote_scan_init();
 	MarkGUCPrefixReserved("shard_fdw");
 
 	shard_table_init();

@@ -24,6 +24,9 @@ extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,
 /* in planning.c */
 extern void shard_planning_init(void);
 
+/* in remote_scan.c */
+extern void shard_remote_scan_init(void);
+
 /* in remote_update.c */
 extern void shard_remote_update_init(void);
 

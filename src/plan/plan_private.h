@@ -232,6 +232,10 @@ extern void shard_prune_gate(PlannerInfo *root, const ShardPruning *pruning);
 /* in remote_agg.c */
 extern void shard_offer_remote_aggregates(PlannerInfo *root, RelOptInfo *rel);
 
+/* in remote_scan.c */
+extern void shard_plan_gates(PlannedStmt *stmt);
+extern PlannedStmt *shard_skip_nodes(PlannedStmt *stmt);
+
 /* in times.c */
 extern List *shard_time_conditions(PlannerInfo *root, RelOptInfo *rel,
 								   AttrNumber attno, Oid type,

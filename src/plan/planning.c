@@ -345,6 +345,12 @@ start_executor(QueryDesc *query_desc, int eflags)
 	{
 		CallSyscacheCallbacks(PROCOID, ASSUMPTION_HASH);
 		has_missed = false;
+		/* This may be the plan, from when the planner's hook was not there. */
+		if (note == NULL)
+		{
+			query_desc->plannedstmt = copyObject(query_desc->plannedstmt);
+			shard_plan_gates(query_desc->plannedstmt);
+		}
 	}
 	if (note != NULL)
 	{
@@ -356,6 +362,7 @@ start_executor(QueryDesc *query_desc, int eflags)
 		if (!has_snapshot)
 			PopActiveSnapshot();
 	}
+	query_desc->plannedstmt = shard_skip_nodes(query_desc->plannedstmt);
 	(prev_executor_start_hook ? prev_executor_start_hook :
 	 standard_ExecutorStart) (query_desc, eflags);
 }

@@ -23,6 +23,17 @@
 #include "commands/sequence.h"
 #include "storage/lmgr.h"
 
+/* For how long a session leases no shard that it could not reach, in ms. */
+#define UNREACHABLE_TIME	60000
+
+/* Shards that could not be reached. */
+static struct
+{
+	Oid			shard;
+	TimestampTz until;			/* they are left alone */
+}			unreachable[64];
+static int	nunreachable = 0;
+
 /*
  * shard_lock_tag
  *		Fill in the tag of a lock of ours, of one of the kinds in table.h,
@@ -106,6 +117,50 @@ shard_forget_lease(ShardTable *table)
 		LockRelease(&tag, ExclusiveLock, true);
 	}
 	table->lease_shard = InvalidOid;
+}
+
+/*
+ * shard_note_unreachable
+ *		Note that a shard could not be written because its server could not be
+ *		reached.  Allocates nothing and raises nothing.
+ */
+void
+shard_note_unreachable(Oid shard)
+{
+	int			i = 0;
+
+	while (i < nunreachable && unreachable[i].shard != shard)
+		i++;
+	if (i == nunreachable)
+	{
+		/* If there are many, the first must do. */
+		if (nunreachable == lengthof(unreachable))
+			return;
+		nunreachable++;
+	}
+	unreachable[i].shard = shard;
+	unreachable[i].until = GetCurrentTimestamp() +
+		UNREACHABLE_TIME * INT64CONST(1000);
+}
+
+/*
+ * shard_is_unreachable
+ *		Has this session found out a short time ago that the shard cannot be
+ *		reached?
+ */
+bool
+shard_is_unreachable(Oid shard)
+{
+	for (int i = 0; i < nunreachable; i++)
+	{
+		if (unreachable[i].shard != shard)
+			continue;
+		if (GetCurrentTimestamp() < unreachable[i].until)
+			return true;
+		unreachable[i] = unreachable[--nunreachable];
+		break;
+	}
+	return false;
 }
 
 /*

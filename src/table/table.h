@@ -353,6 +353,8 @@ extern void shard_command_tag(LOCKTAG *tag, Oid logical);
 extern void shard_lease_tag(LOCKTAG *tag, Oid shard, uint32 level);
 extern bool shard_holds_lease(const ShardTable *table);
 extern void shard_forget_lease(ShardTable *table);
+extern void shard_note_unreachable(Oid shard);
+extern bool shard_is_unreachable(Oid shard);
 extern void shard_lane_tag(LOCKTAG *tag, Oid shard);
 extern bool shard_try_lane(ShardTable *table, const ShardMember *member,
 						   bool dont_wait);

@@ -29,8 +29,11 @@ report_remote(void *arg)
 			   RelationGetRelationName(call->shard), NameStr(call->server));
 	if (call->is_free &&
 		ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_CONNECTION_EXCEPTION)
+	{
+		shard_note_unreachable(RelationGetRelid(call->shard));
 		errhint("If rows are to go elsewhere while the server is not there, close its shards with SELECT shard_fdw.close_node(%s).",
 				quote_literal_cstr(NameStr(call->server)));
+	}
 }
 
 /*

@@ -37,12 +37,30 @@ static bool has_new_pins = false;	/* some have made_in */
 static uint64 present_setting = 0;
 
 /*
+ * Is there an open shard that can be reached, as far as we know?
+ */
+static bool
+can_reach_any(const ShardTable *table)
+{
+	for (int i = 0; i < table->nopen; i++)
+	{
+		if (!shard_is_unreachable(table->members[table->open[i]].relid))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Lease one of the open shards.  There is at least one.  Returns its ordinal.
+ *
+ * A shard whose server could not be reached a short time ago is not leased, if
+ * there are others.
  */
 static int
 acquire_lease(ShardTable *table)
 {
 	int			start = shard_backend_number() % table->nopen;
+	bool		is_choosy = can_reach_any(table);
 
 	shard_table_sweep();
 	shard_forget_lease(table);
@@ -56,6 +74,8 @@ acquire_lease(ShardTable *table)
 			Oid			shard = table->members[ordinal].relid;
 			LOCKTAG		tag;
 
+			if (is_choosy && shard_is_unreachable(shard))
+				continue;
 			shard_lease_tag(&tag, shard, level);
 			if (LockAcquire(&tag, ExclusiveLock, true, true) ==
 				LOCKACQUIRE_NOT_AVAIL)
@@ -86,7 +106,9 @@ route_by_session(ShardTable *table)
 			shard_forget_lease(table);
 	}
 
-	if (likely(shard_holds_lease(table)))
+	if (likely(shard_holds_lease(table)) &&
+		likely(!shard_is_unreachable(table->lease_shard) ||
+			   !can_reach_any(table)))
 		return table->lease_ordinal;
 	return acquire_lease(table);
 }
