@@ -27,6 +27,9 @@
 /* What is hashed of a record whose key cannot be found. */
 #define GUESS_SIZE 256
 
+/* The buffer for a value is kept if it is not larger. */
+#define MAX_BUFFER (64 * 1024)
+
 /* A field of a record. */
 typedef struct Field
 {
@@ -295,7 +298,7 @@ decode(Key *key, Field *field)
 	}
 	if (key->allocated < field->size)
 	{
-		key->allocated = field->size * 2;
+		key->allocated = field->size + 1024;
 		key->buffer = pg_realloc(key->buffer, key->allocated);
 	}
 	to = key->buffer;
@@ -571,8 +574,15 @@ int
 key_group(Key *key, const char *data, size_t size, int groups)
 {
 	uint64		hash;
+	bool		found = hash_record(key, data, size, &hash);
 
-	if (hash_record(key, data, size, &hash))
+	if (key->allocated > MAX_BUFFER)
+	{
+		pg_free(key->buffer);
+		key->buffer = NULL;
+		key->allocated = 0;
+	}
+	if (found)
 		return (int) (hash % key->modulus % groups);
 	return (int) (hash_bytes((const unsigned char *) data, (int) Min(size, GUESS_SIZE)) % groups);
 }

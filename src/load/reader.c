@@ -286,6 +286,27 @@ broken_input(const Reader *reader, const char *what)
 }
 
 /*
+ * The records up to cut.record have been copied.  Drop them.
+ */
+static void
+drop_records(Reader *reader)
+{
+	Chunk	   *chunk = reader->chunk;
+	size_t		enough = reader->chunk_size + READ_SIZE;
+
+	chunk->size -= reader->cut.record;
+	memmove(chunk->data, chunk->data + reader->cut.record, chunk->size);
+	reader->cut.pos -= reader->cut.record;
+	reader->cut.record = 0;
+	/* As in reader_recycle(). */
+	if (chunk->allocated > 2 * enough && chunk->size <= enough)
+	{
+		chunk->data = pg_realloc(chunk->data, enough);
+		chunk->allocated = enough;
+	}
+}
+
+/*
  * Read more of the current input.
  */
 static void
@@ -304,13 +325,7 @@ read_more(Reader *reader)
 		exit(EXIT_OWN_ERROR);
 	}
 	if (reader->groups > 1 && reader->cut.record > 0)
-	{
-		/* The records have been copied. */
-		chunk->size -= reader->cut.record;
-		memmove(chunk->data, chunk->data + reader->cut.record, chunk->size);
-		reader->cut.pos -= reader->cut.record;
-		reader->cut.record = 0;
-	}
+		drop_records(reader);
 	reader_make_room(chunk, chunk->size + READ_SIZE);
 	got = input_read(input, chunk->data + chunk->size, READ_SIZE);
 	chunk->size += got;
