@@ -54,6 +54,7 @@ OBJS = \
 	src/shards/clone.o \
 	src/shards/column_type.o \
 	src/shards/convert.o \
+	src/shards/copy.o \
 	src/shards/create.o \
 	src/shards/definition.o \
 	src/shards/drain.o \
@@ -66,6 +67,7 @@ OBJS = \
 	src/shards/reshard.o \
 	src/shards/reunite.o \
 	src/shards/run.o \
+	src/shards/split.o \
 	src/shards/sequence_ddl.o \
 	src/shards/sequence_reset.o \
 	src/shards/succession.o \
@@ -84,6 +86,7 @@ OBJS = \
 	src/table/map.o \
 	src/table/option.o \
 	src/table/placement.o \
+	src/table/progress.o \
 	src/table/sees_rows.o \
 	src/table/sequence.o \
 	src/write/alarm.o \

@@ -448,6 +448,23 @@ COMMENT ON VIEW shard_fdw.tables
 IS 'all logical tables: route, key, numbers of shards, and what queries and ON CONFLICT can do by it';
 GRANT SELECT ON shard_fdw.tables TO PUBLIC;
 
+CREATE FUNCTION shard_fdw.list_progress(
+  OUT pid int, OUT datid oid, OUT logical regclass, OUT command text, OUT phase text,
+  OUT done bigint, OUT total bigint, OUT since timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'shard_list_progress'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION shard_fdw.list_progress()
+IS 'the commands of shard_fdw that are running; for view progress';
+
+CREATE VIEW shard_fdw.progress AS
+SELECT p.pid, d.datname, p.logical, p.command, p.phase, p.done, NULLIF(p.total, 0) AS total, p.since
+  FROM shard_fdw.list_progress() p
+  JOIN pg_catalog.pg_database d ON d.oid = p.datid;
+COMMENT ON VIEW shard_fdw.progress
+IS 'the commands of shard_fdw that are running, what they are doing, and how far they have come';
+GRANT SELECT ON shard_fdw.progress TO PUBLIC;
+
 --
 -- Nodes
 --
@@ -840,6 +857,26 @@ AS 'MODULE_PATHNAME', 'shard_unseal'
 LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION shard_fdw.unseal(regclass)
 IS 'lets a sealed shard take inserts again, also after it has been detached';
+
+CREATE FUNCTION shard_fdw.split_shard(shard regclass, parts int DEFAULT 2)
+RETURNS SETOF regclass
+AS 'MODULE_PATHNAME', 'shard_split_shard'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.split_shard(regclass, int)
+IS 'replaces a shard of a hash table by several, whose rows are copied while others use them';
+
+CREATE FUNCTION shard_fdw.merge_shards(VARIADIC shards regclass[])
+RETURNS SETOF regclass
+AS 'MODULE_PATHNAME', 'shard_merge_shards'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.merge_shards(regclass[])
+IS 'replaces shards of a hash table by one, whose rows are copied while others use them';
+
+CREATE PROCEDURE shard_fdw.reshard_online(logical regclass, new_count int)
+AS 'MODULE_PATHNAME', 'shard_reshard_online'
+LANGUAGE C;
+COMMENT ON PROCEDURE shard_fdw.reshard_online(regclass, int)
+IS 'gives a hash table another number of shards, a few at a time, while others use it';
 
 CREATE FUNCTION shard_fdw.run_command_on_shards(
   logical regclass, command text, on_error text DEFAULT 'stop',

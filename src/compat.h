@@ -34,6 +34,7 @@
 #include "parser/parse_relation.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 #include "utils/rel.h"
 #include "utils/sortsupport.h"
 #include "storage/proc.h"
@@ -97,6 +98,33 @@ shard_may_use_server(Oid server, Oid role)
 						   ACL_USAGE) == ACLCHECK_OK;
 #endif
 }
+
+/*
+ * What other sessions are to know of a session: number 1 and so on of those
+ * that there are.  16 renamed the function.
+ */
+static inline PgBackendStatus *
+shard_backend_status(int number)
+{
+#if PG_VERSION_NUM < 160000
+	LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(number);
+#else
+	LocalPgBackendStatus *local = pgstat_get_local_beentry_by_index(number);
+#endif
+
+	return local != NULL ? &local->backendStatus : NULL;
+}
+
+/* 16 has a function that raises an error if there is not as much to read. */
+#if PG_VERSION_NUM < 160000
+#define shard_buffile_read(file, data, size) \
+	do { \
+		if (BufFileRead(file, data, size) != (size)) \
+			elog(ERROR, "could not read from temporary file"); \
+	} while (0)
+#else
+#define shard_buffile_read(file, data, size) BufFileReadExact(file, data, size)
+#endif
 
 /* One of these lets a role lock a table; 17 has a new one. */
 #if PG_VERSION_NUM < 170000

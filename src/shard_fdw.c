@@ -34,6 +34,7 @@ _PG_init(void)
 	MarkGUCPrefixReserved("shard_fdw");
 
 	shard_table_init();
+	shard_progress_init();
 	shard_plan_init();
 	shard_join_init();
 	shard_planning_init();

@@ -27,6 +27,7 @@
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 /* So many plans one stub has, at most. */
 #define MAX_PLANS	1024
@@ -399,6 +400,42 @@ choose_shards(const PlanSet *set, ParamListInfo params, PlanKey *key)
 }
 
 /*
+ * Is one of the shards newer than a snapshot?  Then it may have rows of shards
+ * in whose place it is, which the snapshot does not show.
+ */
+static bool
+has_newer_shard(const PlanSet *set, const PlanKey *key, Snapshot snapshot)
+{
+	for (int i = 0; i < set->nchoices; i++)
+	{
+		const ShardTable *table = shard_table_get(set->choices[i].logical);
+		int			ordinal = shard_table_find(table, key->shards[i]);
+		TransactionId xid = ordinal < 0 ? InvalidTransactionId :
+			table->members[ordinal].place_xid;
+
+		if (TransactionIdIsNormal(xid) &&
+			!NormalTransactionIdPrecedes(xid, snapshot->xmin) &&
+			!TransactionIdIsCurrentTransactionId(xid) &&
+			XidInMVCCSnapshot(xid, snapshot))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Have a query that is about to be executed see what has been committed until
+ * now, after it has been given its locks.
+ */
+static void
+take_new_snapshot(QueryDesc *query_desc)
+{
+	PopActiveSnapshot();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	UnregisterSnapshot(query_desc->snapshot);
+	query_desc->snapshot = RegisterSnapshot(GetActiveSnapshot());
+}
+
+/*
  * shard_take_chosen
  *		What the query that is about to be planned is to be planned for; NULL
  *		if it is an ordinary one.
@@ -515,6 +552,9 @@ with_explanation(PlannedStmt *plan, const PlanSet *set, const PlanKey *key)
  *		The plan to execute in place of the one with this note, with all locks
  *		that it needs; NULL if that is the right one.
  *
+ * In a transaction that sees what others commit, a query whose shards have been
+ * made since its snapshot was taken gets a new one.
+ *
  * The plan lives as long as the transaction and the memory of the other plan
  * do, or as long as the current memory context.
  */
@@ -529,6 +569,11 @@ shard_choose_plan(CustomScan *note, QueryDesc *query_desc, int eflags)
 	memset(&key, 0, sizeof(PlanKey));
 	key.scrolls = (eflags & EXEC_FLAG_BACKWARD) != 0;
 	choose_shards(set, query_desc->params, &key);
+	if (!IsolationUsesXactSnapshot() && ActiveSnapshotSet() &&
+		query_desc->snapshot == GetActiveSnapshot() &&
+		IsMVCCSnapshot(query_desc->snapshot) &&
+		has_newer_shard(set, &key, query_desc->snapshot))
+		take_new_snapshot(query_desc);
 	for (int i = 0; i < set->nchoices; i++)
 		is_right &= OidIsValid(key.shards[i]) &&
 			key.shards[i] == set->choices[i].shard;

@@ -16,10 +16,12 @@
  */
 #include "plan/plan_private.h"
 
+#include "catalog/pg_inherits.h"
 #include "executor/executor.h"
 #include "nodes/extensible.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "storage/sinval.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -152,6 +154,48 @@ look_up_shards(ShardPlanning *planning, Query *query, ParamListInfo params,
 }
 
 /*
+ * Lock the shards of logical tables that core is going to expand: those whose
+ * rows the query locks, or that it reads besides one that it changes.  Core
+ * takes those that it finds, then waits for locks, and leaves out what is gone;
+ * what is there in its place it would not see.
+ */
+static bool
+lock_for_core(Node *node, bool *is_marked)
+{
+	Query	   *query;
+	bool		was_marked = *is_marked;
+	bool		result;
+	ListCell   *lc;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, lock_for_core, is_marked);
+	query = (Query *) node;
+	*is_marked |= query->rowMarks != NIL ||
+		(query->commandType != CMD_SELECT && query->commandType != CMD_INSERT);
+	foreach(lc, *is_marked ? query->rtable : NIL)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+		uint64		seen;
+
+		if (rte->rtekind != RTE_RELATION || !rte->inh ||
+			rte->relkind != RELKIND_FOREIGN_TABLE ||
+			foreach_current_index(lc) + 1 == query->resultRelation ||
+			!shard_is_logical(rte->relid))
+			continue;
+		do
+		{
+			seen = SharedInvalidMessageCounter;
+			(void) find_all_inheritors(rte->relid, rte->rellockmode, NULL);
+		} while (seen != SharedInvalidMessageCounter);
+	}
+	result = query_tree_walker(query, lock_for_core, is_marked, 0);
+	*is_marked = was_marked;
+	return result;
+}
+
+/*
  * shard_planning_begin
  *		To be called before a query is planned, with space for what is to be
  *		remembered, and with the parameters, as far as the plan is for certain
@@ -166,10 +210,12 @@ shard_planning_begin(ShardPlanning *planning, Query *query, int cursor_options,
 					 ParamListInfo params)
 {
 	ShardChosen *chosen = shard_take_chosen();
+	bool		is_marked = false;
 
 	memset(planning, 0, sizeof(ShardPlanning));
 	planning->cursor_options = cursor_options;
 	look_up_shards(planning, query, params, chosen);
+	(void) lock_for_core((Node *) query, &is_marked);
 	if (planning->query == NULL && reads_ranges((Node *) query, NULL) &&
 		contain_mutable_functions((Node *) query))
 		planning->query = copyObject(query);

@@ -346,10 +346,11 @@ qualified_rangevar(Oid relid)
 /*
  * Copy foreign keys.  Those with a name of PostgreSQL's making get a new one,
  * those that point from the source to itself will point from the shard to
- * itself.
+ * itself.  The others need not be checked if they are certain to hold.
  */
 static void
-copy_foreign_keys(Relation source, const char *source_name, Oid shard)
+copy_foreign_keys(Relation source, const char *source_name, Oid shard,
+				  bool is_certain)
 {
 	Relation	catalog;
 	SysScanDesc scan;
@@ -387,6 +388,12 @@ copy_foreign_keys(Relation source, const char *source_name, Oid shard)
 			def->conname = NULL;
 		if (con->confrelid == con->conrelid)
 			def->pktable = qualified_rangevar(shard);
+		else if (is_certain && !def->skip_validation)
+		{
+			/* As CREATE TABLE does. */
+			def->skip_validation = true;
+			def->initially_valid = true;
+		}
 		commands = lappend(commands, stmt);
 	}
 	systable_endscan(scan);
@@ -413,7 +420,8 @@ shard_set_trigger_state(Oid relid, const char *name, char state)
 
 /*
  * shard_clone_triggers
- *		Copy triggers, and whether they fire.  SPI is connected.
+ *		Copy triggers, and whether they fire, to a shard that shard_clone() has
+ *		made.  SPI is connected.
  */
 void
 shard_clone_triggers(Relation source, Oid shard)
@@ -455,8 +463,19 @@ shard_clone_triggers(Relation source, Oid shard)
 void
 shard_clone_checks(Relation source, const char *source_name, Oid shard)
 {
-	copy_foreign_keys(source, source_name, shard);
+	copy_foreign_keys(source, source_name, shard, false);
 	shard_clone_triggers(source, shard);
+}
+
+/*
+ * shard_clone_foreign_keys
+ *		Copy foreign keys to a shard that has rows of the source only, and so is
+ *		not checked.  As shard_clone_checks().
+ */
+void
+shard_clone_foreign_keys(Relation source, const char *source_name, Oid shard)
+{
+	copy_foreign_keys(source, source_name, shard, true);
 }
 
 /*

@@ -63,6 +63,18 @@ next_shard_number(Relation logical, ShardTable *table)
 }
 
 /*
+ * shard_new_name
+ *		The name of the next shard.
+ */
+char *
+shard_new_name(Relation logical)
+{
+	return name_of_shard(logical,
+						 next_shard_number(logical,
+										   shard_table_get(RelationGetRelid(logical))));
+}
+
+/*
  * shard_model_shard
  *		The shard that new ones are copied from: the last open one, or else
  *		the last.  InvalidOid if there is none that is an ordinary table.

@@ -328,6 +328,8 @@ add_ranges(MaintenanceRun *run)
 		{
 			if (!add_range(run, lfirst_oid(lc)))
 				left = lappend_oid(left, lfirst_oid(lc));
+			else
+				shard_progress_add(1);
 		}
 	}
 	if (left == NIL)
@@ -404,7 +406,10 @@ drop_all_old(MaintenanceRun *run)
 		do_step(run, check_confirmed, InvalidOid) != STEP_DONE)
 		return;
 	foreach(lc, run->expired)
+	{
 		(void) do_step(run, drop_old, lfirst_oid(lc));
+		shard_progress_add(1);
+	}
 }
 
 /*
@@ -456,15 +461,22 @@ shard_maintain_table(Oid logical)
 						run.name)));
 		return;
 	}
+	shard_progress_start("maintain", logical, 0);
+	shard_progress_phase("creating shards");
 	(void) do_step(&run, rotate, InvalidOid);
 	(void) do_step(&run, look_at_shards, InvalidOid);
 	if (run.ranges != NIL)
 	{
+		shard_progress_expect(list_length(run.ranges));
+		shard_progress_phase("adding ranges");
 		add_ranges(&run);
 		(void) do_step(&run, look_at_shards, InvalidOid);
 	}
+	shard_progress_expect(list_length(run.expired));
+	shard_progress_phase("dropping old shards");
 	drop_all_old(&run);
 	(void) do_step(&run, record, InvalidOid);
+	shard_progress_end();
 	LockRelease(&tag, ExclusiveLock, true);
 }
 

@@ -22,6 +22,7 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(shard_reshard);
 
@@ -46,14 +47,13 @@ report_attachment(Relation logical, Relation shard, const char *detail,
 }
 
 /*
- * Raise an error unless the locked shard can be given up for new ones.
+ * Raise an error unless the locked shard can be given up for new ones that are
+ * made like it and to which the rows are copied as they are.
  */
 static void
-check_old_shard(Relation logical, const ShardMember *member)
+check_old_shard(Relation logical, Relation shard, const ShardMember *member)
 {
-	Relation	shard = table_open(member->relid, NoLock);
 	const char *name = RelationGetRelationName(shard);
-	TupleDesc	desc = RelationGetDescr(shard);
 
 	shard_check_plain(RelationGetRelid(logical), member, "reshard");
 	if (!member->is_open)
@@ -66,6 +66,45 @@ check_old_shard(Relation logical, const ShardMember *member)
 				 errhint("Open it with SELECT shard_fdw.%s().",
 						 member->state == SHARD_CLOSED ? "open_shard" :
 						 "unseal")));
+	if (shard->rd_rel->relrowsecurity)
+		report_attachment(logical, shard, "It has row-level security.",
+						  "Disable it, and create its policies on the new shards.");
+	CheckTableNotInUse(shard, "reshard");
+}
+
+/*
+ * shard_check_replaceable
+ *		Raise an error unless a locked shard of a logical table can be replaced
+ *		by others that are made like it, to which its rows are copied as they
+ *		are.
+ */
+void
+shard_check_replaceable(Oid logical, const ShardMember *member)
+{
+	Relation	rel = table_open(logical, NoLock);
+	Relation	shard = table_open(member->relid, NoLock);
+
+	check_old_shard(rel, shard, member);
+	if (shard->rd_rules != NULL)
+		report_attachment(rel, shard, "It has rules.", "Drop its rules.");
+	if (list_length(shard_parents(member->relid)) > 1)
+		report_attachment(rel, shard, "It inherits from another table, too.",
+						  "Detach it from that table.");
+	table_close(shard, NoLock);
+	table_close(rel, NoLock);
+}
+
+/*
+ * The same for one whose rows are inserted into the logical table anew.
+ */
+static void
+check_shard_to_empty(Relation logical, const ShardMember *member)
+{
+	Relation	shard = table_open(member->relid, NoLock);
+	const char *name = RelationGetRelationName(shard);
+	TupleDesc	desc = RelationGetDescr(shard);
+
+	check_old_shard(logical, shard, member);
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -81,14 +120,43 @@ check_old_shard(Relation logical, const ShardMember *member)
 					 errdetail("Its values would be lost."),
 					 errhint("Add the column to the foreign table, or drop it from the shard.")));
 	}
-	if (shard->rd_rel->relrowsecurity)
-		report_attachment(logical, shard, "It has row-level security.",
-						  "Disable it, and create its policies on the new shards.");
 	if (shard_is_published(RelationGetRelid(shard)))
 		report_attachment(logical, shard, "It belongs to a publication.",
 						  "Drop it from the publication, and add the new shards.");
-	CheckTableNotInUse(shard, "reshard");
 	table_close(shard, NoLock);
+}
+
+/*
+ * shard_check_reshardable
+ *		Raise an error unless a logical table is one whose shards can be replaced
+ *		by others.
+ */
+void
+shard_check_reshardable(Oid relid)
+{
+	ShardTable *table = shard_table_get(relid);
+
+	if (table->route != SHARD_ROUTE_HASH)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("foreign table \"%s\" has route \"%s\"",
+						get_rel_name(relid),
+						shard_route_name(table->route)),
+				 errdetail("Only with route \"hash\" the number of shards decides where rows are."),
+				 errhint("Add shards with SELECT shard_fdw.create_shards().")));
+	if (table->commit_order)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot reshard foreign table \"%s\"",
+						get_rel_name(relid)),
+				 errdetail("It has option \"commit_order\": the rows of a new shard would not be in the order of their commits, and consumers would read them once more."),
+				 errhint("Set option \"commit_order\" to false, and drop the table's consumers.")));
+	if (table->nmembers == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("foreign table \"%s\" has no shards",
+						get_rel_name(relid)),
+				 errhint("Create shards with SELECT shard_fdw.create_shards().")));
 }
 
 /*
@@ -100,31 +168,12 @@ check_old_shards(Relation logical)
 {
 	Oid			relid = RelationGetRelid(logical);
 	List	   *result = find_inheritance_children(relid, NoLock);
-	ShardTable *table = shard_table_get(relid);
+	ShardTable *table;
 
-	if (table->route != SHARD_ROUTE_HASH)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("foreign table \"%s\" has route \"%s\"",
-						RelationGetRelationName(logical),
-						shard_route_name(table->route)),
-				 errdetail("Only with route \"hash\" the number of shards decides where rows are."),
-				 errhint("Add shards with SELECT shard_fdw.create_shards().")));
-	if (table->commit_order)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot reshard foreign table \"%s\"",
-						RelationGetRelationName(logical)),
-				 errdetail("It has option \"commit_order\": the rows of a new shard would not be in the order of their commits, and consumers would read them once more."),
-				 errhint("Set option \"commit_order\" to false, and drop the table's consumers.")));
-	if (result == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("foreign table \"%s\" has no shards",
-						RelationGetRelationName(logical)),
-				 errhint("Create shards with SELECT shard_fdw.create_shards().")));
+	shard_check_reshardable(relid);
+	table = shard_table_get(relid);
 	for (int i = 0; i < table->nmembers; i++)
-		check_old_shard(logical, &table->members[i]);
+		check_shard_to_empty(logical, &table->members[i]);
 	return result;
 }
 
@@ -189,10 +238,12 @@ detach_old_shards(Relation logical, List *shards)
 }
 
 /*
- * Drop the old shards, all at once, for they may refer to each other.
+ * shard_drop_all
+ *		Drop shards, all at once, for they may refer to each other.  SPI is
+ *		connected.
  */
-static void
-drop_old_shards(List *shards)
+void
+shard_drop_all(List *shards)
 {
 	StringInfoData names;
 	ListCell   *lc;
@@ -218,7 +269,7 @@ try_to_drop(List *shards)
 	BeginInternalSubTransaction(NULL);
 	PG_TRY();
 	{
-		drop_old_shards(shards);
+		shard_drop_all(shards);
 	}
 	PG_CATCH();
 	{
@@ -232,11 +283,13 @@ try_to_drop(List *shards)
 }
 
 /*
- * The sequences that the new shards share, because the model's defaults draw
- * from them, go over to the first of the new shards.
+ * shard_hand_over_sequences
+ *		The sequences that the new shards share, because the model's defaults
+ *		draw from them, go over from the old ones to the first of the new.  SPI
+ *		is connected.
  */
-static void
-hand_over_sequences(List *shards, Oid first)
+void
+shard_hand_over_sequences(List *shards, Oid first)
 {
 	Relation	shard = table_open(first, NoLock);
 	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(shard));
@@ -299,10 +352,12 @@ enable_triggers(Oid relid, const TriggerDesc *triggers)
 }
 
 /*
- * Let the new shards take ids that the old ones have given: any, that is.
+ * shard_free_ids
+ *		Let new shards take ids that old ones have given: any, that is.  SPI is
+ *		connected.
  */
-static void
-free_ids(Oid relid, List *shards)
+void
+shard_free_ids(Oid relid, List *shards)
 {
 	ListCell   *lc;
 
@@ -334,6 +389,7 @@ move_rows(Oid relid, List *shards, List *names)
 					  shard_qualified_name(relid),
 					  columns, columns, shard_qualified_name(shard));
 		total += SPI_processed;
+		shard_progress_add(SPI_processed);
 		ereport(NOTICE,
 				(errmsg_plural("moved " UINT64_FORMAT " row of shard \"%s\" (%d of %d)",
 							   "moved " UINT64_FORMAT " rows of shard \"%s\" (%d of %d)",
@@ -344,6 +400,29 @@ move_rows(Oid relid, List *shards, List *names)
 							   list_length(shards))));
 	}
 	return total;
+}
+
+/*
+ * shard_count_rows
+ *		How many rows some shards have, by the statistics.
+ */
+int64
+shard_count_rows(List *shards)
+{
+	double		result = 0;
+	ListCell   *lc;
+
+	foreach(lc, shards)
+	{
+		HeapTuple	tuple = SearchSysCache1(RELOID,
+											ObjectIdGetDatum(lfirst_oid(lc)));
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		result += Max(((Form_pg_class) GETSTRUCT(tuple))->reltuples, 0);
+		ReleaseSysCache(tuple);
+	}
+	return (int64) result;
 }
 
 /*
@@ -396,6 +475,8 @@ shard_reshard(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	shard_become_owner(logical, &identity);
+	shard_progress_start("reshard", relid, shard_count_rows(old_shards));
+	shard_progress_phase("creating shards");
 	/* Rows go where their keys say, and none is hidden from us. */
 	shard_set("shard_fdw.shard", "-1");
 	shard_set("row_security", "off");
@@ -409,9 +490,11 @@ shard_reshard(PG_FUNCTION_ARGS)
 
 	/* Without foreign keys, which are checked faster, and at once, later. */
 	new_shards = shard_create(relid, count, model, schema, NIL, false);
-	free_ids(relid, new_shards);
+	shard_free_ids(relid, new_shards);
 	triggers = disable_triggers(relid);
+	shard_progress_phase("moving rows");
 	nrows = move_rows(relid, old_shards, old_names);
+	shard_progress_phase("adding constraints and triggers");
 	enable_triggers(relid, triggers);
 	source = table_open(model, NoLock);
 	foreach(lc, new_shards)
@@ -421,8 +504,10 @@ shard_reshard(PG_FUNCTION_ARGS)
 	logical = table_open(relid, NoLock);
 	shard_reset_shards(logical, NULL);
 	table_close(logical, NoLock);
-	hand_over_sequences(old_shards, linitial_oid(new_shards));
-	drop_old_shards(old_shards);
+	shard_hand_over_sequences(old_shards, linitial_oid(new_shards));
+	shard_progress_phase("dropping old shards");
+	shard_drop_all(old_shards);
+	shard_progress_end();
 
 	shard_restore_identity(&identity);
 	SPI_finish();

@@ -373,12 +373,18 @@ shard_run_on_shards(PG_FUNCTION_ARGS)
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	shards = begin_run(&run, restart, CurrentMemoryContext);
 	SPI_commit();
+	shard_progress_start("run_on_shards", run.logical,
+						 run.ndone + list_length(shards));
+	shard_progress_phase("running the command");
+	shard_progress_add(run.ndone);
 	foreach(lc, shards)
 	{
 		char	   *name = get_rel_name(lfirst_oid(lc));
 
 		run_patiently(&run, lfirst_oid(lc), name != NULL ? name : "?");
+		shard_progress_add(1);
 	}
+	shard_progress_end();
 	end_run(&run);
 	LockRelease(&tag, ExclusiveLock, true);
 	SPI_finish();

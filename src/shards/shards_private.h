@@ -26,31 +26,7 @@ typedef enum ShardRangeStep
 	SHARD_RANGE_DONE			/* the range is valid */
 } ShardRangeStep;
 
-/* in admin.c */
-extern char *shard_run_command(const char *command, Oid shard,
-							   MemoryContext context, bool *exists);
-
-/* in advice.c */
-extern void shard_advise_options(Oid relid, const ShardOptions *options);
-extern void shard_advise_trigger(Oid relid, const CreateTrigStmt *stmt);
-extern void shard_advise_place(Oid logical, Oid shard);
-extern void shard_advise_nested(Oid logical);
-extern void shard_advise_remote(Oid logical, Oid shard);
-extern void shard_advise_not_copied(Relation source);
-extern void shard_advise_template(Oid logical, Oid template);
-
-/* in clone.c */
-extern ShardInherited *shard_note_inherited(Oid relid);
-extern void shard_disown(Oid relid, const ShardInherited *only);
-extern void shard_set_trigger_state(Oid relid, const char *name, char state);
-extern void shard_clone_triggers(Relation source, Oid shard);
-extern void shard_clone_checks(Relation source, const char *source_name,
-							   Oid shard);
-extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
-						Relation source, const char *place, Oid server);
-extern List *shard_unfit_checks(Oid shard, List *siblings);
-
-/* in succession.c */
+/* Commands that put a table in the place of another. */
 typedef struct ShardSuccession
 {
 	List	   *own;			/* commands for the owner of the table */
@@ -68,15 +44,42 @@ typedef struct ShardIdentityColumn
 	List	   *grants;			/* arrays of one command */
 } ShardIdentityColumn;
 
-extern void shard_note_succession(Oid relid, ShardSuccession *succession);
-extern void shard_succeed(Oid relid, const ShardSuccession *succession);
-extern void shard_succeed_others(const ShardSuccession *succession);
-extern List *shard_note_identities(Oid relid);
-extern void shard_drop_identities(Oid relid, List *columns);
-extern void shard_add_identities(Oid relid, List *columns);
-extern List *shard_query_rows(const char *sql, Oid relid, int ncolumns);
+/* in admin.c */
+extern char *shard_run_command(const char *command, Oid shard,
+							   MemoryContext context, bool *exists);
+
+/* in advice.c */
+extern void shard_advise_options(Oid relid, const ShardOptions *options);
+extern void shard_advise_trigger(Oid relid, const CreateTrigStmt *stmt);
+extern void shard_advise_place(Oid logical, Oid shard);
+extern void shard_advise_nested(Oid logical);
+extern void shard_advise_remote(Oid logical, Oid shard);
+extern void shard_advise_not_copied(Relation source);
+extern void shard_advise_template(Oid logical, Oid template);
+
+/* in clone.c */
+extern ShardInherited *shard_note_inherited(Oid relid);
+extern void shard_disown(Oid relid, const ShardInherited *only);
+extern void shard_set_trigger_state(Oid relid, const char *name, char state);
+extern void shard_clone_checks(Relation source, const char *source_name,
+							   Oid shard);
+extern void shard_clone_triggers(Relation source, Oid shard);
+extern void shard_clone_foreign_keys(Relation source, const char *source_name,
+									 Oid shard);
+extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
+						Relation source, const char *place, Oid server);
+extern List *shard_unfit_checks(Oid shard, List *siblings);
+
+/* in copy.c */
+typedef struct ShardOnlineCopy ShardOnlineCopy;
+extern ShardOnlineCopy *shard_online_copy_begin(Oid logical, List *old_shards,
+												List *new_shards, int modulus,
+												List *remainders);
+extern int64 shard_online_copy_pass(ShardOnlineCopy *copy);
+extern int64 shard_online_copy_end(ShardOnlineCopy *copy);
 
 /* in create.c */
+extern char *shard_new_name(Relation logical);
 extern Oid	shard_model_shard(Oid logical);
 extern Oid	shard_new_schema(Oid logical, const ShardOptions *options,
 							 Oid source);
@@ -110,6 +113,14 @@ extern void shard_drop_range(Oid shard);
 extern void shard_check_not_null(Oid logical, Oid shard);
 extern void shard_check_time_column(Oid relid);
 
+/* in reshard.c */
+extern void shard_check_replaceable(Oid logical, const ShardMember *member);
+extern void shard_check_reshardable(Oid relid);
+extern void shard_drop_all(List *shards);
+extern void shard_hand_over_sequences(List *shards, Oid first);
+extern void shard_free_ids(Oid relid, List *shards);
+extern int64 shard_count_rows(List *shards);
+
 /* in reunite.c */
 extern Oid	shard_reunite(Oid logical, bool into_partitions,
 						  void (*release) (Oid shard, Oid logical));
@@ -128,6 +139,15 @@ extern void shard_check_ids(Oid relid, const AlterTableStmt *stmt);
 
 /* in sequence_reset.c */
 extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
+
+/* in succession.c */
+extern void shard_note_succession(Oid relid, ShardSuccession *succession);
+extern void shard_succeed(Oid relid, const ShardSuccession *succession);
+extern void shard_succeed_others(const ShardSuccession *succession);
+extern List *shard_note_identities(Oid relid);
+extern void shard_drop_identities(Oid relid, List *columns);
+extern void shard_add_identities(Oid relid, List *columns);
+extern List *shard_query_rows(const char *sql, Oid relid, int ncolumns);
 
 /* in worker.c */
 extern PGDLLEXPORT void shard_worker_main(Datum main_arg);

@@ -320,9 +320,11 @@ shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 			continue;
 		if (checks->placement == NULL)
 			checks->placement = pstrdup(NameStr(con->conname));
-		if (table != NULL)
-			read_placement(expr, relid, con->convalidated, table->relid,
-						   table->key, table->seq_attno, member);
+		if (table == NULL)
+			continue;
+		read_placement(expr, relid, con->convalidated, table->relid,
+					   table->key, table->seq_attno, member);
+		member->place_xid = HeapTupleHeaderGetXmin(tuple->t_data);
 	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);

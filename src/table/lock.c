@@ -27,6 +27,9 @@
 #define LAST_PAUSE		1000
 #define DEFAULT_PATIENCE 60000	/* altogether, without "lock_timeout" */
 
+/* When we came into the queue last. */
+static TimestampTz try_start = 0;
+
 /*
  * Change a timeout, which only superusers may do with some, until the end of
  * the subtransaction.
@@ -69,6 +72,7 @@ try_to_lock(List *relids, LOCKMODE mode, List *others, LOCKMODE other_mode,
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile bool result = true;
 
+	try_start = GetCurrentTimestamp();
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
@@ -249,6 +253,7 @@ try_two_patiently(List *relids, LOCKMODE mode, List *others,
 bool
 shard_try_patiently(List *relids, LOCKMODE mode, int patience)
 {
+	try_start = GetCurrentTimestamp();
 	if (list_length(relids) == 1 &&
 		ConditionalLockRelationOid(linitial_oid(relids), mode))
 		return true;
@@ -256,11 +261,23 @@ shard_try_patiently(List *relids, LOCKMODE mode, int patience)
 }
 
 /*
- * Lock relations for as long as shard_lock_patiently() tries, or raise an
- * error.
+ * shard_lock_try_start
+ *		Since when others may have waited behind the locks that the last call of
+ *		a function below has taken.
  */
-static void
-lock_all_patiently(List *relids, LOCKMODE mode)
+TimestampTz
+shard_lock_try_start(void)
+{
+	return try_start;
+}
+
+/*
+ * shard_lock_all_patiently
+ *		Lock relations as shard_try_patiently() does, for as long as
+ *		shard_lock_patiently() tries, or raise its error.
+ */
+void
+shard_lock_all_patiently(List *relids, LOCKMODE mode)
 {
 	int			patience = shard_lock_patience();
 
@@ -300,7 +317,7 @@ shard_lock_two_patiently(List *relids, LOCKMODE mode, List *others,
 void
 shard_lock_patiently(Oid relid, LOCKMODE mode)
 {
-	lock_all_patiently(list_make1_oid(relid), mode);
+	shard_lock_all_patiently(list_make1_oid(relid), mode);
 }
 
 /*
@@ -312,7 +329,7 @@ shard_lock_patiently(Oid relid, LOCKMODE mode)
 List *
 shard_lock_tree_patiently(Oid relid, LOCKMODE mode)
 {
-	lock_all_patiently(find_all_inheritors(relid, NoLock, NULL), mode);
+	shard_lock_all_patiently(find_all_inheritors(relid, NoLock, NULL), mode);
 	/* Some may have come or gone while we waited. */
 	return find_all_inheritors(relid, mode, NULL);
 }

@@ -110,6 +110,7 @@ typedef struct ShardMember
 	int			modulus;
 	int			remainder;
 	bool		is_place_valid; /* all rows have been checked for that */
+	TransactionId place_xid;	/* the transaction that has said so */
 	int			nplace_checks;	/* own CHECK constraints that say so */
 
 	/* Column option "sequence"; see sequence.c. */
@@ -378,6 +379,8 @@ extern void shard_pause_lock_wait(int *pause, long left);
 extern bool shard_try_patiently(List *relids, LOCKMODE mode, int patience);
 extern void shard_lock_two_patiently(List *relids, LOCKMODE mode, List *others,
 									 LOCKMODE other_mode);
+extern TimestampTz shard_lock_try_start(void);
+extern void shard_lock_all_patiently(List *relids, LOCKMODE mode);
 extern void shard_lock_patiently(Oid relid, LOCKMODE mode);
 extern List *shard_lock_tree_patiently(Oid relid, LOCKMODE mode);
 
@@ -439,6 +442,15 @@ extern bool shard_is_placement(Node *expr);
 extern int	shard_find_place(const ShardTable *table, uint64 hash);
 extern bool shard_is_time_type(Oid type);
 extern char *shard_range_constraint(Oid relid, bool *is_valid);
+
+/* in progress.c */
+extern void shard_progress_init(void);
+extern void shard_progress_start(const char *command, Oid logical,
+								 int64 total);
+extern void shard_progress_expect(int64 more);
+extern void shard_progress_phase(const char *phase);
+extern void shard_progress_add(int64 done);
+extern void shard_progress_end(void);
 
 /* in sees_rows.c */
 extern bool shard_sees_rows(Node *node, List **depends);

@@ -86,6 +86,10 @@ SELECT is(columns_of('shard_fdw.stat_shards'),
         'inserts_since_vacuum bigint', 'changes_since_analyze bigint',
         'last_vacuum timestamp with time zone',
         'last_analyze timestamp with time zone'], 'columns of view "stat_shards"');
+SELECT is(columns_of('shard_fdw.progress'),
+  ARRAY['pid integer', 'datname name', 'logical regclass', 'command text', 'phase text',
+        'done bigint', 'total bigint', 'since timestamp with time zone'],
+  'columns of view "progress"');
 SELECT is(columns_of('shard_fdw.maintenance'),
   ARRAY['logical regclass', 'mode text', 'rotate_every interval',
         'retain_for interval', 'generations integer', 'open integer',
