@@ -156,7 +156,7 @@ take_groups(const Job *job, Reader *reader, const char *before, const char *desc
 		 (sscanf(before + length, ", %d groups of hash %d by ", &groups, &modulus) != 2 || groups < 2 || modulus < groups)))
 		refuse_other(job, "other options", before, description);
 	now = describe_groups(reader, groups, modulus);
-	if (strcmp(before + length, now) != 0)
+	if (strcmp(before + length, now) != 0 || (groups > 1 && reader->key == NULL))
 		refuse_other(job, "another key", before + length + 2, now + 2);
 	pg_free(now);
 	reader->groups = groups;
