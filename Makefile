@@ -56,12 +56,14 @@ OBJS = \
 	src/shards/convert.o \
 	src/shards/copy.o \
 	src/shards/create.o \
+	src/shards/create_index.o \
 	src/shards/definition.o \
 	src/shards/drain.o \
 	src/shards/drop_guard.o \
 	src/shards/event.o \
 	src/shards/lifecycle.o \
 	src/shards/maintain.o \
+	src/shards/outside.o \
 	src/shards/range.o \
 	src/shards/release.o \
 	src/shards/reshard.o \

@@ -917,6 +917,12 @@ LANGUAGE C;
 COMMENT ON PROCEDURE shard_fdw.run_on_shards(regclass, text, text, bool)
 IS 'runs a command on every shard, in a transaction of its own, and goes on where it has ended early';
 
+CREATE PROCEDURE shard_fdw.create_index(logical regclass, definition text)
+AS 'MODULE_PATHNAME', 'shard_create_index'
+LANGUAGE C;
+COMMENT ON PROCEDURE shard_fdw.create_index(regclass, text)
+IS 'has every shard have such an index, created while others write';
+
 --
 -- Checking shards
 --

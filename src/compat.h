@@ -32,6 +32,7 @@
 #include "optimizer/pathnode.h"
 #include "optimizer/plancat.h"
 #include "parser/parse_relation.h"
+#include "postmaster/bgworker.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
@@ -53,6 +54,22 @@
 /* 19 has neither funcapi.h nor executor.h include these any more. */
 #include "executor/instrument.h"
 #include "utils/tuplestore.h"
+
+/* 17 lets a background worker be a role that cannot log in. */
+#ifdef BGWORKER_BYPASS_ROLELOGINCHECK
+#define SHARD_BYPASS_LOGIN_CHECK BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define SHARD_BYPASS_LOGIN_CHECK 0
+#endif
+
+/* 18 took the argument run_once from PortalRun. */
+#if PG_VERSION_NUM < 180000
+#define shard_run_portal(portal, dest, completion) \
+	((void) PortalRun(portal, FETCH_ALL, true, true, dest, dest, completion))
+#else
+#define shard_run_portal(portal, dest, completion) \
+	((void) PortalRun(portal, FETCH_ALL, true, dest, dest, completion))
+#endif
 
 /* 16 replaced the per-catalog ownership checks with one function. */
 #if PG_VERSION_NUM < 160000

@@ -13,6 +13,10 @@
  * A command that waits for a lock has others wait behind it.  So it waits for
  * a moment only, is rolled back, and is tried again, as in lock.c.
  *
+ * A command that cannot run inside a transaction block is found out by trying;
+ * then a background worker runs it (outside.c).  The note is another
+ * transaction, after it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "shards/shards_private.h"
@@ -21,7 +25,9 @@
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "parser/parser.h"
 #include "storage/lmgr.h"
+#include "tcop/cmdtag.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -38,6 +44,8 @@ typedef struct CommandRun
 	char	   *command;
 	bool		stops;			/* an error ends it */
 	int			patience;		/* for locks, in milliseconds, on each shard */
+	bool		is_outside;		/* a worker runs the command */
+	bool		is_online;		/* ... which nobody waits for */
 	int			ndone;			/* shards, also in earlier calls */
 	int			nfailed;
 } CommandRun;
@@ -153,6 +161,28 @@ report_shard(void *arg)
 }
 
 /*
+ * Note that the command has been run on a shard.  SPI is connected.
+ */
+static void
+note_done(CommandRun *run, Oid shard)
+{
+	query_runs(run, "UPDATE shard_fdw.command_runs"
+			   " SET finished = pg_catalog.clock_timestamp()"
+			   " WHERE logical = $1 AND command = $2 AND shard = $3", shard);
+}
+
+/*
+ * Say what the command has to say.
+ */
+static void
+report_result(char *name, const char *result)
+{
+	ereport(NOTICE,
+			(errmsg("shard \"%s\": %s", name,
+					result != NULL ? result : "no rows")));
+}
+
+/*
  * Run the command on a shard, and note that.  The result is in the given memory
  * context.
  */
@@ -179,14 +209,10 @@ run_on(CommandRun *run, Oid shard, char *name, int timeout,
 	SPI_connect();
 	/* What is deferred must not fail when we commit. */
 	shard_execute("SET CONSTRAINTS ALL IMMEDIATE");
-	query_runs(run, "UPDATE shard_fdw.command_runs"
-			   " SET finished = pg_catalog.clock_timestamp()"
-			   " WHERE logical = $1 AND command = $2 AND shard = $3", shard);
+	note_done(run, shard);
 	SPI_finish();
 	if (exists)
-		ereport(NOTICE,
-				(errmsg("shard \"%s\": %s", name,
-						result != NULL ? result : "no rows")));
+		report_result(name, result);
 }
 
 /*
@@ -235,14 +261,55 @@ forget_run(CommandRun *run)
 }
 
 /*
- * Is the command one that PostgreSQL runs outside of transactions only?
+ * Have a worker run the command on a shard, with so many milliseconds to wait
+ * for a lock if others would wait behind it, and note that.  Commits.  Returns
+ * the error, in the current memory context, or NULL.
+ */
+static ErrorData *
+run_outside(CommandRun *run, Oid shard, char *name, int timeout)
+{
+	ErrorData  *error = NULL;
+	char	   *sql;
+
+	/* Somebody may have dropped it, or given it away, meanwhile. */
+	shard_check_owned(run->logical);
+	sql = shard_command_for(run->command, shard);
+	SPI_commit();
+	if (sql != NULL)
+	{
+		int			guc_level = NewGUCNestLevel();
+
+		if (!run->is_online)
+			shard_limit_lock_wait(timeout);
+		error = shard_run_outside(sql);
+		AtEOXact_GUC(false, guc_level);
+	}
+	if (error != NULL)
+	{
+		error->context = psprintf("%s%scommand on shard \"%s\"",
+								  error->context ? error->context : "",
+								  error->context ? "\n" : "", name);
+		return error;
+	}
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	note_done(run, shard);
+	SPI_finish();
+	PopActiveSnapshot();
+	if (sql != NULL)
+		report_result(name, GetCommandTagName(CreateCommandTag(linitial_node(RawStmt, raw_parser(sql, RAW_PARSE_DEFAULT))->stmt)));
+	return NULL;
+}
+
+/*
+ * Is this one statement?
  */
 static bool
-is_no_transaction(const ErrorData *error)
+is_one_statement(const char *command, Oid shard)
 {
-	return error->sqlerrcode == ERRCODE_ACTIVE_SQL_TRANSACTION &&
-		error->funcname != NULL &&
-		strcmp(error->funcname, "PreventInTransactionBlock") == 0;
+	char	   *sql = shard_command_for(command, shard);
+
+	return sql != NULL && list_length(raw_parser(sql, RAW_PARSE_DEFAULT)) == 1;
 }
 
 /*
@@ -261,10 +328,21 @@ run_patiently(CommandRun *run, Oid shard, char *name)
 		long		left = run->patience -
 			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 
+		int			timeout = Max(Min(left, SHARD_LOCK_TRY_TIME), 1);
+
 		CHECK_FOR_INTERRUPTS();
-		error = try_on(run, shard, name,
-					   Max(Min(left, SHARD_LOCK_TRY_TIME), 1));
+		error = run->is_outside ? run_outside(run, shard, name, timeout) :
+			try_on(run, shard, name, timeout);
 		SPI_commit();
+		if (error != NULL && !run->is_outside &&
+			shard_is_no_transaction(error) &&
+			is_one_statement(run->command, shard))
+		{
+			FreeErrorData(error);
+			run->is_outside = true;
+			run->is_online = shard_is_online(shard_command_for(run->command, shard));
+			continue;
+		}
 		left = run->patience -
 			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
 		if (error == NULL || left <= 0 ||
@@ -279,18 +357,18 @@ run_patiently(CommandRun *run, Oid shard, char *name)
 		run->ndone++;
 		return;
 	}
-	if (is_no_transaction(error))
+	if (shard_is_no_transaction(error))
 	{
 		/* Nothing has been done, nor will be. */
 		forget_run(run);
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot run this command with run_on_shards()"),
-				 errdetail("%s, and run_on_shards() runs it in one.",
-						   error->message),
-				 errhint("In psql, use SELECT shard_fdw.format_on_shards(%s, ...) \\gexec.",
-						 quote_literal_cstr(run->name))));
+				 errdetail("%s.", error->message),
+				 errhint("Run it on its own, not together with other commands.")));
 	}
+	if (run->stops && run->is_outside)
+		ThrowErrorData(error);
 	if (run->stops)
 		ReThrowError(error);
 	run->nfailed++;
@@ -323,6 +401,39 @@ end_run(CommandRun *run)
 }
 
 /*
+ * shard_begin_commands
+ *		Begin to run commands on the shards of a logical table, which commit
+ *		one by one: have them be the only ones of their kind.  *tag becomes a
+ *		lock that the session has until it releases it.
+ *
+ * "function" is the name of the procedure with parentheses, "hint" what else
+ * there is in a transaction block.  Raises ERRCODE_ACTIVE_SQL_TRANSACTION in a
+ * transaction block, ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the
+ * logical table, and ERRCODE_OBJECT_IN_USE while others are at it.
+ */
+void
+shard_begin_commands(FunctionCallInfo fcinfo, Oid logical,
+					 const char *function, const char *hint, LOCKTAG *tag)
+{
+	PreventCommandIfReadOnly(function);
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot be called in a transaction block",
+						function),
+				 errdetail("It commits after each shard."),
+				 errhint("%s", hint)));
+	shard_check_owned(logical);
+	shard_command_tag(tag, logical);
+	if (LockAcquire(tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("run_on_shards() or create_index() is running on foreign table \"%s\" already",
+						get_rel_name(logical))));
+}
+
+/*
  * shard_run_on_shards(logical regclass, command text, on_error text,
  *					   restart bool)
  *		SQL procedure run_on_shards(): runs the command on each shard, in a
@@ -331,8 +442,10 @@ end_run(CommandRun *run)
  * Raises ERRCODE_ACTIVE_SQL_TRANSACTION in a transaction block,
  * ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the logical table,
  * ERRCODE_OBJECT_IN_USE while there is another run on it,
- * ERRCODE_FEATURE_NOT_SUPPORTED for a command that cannot be run in a
- * transaction, and what the command raises if "on_error" is "stop".
+ * ERRCODE_FEATURE_NOT_SUPPORTED for commands together one of which cannot run
+ * inside a transaction block, ERRCODE_INSUFFICIENT_RESOURCES if there is no
+ * worker for one that is alone, and what the command raises if "on_error" is
+ * "stop".
  */
 Datum
 shard_run_on_shards(PG_FUNCTION_ARGS)
@@ -347,28 +460,16 @@ shard_run_on_shards(PG_FUNCTION_ARGS)
 	shard_check_argument(fcinfo, 1, "command");
 	shard_check_argument(fcinfo, 2, "parameter \"on_error\"");
 	shard_check_argument(fcinfo, 3, "parameter \"restart\"");
-	PreventCommandIfReadOnly("run_on_shards()");
-	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("run_on_shards() cannot be called in a transaction block"),
-				 errdetail("It commits after each shard."),
-				 errhint("In a transaction block, use run_command_on_shards().")));
 	run.logical = PG_GETARG_OID(0);
 	run.command = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	run.stops = shard_stops_on_error(text_to_cstring(PG_GETARG_TEXT_PP(2)));
 	restart = PG_GETARG_BOOL(3);
 	run.patience = shard_lock_patience();
 
-	shard_check_owned(run.logical);
+	shard_begin_commands(fcinfo, run.logical, "run_on_shards()",
+						 "In a transaction block, use run_command_on_shards().",
+						 &tag);
 	run.name = get_rel_name(run.logical);
-	shard_command_tag(&tag, run.logical);
-	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("run_on_shards() is running on foreign table \"%s\" already",
-						run.name)));
 
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	shards = begin_run(&run, restart, CurrentMemoryContext);

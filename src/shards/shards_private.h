@@ -107,6 +107,12 @@ extern void shard_maintain_table(Oid logical);
 extern void shard_confirm(Oid logical);
 extern void shard_forget_maintenance(Oid logical);
 
+/* in outside.c */
+extern bool shard_is_no_transaction(const ErrorData *error);
+extern bool shard_is_online(const char *sql);
+extern ErrorData *shard_run_outside(const char *sql);
+extern PGDLLEXPORT void shard_outside_main(Datum main_arg);
+
 /* in range.c */
 extern ShardRangeStep shard_advance_range(Oid logical, Oid shard);
 extern void shard_drop_range(Oid shard);
@@ -127,6 +133,9 @@ extern Oid	shard_reunite(Oid logical, bool into_partitions,
 
 /* in run.c */
 extern void shard_forget_commands(Oid logical);
+extern void shard_begin_commands(FunctionCallInfo fcinfo, Oid logical,
+								 const char *function, const char *hint,
+								 LOCKTAG *tag);
 
 /* in sequence_ddl.c */
 extern int64 shard_query_int64(const char *sql, bool *isnull);

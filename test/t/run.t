@@ -101,20 +101,123 @@ $node->safe_psql('postgres', q{SET ROLE app; CREATE TABLE target (id int PRIMARY
 is($state, '00000', 'a deferred constraint does not end a run');
 like($errors, qr/^(?s:.*)WARNING:  23503: command has failed on shard "log_1": (?s:.*)INSERT 0 0(?s:.*)INSERT 0 0/,
 	'a deferred constraint fails on its shard');
-foreach (
-	[ 'VACUUM %s', 'VACUUM cannot run inside a transaction block' ],
-	[
-		'CREATE INDEX CONCURRENTLY ON %s (v)',
-		'CREATE INDEX CONCURRENTLY cannot run inside a transaction block'
-	])
-{
-	my ($command, $reason) = @$_;
 
-	fails($app, "CALL shard_fdw.run_on_shards('log', '$command', on_error => 'continue')",
-		'0A000', 'cannot run this command with run_on_shards()',
-		detail => "$reason, and run_on_shards() runs it in one.",
-		hint => q{In psql, use SELECT shard_fdw.format_on_shards('log', ...) \\gexec.});
-	is($node->safe_psql('postgres', "$left AND command = '$command'"), '0', "$command: no run is left");
+# Those that cannot are run by a worker, with the rights and settings of the caller.
+foreach (
+	[ 'VACUUM (ANALYZE) %s', 'VACUUM' ],
+	[ 'VACUUM FULL %s', 'VACUUM' ],
+	[ 'CREATE INDEX CONCURRENTLY ON %s (v)', 'CREATE INDEX' ],
+	[ 'REINDEX TABLE CONCURRENTLY %s', 'REINDEX' ],
+	[ 'DROP INDEX CONCURRENTLY %s_v_idx', 'DROP INDEX' ])
+{
+	my ($command, $tag) = @$_;
+
+	is(said((run($command))[3]), join("\n", map { "00000: shard \"log_$_\": $tag" } 0 .. 3), $command);
+	is($node->safe_psql('postgres', "SELECT count(*) FROM shard_fdw.command_runs WHERE command = '$command'"),
+		'0', "$command: the run is complete");
+	next if $command !~ /^CREATE/;
+	is($node->safe_psql('postgres', q{
+			SELECT count(*), bool_and(indisvalid AND pg_get_userbyid(c.relowner) = 'app')
+			  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_inherits h ON i.indrelid = h.inhrelid}),
+		'4|t', "$command: an index on each shard");
+}
+like((run('VACUUM (VERBOSE) %s'))[3], qr/INFO:  00000: vacuuming "postgres\.public\.log_3"/,
+	'what a command says besides is passed on');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'shard_fdw command'}),
+	'0', 'workers end');
+# An error is the command's own.
+$app->query_safe(q{SET client_encoding = 'LATIN1';
+	INSERT INTO log SELECT 1, 77 FROM generate_series(1, 16)});
+my $unique = 'CREATE UNIQUE INDEX CONCURRENTLY ON %s (id, v)';
+($state, $message, undef, $errors) = run($unique);
+is($state, '23505', 'the error of a worker has its SQLSTATE');
+like($errors, qr/^DETAIL:  Key \(id, v\)=\(1, 77\) is duplicated.\n(?s:.*)CONSTRAINT NAME:  log_0_id_v_idx\n/m,
+	'... and all else');
+like($errors, qr/^CONTEXT:(?s:.*)command on shard "log_0"$/m, '... and what the command was for');
+is($node->safe_psql('postgres', "$left AND command = '$unique'"), '4', 'nothing is noted');
+($state, undef, undef, $errors) = run($unique, on_error => q{'continue'});
+is($state, '00000', 'errors of workers do not end a run if they are not to');
+is(() = $errors =~ /WARNING:  23505: command has failed on shard/g, 4, '... but are told');
+$app->query_safe("DELETE FROM log WHERE v = 77; RESET client_encoding");
+$node->safe_psql('postgres', "DELETE FROM shard_fdw.command_runs; DROP INDEX " .
+	$node->safe_psql('postgres', q{SELECT string_agg(indexrelid::regclass::text, ', ') FROM pg_index WHERE NOT indisvalid}));
+fails($app, q{CALL shard_fdw.run_on_shards('log', 'SELECT 1; VACUUM %s')},
+	'0A000', 'cannot run this command with run_on_shards()',
+	detail => 'VACUUM cannot run inside a transaction block.',
+	hint => 'Run it on its own, not together with other commands.');
+is($node->safe_psql('postgres', "$left AND command ~ 'VACUUM'"), '0', 'no run is left');
+# Whose command it is.
+$node->safe_psql('postgres', q{
+	ALTER ROLE app SET maintenance_work_mem = '5MB';
+	CREATE FUNCTION who(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+	BEGIN
+	  RAISE WARNING '%, %, %', current_user, session_user, current_setting('work_mem');
+	  RETURN $1;
+	END $$});
+$errors = (state_of($app, q{SET work_mem = '777kB';
+	CALL shard_fdw.run_on_shards('log', 'CREATE INDEX CONCURRENTLY x%s ON %s (who(id))')}))[3];
+unlike($errors, qr/postgres, /, 'a command is not run by somebody else');
+$errors = (state_of($app, q{CALL shard_fdw.run_on_shards('log', 'CREATE INDEX CONCURRENTLY ON %s (public.who(id))')}))[3];
+like($errors, qr/WARNING:  01000: app, app, 777kB/, 'the caller runs a command, with his settings');
+my $root = session($node);
+$errors = (state_of($root, q{SET ROLE app;
+	CALL shard_fdw.run_on_shards('log', 'DROP INDEX CONCURRENTLY %s_who_idx')}))[3];
+is(said($errors), join("\n", map { "00000: shard \"log_$_\": DROP INDEX" } 0 .. 3), 'by a role that is set');
+$errors = (state_of($root, q{CALL shard_fdw.run_on_shards('log', 'CREATE INDEX CONCURRENTLY ON %s (public.who(id))')}))[3];
+like($errors, qr/WARNING:  01000: app, postgres/, '... whose session is another\'s');
+$node->safe_psql('postgres', q{DROP INDEX log_0_who_idx, log_1_who_idx, log_2_who_idx, log_3_who_idx});
+# A cancel stops the worker, and so does the end of the session.
+foreach my $stop ('pg_cancel_backend', 'pg_terminate_backend')
+{
+	my $session = session($node, 'app');
+	my $holder = session($node, 'app');
+	my $worker = q{SELECT count(*) = %d FROM pg_stat_activity
+		WHERE backend_type = 'shard_fdw command' AND query ~ '^VACUUM'};
+
+	$holder->query_safe('BEGIN; LOCK TABLE log_2 IN SHARE UPDATE EXCLUSIVE MODE');
+	send_to($session, "CALL shard_fdw.run_on_shards('log', 'VACUUM %s');\n");
+	poll_ok($node, sprintf("$worker AND ($left AND command = 'VACUUM %%s') = 2", 1),
+		"$stop: the worker waits");
+	$node->safe_psql('postgres', "SELECT $stop($session->{pid})");
+	poll_ok($node, sprintf($worker, 0), "$stop: the worker is stopped");
+	$holder->query_safe('COMMIT');
+	if ($stop eq 'pg_cancel_backend')
+	{
+		is((state_of($session, 'SELECT 1'))[0], '57014', "$stop: that is an error");
+		is((state_of($session, q{CALL shard_fdw.run_on_shards('log', 'VACUUM %s')}))[0], '00000',
+			"$stop: the run goes on when it is called again");
+	}
+	else
+	{
+		is(said((run('VACUUM %s'))[3]), join("\n",
+				'00000: going on with a run on the shards of foreign table "log"',
+				map { "00000: shard \"log_$_\": VACUUM" } 2 .. 3),
+			"$stop: another session goes on with the run");
+	}
+}
+# A worker that ends, and none to be had.
+{
+	my $holder = session($node, 'app');
+	my $session = session($node, 'app');
+
+	$holder->query_safe('BEGIN; LOCK TABLE log_0 IN SHARE UPDATE EXCLUSIVE MODE');
+	send_to($session, "CALL shard_fdw.run_on_shards('log', 'VACUUM %s');\n");
+	poll_ok($node, q{SELECT count(*) = 1 FROM pg_stat_activity
+		WHERE backend_type = 'shard_fdw command' AND wait_event_type = 'Lock'}, 'a worker waits');
+	$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE backend_type = 'shard_fdw command'});
+	is((state_of($session, 'SELECT 1'))[0], '57P01', 'a worker that is terminated is an error');
+	$holder->query_safe('COMMIT');
+	$node->append_conf('postgresql.conf', "max_worker_processes = 0\n");
+	$node->restart;
+	$app = session($node, 'app');
+	fails($app, q{CALL shard_fdw.run_on_shards('log', 'VACUUM %s')}, '53000', 'no background worker is free',
+		detail => 'Commands that cannot run inside a transaction block are run by a background worker.',
+		hint => 'You might need to increase "max_worker_processes".  In psql, SELECT shard_fdw.format_on_shards() \gexec needs no worker.');
+	$node->append_conf('postgresql.conf', "max_worker_processes = 8\n");
+	$node->restart;
+	$app = session($node, 'app');
+	is((state_of($app, q{CALL shard_fdw.run_on_shards('log', 'VACUUM %s')}))[0], '00000', '... and the run goes on');
 }
 fails($app, q{CALL shard_fdw.run_on_shards('log', 'COMMIT')}, '0A000',
 	'cannot begin or end transactions on shards');
@@ -153,7 +256,7 @@ poll_ok($node, "$left AND EXISTS (SELECT FROM pg_locks WHERE pid = $app->{pid} A
 is((state_of($writer, 'INSERT INTO log SELECT 1, 1 FROM generate_series(1, 8)'))[0],
 	'00000', 'others write meanwhile');
 fails($writer, q{CALL shard_fdw.run_on_shards('log', 'SELECT 1')},
-	'55006', 'run_on_shards() is running on foreign table "log" already', title => 'one at a time');
+	'55006', 'run_on_shards() or create_index() is running on foreign table "log" already', title => 'one at a time');
 $user->query_safe('COMMIT');
 is((state_of($app, 'SELECT 1'))[0], '00000', 'the run gets the lock in the end');
 $user->query_safe('BEGIN; SELECT count(*) FROM log_1');
