@@ -15,6 +15,7 @@
 #include "table/table.h"
 
 /* in admin.c */
+extern List *shard_node_list(const char *names);
 extern char *shard_node_run_command(Oid server, const char *sql);
 
 /* in alter.c */
@@ -27,7 +28,6 @@ extern char *shard_node_table_name(Oid relid);
 extern void shard_node_make_table(Oid shard, Oid source, Oid userid);
 
 /* in session.c */
-extern List *shard_node_list(const char *names);
 extern void shard_node_connect(Oid server, Oid userid);
 extern void shard_node_init(void);
 

@@ -39,7 +39,6 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/varlena.h"
 
 struct ShardNodeSession
 {
@@ -647,54 +646,6 @@ shard_node_connect(Oid server, Oid userid)
 
 	if (shard_node_session(server, userid, &error) == NULL)
 		shard_node_raise(&error, NULL);
-}
-
-/*
- * shard_node_list
- *		The servers of a list of nodes: OIDs, and InvalidOid for "local", which
- *		stands for this server.
- *
- * Allocated in the current memory context.  Raises
- * ERRCODE_INVALID_PARAMETER_VALUE for what is no list of names,
- * ERRCODE_UNDEFINED_OBJECT if there is no such server, and
- * ERRCODE_WRONG_OBJECT_TYPE if it is one of another wrapper than postgres_fdw.
- */
-List *
-shard_node_list(const char *names)
-{
-	List	   *list;
-	List	   *result = NIL;
-	ListCell   *lc;
-
-	if (!SplitIdentifierString(pstrdup(names), ',', &list) || list == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid list of nodes: \"%s\"", names),
-				 errhint("Nodes are names of servers of postgres_fdw, or \"local\", separated by commas.")));
-	foreach(lc, list)
-	{
-		const char *name = lfirst(lc);
-		Oid			server = InvalidOid;
-
-		if (strcmp(name, "local") != 0)
-		{
-			server = get_foreign_server_oid(name, true);
-			if (!OidIsValid(server))
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_OBJECT),
-						 errmsg("server \"%s\" does not exist", name),
-						 errhint("A node is a server of postgres_fdw; make it known with CREATE SERVER.")));
-			if (!shard_is_node(GetForeignServer(server)))
-				ereport(ERROR,
-						(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-						 errmsg("server \"%s\" is not a server of postgres_fdw",
-								name),
-						 errdetail("Shards can be created on this server and on servers of postgres_fdw only."),
-						 errhint("Create the table there, and have a foreign table inherit from the logical one.")));
-		}
-		result = lappend_oid(result, server);
-	}
-	return result;
 }
 
 /*

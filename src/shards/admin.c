@@ -195,11 +195,12 @@ put_name(const char *command, const char *name)
 }
 
 /*
- * The command for one shard: %s becomes the shard's name.  NULL if the shard
- * has been dropped, by an earlier command or by somebody else.
+ * shard_command_for
+ *		The command for one shard: %s becomes the shard's name.  NULL if the
+ *		shard has been dropped, by an earlier command or by somebody else.
  */
-static char *
-command_for(const char *command, Oid shard)
+char *
+shard_command_for(const char *command, Oid shard)
 {
 	char	   *name = shard_qualified_name(shard);
 
@@ -223,7 +224,7 @@ shard_format_on_shards(PG_FUNCTION_ARGS)
 	{
 		Datum		value;
 		bool		isnull = false;
-		char	   *sql = command_for(command, shards[i].relid);
+		char	   *sql = shard_command_for(command, shards[i].relid);
 
 		if (sql == NULL)
 			continue;
@@ -301,7 +302,7 @@ char *
 shard_run_command(const char *command, Oid shard, MemoryContext context,
 				  bool *exists)
 {
-	char	   *sql = command_for(command, shard);
+	char	   *sql = shard_command_for(command, shard);
 	char	   *result;
 
 	*exists = sql != NULL;

@@ -444,7 +444,7 @@ convert(Conversion *c)
 				(errmsg_plural("the rows of foreign table \"%s\" are in %d shard",
 							   "the rows of foreign table \"%s\" are in %d shards",
 							   nshards, get_rel_name(logical), nshards),
-				 errhint("Spread them with SELECT shard_fdw.reshard(%s, %d).",
+				 errhint("Spread them with CALL shard_fdw.reshard_online(%s, %d).",
 						 quote_literal_cstr(c->name), c->count)));
 }
 

@@ -19,6 +19,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "remote/remote.h"
 #include "shards/shards_private.h"
 
 #include "access/xact.h"
@@ -261,6 +262,23 @@ forget_run(CommandRun *run)
 }
 
 /*
+ * The error for a command that a worker would run on a shard on a node: there
+ * all is done in a transaction.
+ */
+static ErrorData *
+refuse_on_node(char *name)
+{
+	ErrorData  *error = palloc0(sizeof(ErrorData));
+
+	error->elevel = ERROR;
+	error->sqlerrcode = ERRCODE_FEATURE_NOT_SUPPORTED;
+	error->message = psprintf(_("shard \"%s\" is on another server, where this command cannot run inside a transaction"),
+							  name);
+	error->hint = pstrdup(_("Run it on that server."));
+	return error;
+}
+
+/*
  * Have a worker run the command on a shard, with so many milliseconds to wait
  * for a lock if others would wait behind it, and note that.  Commits.  Returns
  * the error, in the current memory context, or NULL.
@@ -274,8 +292,10 @@ run_outside(CommandRun *run, Oid shard, char *name, int timeout)
 	/* Somebody may have dropped it, or given it away, meanwhile. */
 	shard_check_owned(run->logical);
 	sql = shard_command_for(run->command, shard);
+	if (sql != NULL && shard_is_on_node(shard))
+		error = refuse_on_node(name);
 	SPI_commit();
-	if (sql != NULL)
+	if (sql != NULL && error == NULL)
 	{
 		int			guc_level = NewGUCNestLevel();
 
@@ -422,14 +442,14 @@ shard_begin_commands(FunctionCallInfo fcinfo, Oid logical,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("%s cannot be called in a transaction block",
 						function),
-				 errdetail("It commits after each shard."),
+				 errdetail("It commits after each step."),
 				 errhint("%s", hint)));
 	shard_check_owned(logical);
 	shard_command_tag(tag, logical);
 	if (LockAcquire(tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("run_on_shards() or create_index() is running on foreign table \"%s\" already",
+				 errmsg("run_on_shards(), create_index() or reshard_online() is running on foreign table \"%s\" already",
 						get_rel_name(logical))));
 }
 

@@ -45,6 +45,7 @@ typedef struct ShardIdentityColumn
 } ShardIdentityColumn;
 
 /* in admin.c */
+extern char *shard_command_for(const char *command, Oid shard);
 extern char *shard_run_command(const char *command, Oid shard,
 							   MemoryContext context, bool *exists);
 

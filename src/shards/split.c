@@ -745,20 +745,10 @@ shard_reshard_online(PG_FUNCTION_ARGS)
 	shard_check_count(fcinfo, "reshard_online()", false);
 	logical = PG_GETARG_OID(0);
 	count = PG_GETARG_INT32(1);
-	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("reshard_online() cannot be called in a transaction block"),
-				 errdetail("It commits after each step."),
-				 errhint("In a transaction block, use split_shard(), merge_shards() or reshard().")));
+	shard_begin_commands(fcinfo, logical, "reshard_online()",
+						 "In a transaction block, use split_shard(), merge_shards() or reshard().",
+						 &tag);
 	name = get_rel_name(logical);
-	shard_command_tag(&tag, logical);
-	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("reshard_online() or run_on_shards() is running on foreign table \"%s\" already",
-						name)));
 
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	shard_progress_start("reshard_online", logical,

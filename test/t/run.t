@@ -244,7 +244,7 @@ fails($app, q{CALL shard_fdw.run_on_shards('log', 'SELECT 1', on_error => 'no')}
 	'22023', 'invalid value for parameter "on_error": "no"');
 fails($node, q{BEGIN; CALL shard_fdw.run_on_shards('log', 'SELECT 1')},
 	'25001', 'run_on_shards() cannot be called in a transaction block',
-	detail => 'It commits after each shard.',
+	detail => 'It commits after each step.',
 	hint => 'In a transaction block, use run_command_on_shards().', user => 'app');
 
 # It waits for a shard that is in use, but nobody waits behind it for long.
@@ -256,7 +256,7 @@ poll_ok($node, "$left AND EXISTS (SELECT FROM pg_locks WHERE pid = $app->{pid} A
 is((state_of($writer, 'INSERT INTO log SELECT 1, 1 FROM generate_series(1, 8)'))[0],
 	'00000', 'others write meanwhile');
 fails($writer, q{CALL shard_fdw.run_on_shards('log', 'SELECT 1')},
-	'55006', 'run_on_shards() or create_index() is running on foreign table "log" already', title => 'one at a time');
+	'55006', 'run_on_shards(), create_index() or reshard_online() is running on foreign table "log" already', title => 'one at a time');
 $user->query_safe('COMMIT');
 is((state_of($app, 'SELECT 1'))[0], '00000', 'the run gets the lock in the end');
 $user->query_safe('BEGIN; SELECT count(*) FROM log_1');
