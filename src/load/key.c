@@ -525,8 +525,8 @@ hash_record(Key *key, const char *data, size_t size, uint64 *hash)
 {
 	const char *at = data;
 	const char *end = data + size;
-	uint64		hashes[lengthof(key->columns)];
-	bool		nulls[lengthof(key->columns)];
+	uint64		hashes[lengthof(key->columns)] = {0};
+	bool		nulls[lengthof(key->columns)] = {0};
 
 	if (key->format == FORMAT_BINARY)
 		at += sizeof(uint16);

@@ -401,12 +401,13 @@ static void
 delete_row(ShardOnlineCopy *copy, int isource, HeapTuple tuple)
 {
 	Source	   *source = &copy->sources[isource];
-	LateMove	key = {{0}};
+	LateMove	key;
 	LateMove   *late;
 	ItemPointerData tid;
 	Target	   *target;
 	TM_FailureData failure;
 
+	memset(&key, 0, sizeof(key));
 	key.key.source = isource;
 	key.key.tid = tuple->t_self;
 	late = hash_search(copy->late_moves, &key.key, HASH_FIND, NULL);
@@ -448,7 +449,7 @@ insert_row(ShardOnlineCopy *copy, const LateRow *late_row)
 	HeapTuple	row = heap_form_tuple(RelationGetDescr(target->rel),
 									  copy->new_values, copy->new_nulls);
 	TupleTableSlot *slot = target->slots[0];
-	LateMove	key = {{0}};
+	LateMove	key;
 	LateMove   *late;
 
 	ExecStoreHeapTuple(row, slot, false);
@@ -456,6 +457,7 @@ insert_row(ShardOnlineCopy *copy, const LateRow *late_row)
 	if (target->rri->ri_NumIndices > 0)
 		(void) shard_insert_index_tuples(target->rri, slot, target->estate,
 										 NULL, NIL);
+	memset(&key, 0, sizeof(key));
 	key.key.source = late_row->source;
 	key.key.tid = late_row->tuple->t_self;
 	late = hash_search(copy->late_moves, &key.key, HASH_ENTER, NULL);

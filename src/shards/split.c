@@ -438,6 +438,40 @@ logical_of(Oid shard)
 }
 
 /*
+ * Do these moduli go together?  As in native hash partitioning, one of any two
+ * must divide the other; else nothing would be known of where a key is.
+ */
+static bool
+go_together(int a, int b)
+{
+	return a % b == 0 || b % a == 0;
+}
+
+/*
+ * Raise an error if the new shards would not go together with those that stay.
+ */
+static void
+check_modulus(const ShardTable *table, const Replacement *replacement)
+{
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		const ShardMember *member = &table->members[i];
+
+		if (member->modulus == 0 ||
+			list_member_oid(replacement->old_shards, member->relid) ||
+			go_together(member->modulus, replacement->modulus))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("foreign table \"%s\" cannot have places with modulus %d beside \"%s\" with modulus %d",
+						get_rel_name(table->relid), replacement->modulus,
+						member->name, member->modulus),
+				 errdetail("As with native hash partitions, one of any two moduli must be a factor of the other."),
+				 errhint("Use another number of parts, or CALL shard_fdw.reshard_online().")));
+	}
+}
+
+/*
  * shard_split_shard(shard regclass, parts int)
  *		SQL function split_shard(): replaces a shard of a hash table by several,
  *		and returns these.
@@ -484,6 +518,7 @@ shard_split_shard(PG_FUNCTION_ARGS)
 			lappend_int(replacement.remainders,
 						table->members[ordinal].remainder +
 						i * table->members[ordinal].modulus);
+	check_modulus(table, &replacement);
 	shard_progress_start("split_shard", replacement.logical,
 						 shard_count_rows(replacement.old_shards));
 	(void) replace_shards(&replacement);
@@ -592,6 +627,7 @@ shard_merge_shards(PG_FUNCTION_ARGS)
 				 errdetail("Together they do not hold exactly the hashes with one remainder of some modulus."),
 				 errhint("See column \"place\" of view shard_fdw.stat_shards: of 8 shards, 0 and 4 can be merged, 1 and 5, and so on.")));
 	replacement.remainders = list_make1_int(remainder);
+	check_modulus(table, &replacement);
 	shard_progress_start("merge_shards", replacement.logical,
 						 shard_count_rows(replacement.old_shards));
 	(void) replace_shards(&replacement);
@@ -601,12 +637,38 @@ shard_merge_shards(PG_FUNCTION_ARGS)
 }
 
 /*
+ * How many shards there should be first on the way to "count" shards: as many,
+ * or, if they would not go together with those that are there, a number that
+ * divides both.  Between the steps the table is used.
+ */
+static int
+next_count(const ShardTable *table, int own_modulus, int count)
+{
+	int64		modulus = (int64) own_modulus * count;
+	bool		all = true;
+	int			common = count;
+
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		const ShardMember *member = &table->members[i];
+
+		if (member->modulus == 0)
+			continue;
+		all &= modulus % member->modulus == 0 || member->modulus % modulus == 0;
+		common = greatest_divisor(common, Max(member->modulus / own_modulus, 1));
+	}
+	/* One step that replaces all shards has nothing in between. */
+	return all || common == 1 ? count : common;
+}
+
+/*
  * Find the next shards to be replaced on the way to "count" shards.  Returns
  * false if there are none.
  *
  * These are the smallest set of old shards that hold together what some of the
- * new ones are to hold.  With a count that is a multiple or a divisor of the
- * old one it is one shard to be split, or those to be merged.
+ * new ones are to hold: one shard to be split, or those to be merged.  A count
+ * that is neither a multiple nor a divisor of the old one takes both, one after
+ * the other, or all shards at once.
  */
 static bool
 find_next(ShardTable *table, int count, Replacement *replacement)
@@ -619,6 +681,7 @@ find_next(ShardTable *table, int count, Replacement *replacement)
 	int			chosen = -1;
 
 	(void) shard_own_place(table, &own_modulus, &own_remainder);
+	count = next_count(table, own_modulus, count);
 	if ((int64) own_modulus * count > SHARD_MAX_SHARDS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

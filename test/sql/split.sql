@@ -119,7 +119,9 @@ SELECT * FROM shard_fdw.run_command_on_shards('ids', 'CREATE UNIQUE INDEX ON %s 
 INSERT INTO ids (k) SELECT generate_series(1, 300);
 CREATE TABLE ids_before AS SELECT * FROM ids;
 SELECT shard_fdw.split_shard('ids_0');
-SELECT shard_fdw.split_shard('ids_1', 3);
+SELECT fails($$ SELECT shard_fdw.split_shard('ids_1', 3) $$, '55000',
+  'foreign table "ids" cannot have places with modulus 6 beside "ids_2" with modulus 4');
+SELECT shard_fdw.split_shard('ids_1', 4);
 INSERT INTO ids (k) SELECT generate_series(1, 300);
 SELECT is((SELECT count(DISTINCT id) FROM ids), 600::bigint, 'no id is given twice');
 SELECT is((SELECT count(*) FROM ids_before b WHERE (SELECT i.k FROM ids i WHERE i.id = b.id) = b.k), 300::bigint,

@@ -151,6 +151,25 @@ is($node->safe_psql('postgres', 'SELECT t FROM twin WHERE id = 1'), 'merged', 'M
 $node->safe_psql('postgres', 'UPDATE twin SET (v, t) = (SELECT l.v, l.t FROM log l WHERE l.id = 1) WHERE id = 1');
 same('after statements have waited');
 
+# Between two steps: on the way from 4 to 6 shards, the rows of two are in one.
+is((state_of($splitter, "CALL shard_fdw.reshard_online('log', 4)"))[0], '00000', 'four shards');
+my $later = $node->safe_psql('postgres', q{
+	WITH s AS (SELECT l.shard, l.ordinal, substring(t.place FROM '\d+')::int % 2 AS half
+	             FROM shard_fdw.list_shards('log') l JOIN shard_fdw.stat_shards t USING (shard))
+	SELECT s.shard FROM s JOIN s f ON f.ordinal = 0 AND f.half <> s.half LIMIT 1});
+$holder->query_safe("BEGIN; UPDATE $later SET t = t");
+is((state_of($splitter, "SET lock_timeout = '300ms'; CALL shard_fdw.reshard_online('log', 6)"))[0], '55P03',
+	'a shard that is in use for longer');
+is(join(', ', sort map { /(of .)/ } split /, /, places()), 'of 2, of 4, of 4', 'one step has been done');
+$holder->query_safe('ROLLBACK');
+is($node->safe_psql('postgres', q{INSERT INTO log SELECT id, v, t FROM twin
+	ON CONFLICT (id) DO UPDATE SET v = log.v; SELECT count(*) FROM log WHERE id = 1}), '1',
+	'the table takes upserts');
+is((state_of($splitter, "RESET lock_timeout; CALL shard_fdw.reshard_online('log', 6)"))[0], '00000',
+	'the same call goes on');
+is(places(), join(', ', map { "hash $_ of 6" } 0 .. 5), 'six shards');
+same('by way of two shards');
+
 # Writers and readers all the time.
 my $write = q{
 \set id 10000 * (:client_id + 1) + random(1, 60)
