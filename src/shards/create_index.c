@@ -406,15 +406,24 @@ shard_create_index(PG_FUNCTION_ARGS)
 	shards = local_shards(wanted.logical, false, CurrentMemoryContext);
 	if (shards != NIL)
 		wanted.canonical = canonical_definition(&wanted, linitial_oid(shards));
+	shard_progress_start("create_index", wanted.logical, list_length(shards));
+	shard_progress_phase("building indexes");
 	SPI_commit();
 	do
 	{
 		foreach(lc, shards)
+		{
 			created += build(&wanted, lfirst_oid(lc));
+			shard_progress_add(1);
+		}
 		again = shards != NIL && is_incomplete(&wanted);
 		if (again)
+		{
 			shards = local_shards(wanted.logical, true, CurrentMemoryContext);
+			shard_progress_expect(list_length(shards));
+		}
 	} while (again);
+	shard_progress_end();
 	if (shards != NIL && wanted.is_unique)
 		check_unique(&wanted, linitial_oid(shards));
 	if (created == 0)

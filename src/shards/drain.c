@@ -352,6 +352,7 @@ move_batch(Draining *d)
 	d->next = end;
 	d->nrows += nrows;
 	d->total += nrows;
+	shard_progress_add(nrows);
 
 	error_context_stack = callback.previous;
 	ExecDropSingleTupleTableSlot(slot);
@@ -461,6 +462,9 @@ shard_drain(PG_FUNCTION_ARGS)
 
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	close_first(&d);
+	shard_progress_start("drain", d.logical,
+						 shard_count_rows(list_make1_oid(d.shard)));
+	shard_progress_phase("moving rows");
 	SPI_commit();
 	do
 	{
@@ -468,6 +472,7 @@ shard_drain(PG_FUNCTION_ARGS)
 		has_more = advance(&d);
 		SPI_commit();
 	} while (has_more);
+	shard_progress_end();
 	LockRelease(&tag, ExclusiveLock, true);
 	ereport(NOTICE,
 			(errmsg_plural("moved " UINT64_FORMAT " row of shard \"%s\"",

@@ -73,6 +73,22 @@ sub make_rows
 	return;
 }
 
+# Have the server start again with so much memory for its buffers, or with as
+# much as it had, if that is something else.
+my $buffers = '';
+
+sub set_buffers
+{
+	my ($size) = @_;
+	return if $size eq $buffers;
+	$buffers = $size;
+	psql($size ? "ALTER SYSTEM SET shared_buffers = '$size';" : 'ALTER SYSTEM RESET shared_buffers;');
+	chomp(my $data = psql('SHOW data_directory;'));
+	system("pg_ctl -D '$data' -l '$data/../server.log' -w restart >/dev/null") == 0
+	  or die "could not restart the server\n";
+	return;
+}
+
 sub load_works
 {
 	my %env = @_;
@@ -83,7 +99,7 @@ sub load_works
 		[ 'INSERT ... SELECT', 'with a serial key and indexes on a bigint and a uuid', 4, @peers ],
 		[ 'COPY', 'with a uuid as the only key', 4, @peers ],
 		[ 'COPY', 'with a serial key', 4, @peers[ 0, 1 ] ],
-		# Three indexes and eight million rows are 1.3 GB; shared buffers have 128 MB.
+		# Three indexes and eight million rows are 1.3 GB.
 		[ 'COPY', 'with indexes on two bigints and a uuid', 8, @peers[ 0, 1 ] ])
 	{
 		my ($how, $case, $times, @names) = @$w;
@@ -93,7 +109,10 @@ sub load_works
 			chosen => $how eq 'COPY' && $case =~ /serial key and/ && [ @peers[ 0, 1 ] ],
 			contenders => \@names,
 			yardstick => $plain,
-			prepare => sub { create_loaded($case, $times * $n, @names) },
+			prepare => sub {
+				set_buffers('256MB') if $times == 8;
+				create_loaded($case, $times * $n, @names);
+			},
 			run => sub {
 				my ($name, $round) = @_;
 				make_rows($env{tmp}, $case, $round, $n);
@@ -101,6 +120,7 @@ sub load_works
 					  "COPY $table{$name} FROM '$env{tmp}/rows'" :
 					  "INSERT INTO $table{$name} SELECT * FROM load_rows");
 			});
+		set_buffers('');
 	}
 
 	# From a file of a client's.

@@ -98,6 +98,22 @@ shows(q{CALL shard_fdw.run_on_shards('log', $$
 	END $do$; SELECT pass('%s')$$)},
 	q{(command, done) = ('run_on_shards', 1)}, 'a command that has called another and has caught its error');
 
+# A shard whose rows wait for one of them, and an index that has to wait.
+$node->safe_psql('postgres', q{SET ROLE app;
+	CREATE TABLE plain_model (id int, v int CHECK (v < 100 OR pass('v')));
+	CREATE FOREIGN TABLE plain (id int, v int) SERVER shards OPTIONS (shards '2', template 'plain_model');
+	INSERT INTO plain_0 SELECT g, 50 + g FROM generate_series(1, 99) g;
+	INSERT INTO waiting VALUES ('v')});
+$node->safe_psql('postgres', 'ANALYZE plain_0');
+shows(q{CALL shard_fdw.drain('plain_0')},
+	q{(logical::text, command, phase, done, total) = ('plain', 'drain', 'moving rows', 0, 99)}, 'drain()');
+my $writer = session($node, 'app');
+$writer->query_safe('BEGIN; UPDATE plain_1 SET v = 1 WHERE id = 1');
+shows(q{CALL shard_fdw.create_index('plain', '(id)')},
+	q{(logical::text, command, phase, done, total) = ('plain', 'create_index', 'building indexes', 1, 2)},
+	'create_index() after one of two shards', sub { $writer->query_safe('COMMIT') });
+$writer->quit;
+
 # It waits for a lock in subtransactions that fail.
 my $reader = session($node);
 my ($closed) = $node->safe_psql('postgres',
