@@ -1710,8 +1710,15 @@ BEGIN ATOMIC
                          JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
                         WHERE ad.adrelid = a.attrelid AND ad.adnum = a.attnum)) AS is_given
        FROM pg_catalog.pg_attribute a
-      WHERE a.attrelid = t.oid AND a.attnum = ANY (i.indkey::int2[]) ) c
-   WHERE NOT CASE WHEN problems_of.route = 'hash' THEN c.columns @> t.key_columns AND i.indisunique
+      WHERE a.attrelid = t.oid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) c
+   -- Equal for the index is equal for the key.
+   CROSS JOIN LATERAL (
+     SELECT pg_catalog.bool_and(i.indcollation[n] = a.attcollation AND o.opcdefault) AS is_usual
+       FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n
+       JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum = i.indkey[n]
+       JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[n]
+      WHERE problems_of.route <> 'hash' OR a.attname = ANY (t.key_columns)) e
+   WHERE NOT CASE WHEN problems_of.route = 'hash' THEN c.columns @> t.key_columns AND i.indisunique AND COALESCE(e.is_usual, false)
                   ELSE COALESCE(c.is_given, false) END
    UNION ALL
   -- What uses the table, or the type of its rows, and cannot be replaced.

@@ -408,6 +408,8 @@ start_executor(QueryDesc *query_desc, int eflags)
 		if (!has_snapshot)
 			PopActiveSnapshot();
 	}
+	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
+		shard_check_snapshot(query_desc);
 	query_desc->plannedstmt = shard_skip_nodes(query_desc->plannedstmt);
 	(prev_executor_start_hook ? prev_executor_start_hook :
 	 standard_ExecutorStart) (query_desc, eflags);

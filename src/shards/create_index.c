@@ -18,6 +18,7 @@
  */
 #include "shards/shards_private.h"
 
+#include "access/table.h"
 #include "access/genam.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
@@ -109,10 +110,19 @@ canonical_definition(const Wanted *wanted, Oid shard)
 	PG_TRY();
 	{
 		int			guc_level;
+		Oid			owner_id;
+		Relation	rel;
 
 		SPI_connect();
 		shard_execute("CREATE TABLE " MODEL " (LIKE %s)",
 					  shard_qualified_name(shard));
+		/* As on the shard, functions in the index run as its owner. */
+		rel = table_open(shard, AccessShareLock);
+		owner_id = rel->rd_rel->relowner;
+		table_close(rel, NoLock);
+		if (owner_id != GetUserId())
+			shard_execute("ALTER TABLE " MODEL " OWNER TO %s",
+						  quote_identifier(GetUserNameFromId(owner_id, false)));
 		shard_execute("%s", create_command(wanted, MODEL, false));
 		/* Names are written as find_index() has them; the path is restored. */
 		guc_level = NewGUCNestLevel();

@@ -66,6 +66,16 @@ check_old_shard(Relation logical, Relation shard, const ShardMember *member)
 				 errhint("Open it with SELECT shard_fdw.%s().",
 						 member->state == SHARD_CLOSED ? "open_shard" :
 						 "unseal")));
+	for (int i = 0; i < RelationGetNumberOfAttributes(shard); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(shard), i);
+
+		if (!att->attisdropped && att->attidentity != '\0')
+			report_attachment(logical, shard,
+							  psprintf("Its column \"%s\" is an identity column, whose new sequence would begin anew.",
+									   NameStr(att->attname)),
+							  "Use option \"sequence\" of the column, or a default with nextval().");
+	}
 	if (shard->rd_rel->relrowsecurity)
 		report_attachment(logical, shard, "It has row-level security.",
 						  "Disable it, and create its policies on the new shards.");

@@ -38,6 +38,28 @@ report_cannot(Oid logical, const char *detail, const char *hint)
 }
 
 /*
+ * Raise an error if rows of a shard would be changed or left behind when they
+ * move to another one, of which one is an example.
+ */
+static void
+check_rows_can_move(Oid logical, Relation shard, Oid other)
+{
+	const char *name = RelationGetRelationName(shard);
+
+	if (shard->rd_rules != NULL)
+		report_cannot(logical, psprintf("Shard \"%s\" has rules.", name),
+					  "Drop its rules.");
+	if (shard->rd_rel->relrowsecurity)
+		report_cannot(logical,
+					  psprintf("Shard \"%s\" has row-level security.", name),
+					  "Disable it, and create its policies on the new table.");
+	if (shard->rd_rel->relpersistence != get_rel_persistence(other))
+		report_cannot(logical,
+					  "Some of its shards are unlogged, and others are not.",
+					  "Use ALTER TABLE ... SET LOGGED.");
+}
+
+/*
  * Raise an error unless the shards, which are locked, can become one table.
  */
 static void
@@ -63,6 +85,9 @@ check_shards(Oid logical, bool into_partitions)
 		shard_check_plain(logical, &table->members[i], "release");
 		shard = table_open(table->members[i].relid, NoLock);
 		CheckTableNotInUse(shard, "release");
+		if (!into_partitions)
+			check_rows_can_move(logical, shard,
+								table->members[0].relid);
 		desc = RelationGetDescr(shard);
 		for (int j = 0; j < desc->natts; j++)
 		{
@@ -81,10 +106,35 @@ check_shards(Oid logical, bool into_partitions)
 }
 
 /*
- * The largest of the shards.
+ * Has the shard its columns in the order of the logical table?
+ */
+static bool
+has_same_order(Relation shard, Oid logical)
+{
+	TupleDesc	desc = RelationGetDescr(shard);
+	AttrNumber	last = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		AttrNumber	number;
+
+		if (att->attisdropped)
+			continue;
+		number = get_attnum(logical, NameStr(att->attname));
+		if (number < last)
+			return false;
+		last = number;
+	}
+	return true;
+}
+
+/*
+ * The largest of the shards, of those that have their columns in the order of
+ * the logical table if "ordered".
  */
 static Oid
-largest_shard(List *shards)
+largest_shard(Oid logical, List *shards, bool ordered)
 {
 	Oid			result = InvalidOid;
 	BlockNumber most = 0;
@@ -94,14 +144,19 @@ largest_shard(List *shards)
 	{
 		Relation	shard = table_open(lfirst_oid(lc), NoLock);
 		BlockNumber nblocks = RelationGetNumberOfBlocks(shard);
+		bool		is_fit = !ordered || has_same_order(shard, logical);
 
 		table_close(shard, NoLock);
-		if (!OidIsValid(result) || nblocks > most)
+		if ((!OidIsValid(result) || nblocks > most) && is_fit)
 		{
 			result = lfirst_oid(lc);
 			most = nblocks;
 		}
 	}
+	if (!OidIsValid(result))
+		report_cannot(logical,
+					  "No shard has its columns in the order of the foreign table.",
+					  "Create a shard with SELECT shard_fdw.create_shards().");
 	return result;
 }
 
@@ -287,7 +342,7 @@ shard_reunite(Oid logical, bool into_partitions,
 	ListCell   *lc;
 
 	check_shards(logical, into_partitions);
-	target = largest_shard(shards);
+	target = largest_shard(logical, shards, !into_partitions);
 	columns = *(char **) linitial(shard_query_rows("SELECT shard_fdw.columns_of($1)", logical, 1));
 	if (into_partitions)
 	{

@@ -335,6 +335,32 @@ copy_rows(Replacement *replacement)
 }
 
 /*
+ * The privileges on the shards, as a text.  SPI is connected; the result is in
+ * the given memory context.
+ */
+static char *
+note_privileges(List *shards, MemoryContext context)
+{
+	StringInfoData result;
+	ListCell   *lc;
+
+	initStringInfo(&result);
+	foreach(lc, shards)
+	{
+		char	   *acl;
+
+		if (SPI_execute(psprintf("SELECT pg_catalog.concat(c.relacl, (SELECT pg_catalog.string_agg(a.attnum::text"
+								 " || a.attacl::text, ' ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a"
+								 " WHERE a.attrelid = c.oid)) FROM pg_catalog.pg_class c WHERE c.oid = %u",
+								 lfirst_oid(lc)), false, 0) != SPI_OK_SELECT || SPI_processed != 1)
+			elog(ERROR, "could not read the privileges of a locked table");
+		acl = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		appendStringInfo(&result, "%s;", acl);
+	}
+	return MemoryContextStrdup(context, result.data);
+}
+
+/*
  * Carry it out.  Returns the number of rows in the new shards, whose OIDs are
  * in the current memory context.
  */
@@ -346,6 +372,7 @@ replace_shards(Replacement *replacement)
 	Relation	rel;
 	Relation	source;
 	char	   *source_name;
+	char	   *privileges;
 	int64		result;
 	ShardIdentity identity;
 	ListCell   *lc;
@@ -373,12 +400,20 @@ replace_shards(Replacement *replacement)
 	try_to_drop(replacement);
 	shard_progress_phase("creating shards");
 
+	privileges = note_privileges(replacement->old_shards, context);
 	source = table_open(linitial_oid(replacement->old_shards), NoLock);
 	source_name = pstrdup(RelationGetRelationName(source));
 	create_new_shards(replacement, source, context);
 	table_close(source, NoLock);
 	result = copy_rows(replacement);
 
+	/* GRANT and REVOKE do not wait for locks on tables. */
+	if (strcmp(privileges, note_privileges(replacement->old_shards, context)) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("privileges on shards of foreign table \"%s\" have been changed meanwhile",
+						get_rel_name(logical)),
+				 errhint("Try again.")));
 	source = table_open(linitial_oid(replacement->old_shards), NoLock);
 	foreach(lc, replacement->new_shards)
 		shard_clone_foreign_keys(source, source_name, lfirst_oid(lc));

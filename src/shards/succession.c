@@ -91,12 +91,18 @@ shard_succeed(Oid relid, const ShardSuccession *succession)
 	ListCell   *lc;
 
 	/* Default privileges may not be those of the other one. */
-	rows = shard_query_rows("SELECT DISTINCT format('REVOKE ALL ON TABLE %I.%I FROM %s',"
+	rows = shard_query_rows("SELECT DISTINCT format('REVOKE ALL ON TABLE %I.%I FROM %s CASCADE',"
 							" c.relnamespace::regnamespace, c.relname,"
 							" CASE WHEN a.grantee = 0 THEN 'PUBLIC'"
 							" ELSE quote_ident(pg_get_userbyid(a.grantee)) END)"
 							" FROM pg_class c, aclexplode(c.relacl) a"
-							" WHERE c.oid = $1 AND a.grantee <> c.relowner",
+							" WHERE c.oid = $1 AND a.grantee <> c.relowner"
+							" UNION SELECT format('REVOKE ALL (%I) ON TABLE %I.%I FROM %s CASCADE', t.attname,"
+							" c.relnamespace::regnamespace, c.relname,"
+							" CASE WHEN a.grantee = 0 THEN 'PUBLIC'"
+							" ELSE quote_ident(pg_get_userbyid(a.grantee)) END)"
+							" FROM pg_class c, pg_attribute t, aclexplode(t.attacl) a"
+							" WHERE c.oid = $1 AND t.attrelid = c.oid AND a.grantee <> c.relowner",
 							relid, 1);
 	foreach(lc, rows)
 		shard_execute("%s", *(char **) lfirst(lc));

@@ -297,5 +297,20 @@ SELECT is(scanned_names('SELECT * FROM hashed WHERE k = 77'), (SELECT tableoid::
 INSERT INTO hashed VALUES (5) ON CONFLICT (k) DO UPDATE SET v = 'there';
 SELECT is((SELECT v FROM hashed WHERE k = 5), 'there', 'validated, ON CONFLICT can be used');
 
+-- What is unique in each shard only.
+RESET ROLE;
+CREATE TABLE with_payload (id int GENERATED ALWAYS AS IDENTITY, k text, email text, UNIQUE (email) INCLUDE (id, k));
+SELECT results_eq($$ SELECT problem FROM shard_fdw.convert_table('with_payload', 2, dry_run => true) $$,
+  $$ VALUES ('unique index convert_test.with_payload_email_id_k_key would hold in each shard only') $$,
+  'columns that an index only includes are no key');
+SELECT results_eq($$ SELECT problem FROM shard_fdw.convert_table('with_payload', 2, 'hash', 'k', dry_run => true) $$,
+  $$ VALUES ('unique index convert_test.with_payload_email_id_k_key would hold in each shard only') $$,
+  'nor are they on route "hash"');
+CREATE TABLE other_order (k text COLLATE "C" NOT NULL);
+CREATE UNIQUE INDEX ON other_order (k COLLATE "POSIX");
+SELECT results_eq($$ SELECT problem FROM shard_fdw.convert_table('other_order', 2, 'hash', 'k', dry_run => true) $$,
+  $$ VALUES ('unique index convert_test.other_order_k_idx would hold in each shard only') $$,
+  'an index for which other keys may be equal');
+
 SELECT * FROM finish();
 ROLLBACK;

@@ -152,5 +152,30 @@ INSERT INTO twice_1 VALUES (1);
 SELECT fails($$ SELECT shard_fdw.release('twice', 'one') $$, '23505', title => 'rows that cannot be in one table');
 SELECT is((SELECT count(*) FROM twice), 2::bigint, 'rows that cannot be in one table stay where they are');
 
+-- Rows that would get lost, or into other columns.
+CREATE FOREIGN TABLE hidden (a int, b int) SERVER shards OPTIONS (shards '2');
+INSERT INTO hidden_0 VALUES (1, 1), (2, 2);
+INSERT INTO hidden_1 VALUES (3, 3);
+CREATE RULE never AS ON INSERT TO hidden_0 DO INSTEAD NOTHING;
+SELECT fails($$ SELECT shard_fdw.release('hidden', 'one') $$, '55000', NULL, 'Shard "hidden_0" has rules.');
+DROP RULE never ON hidden_0;
+ALTER TABLE hidden_1 ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+SELECT fails($$ SELECT shard_fdw.release('hidden', 'one') $$, '55000', NULL, 'Shard "hidden_1" has row-level security.');
+ALTER TABLE hidden_1 DISABLE ROW LEVEL SECURITY;
+ALTER TABLE hidden_0 SET UNLOGGED;
+SELECT fails($$ SELECT shard_fdw.release('hidden', 'one') $$, '55000', NULL,
+  'Some of its shards are unlogged, and others are not.');
+ALTER TABLE hidden_0 SET LOGGED;
+CREATE TABLE hidden_2 (b int, a int);
+INSERT INTO hidden_2 SELECT g, -g FROM generate_series(1, 5000) g;
+ALTER TABLE hidden_2 INHERIT hidden;
+CREATE ROLE column_reader;
+GRANT SELECT (b) ON hidden_0 TO column_reader;
+SELECT is(shard_fdw.release('hidden', 'one')::text, 'hidden', 'a shard with another order of columns');
+INSERT INTO hidden VALUES (7, 8);
+SELECT results_eq('SELECT count(*), sum(a), sum(b) FROM hidden',
+  'VALUES (5004::bigint, -12502500::bigint + 13, 12502500::bigint + 14)', 'the columns are in the order of the foreign table');
+SELECT ok(NOT has_column_privilege('column_reader', 'hidden', 'b', 'SELECT'), 'privileges on a shard''s column are not the table''s');
+
 SELECT * FROM finish();
 ROLLBACK;

@@ -105,6 +105,10 @@ SELECT fails($$ SELECT shard_fdw.split_shard('log_7') $$, '55000',
 ALTER TABLE log_7 DISABLE ROW LEVEL SECURITY;
 SELECT fails($$ CALL shard_fdw.reshard_online('log', 2) $$, '25001',
   'reshard_online() cannot be called in a transaction block');
+ALTER TABLE log_7 ADD own int GENERATED ALWAYS AS IDENTITY;
+SELECT fails($$ SELECT shard_fdw.split_shard('log_7') $$, '55000', NULL,
+  'Its column "own" is an identity column, whose new sequence would begin anew.');
+ALTER TABLE log_7 DROP own;
 SET LOCAL ROLE shard_user;
 SELECT fails($$ SELECT shard_fdw.split_shard('split_test.log_7') $$, '42501');
 RESET ROLE;

@@ -151,6 +151,32 @@ is($node->safe_psql('postgres', 'SELECT t FROM twin WHERE id = 1'), 'merged', 'M
 $node->safe_psql('postgres', 'UPDATE twin SET (v, t) = (SELECT l.v, l.t FROM log l WHERE l.id = 1) WHERE id = 1');
 same('after statements have waited');
 
+# Statements and transactions whose snapshot is from before, when rows have
+# changed during the copy.
+my ($old, $waits) = (session($node), session($node));
+$old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM twin LIMIT 1');
+$waits->query_safe('PREPARE p AS SELECT * FROM log');
+$shard = shard_of(1);
+$holder->query_safe('SELECT pg_advisory_lock(4711)');
+send_to($splitter, "BEGIN; SELECT shard_fdw.split_shard('$shard');\n");
+poll_ok($node,
+	qq{SELECT count(*) = 1 FROM pg_stat_progress_create_index WHERE pid = $splitter->{pid}},
+	'another copy is in the middle');
+change($writer, "UPDATE TBL SET v = 700 WHERE id BETWEEN 1 AND 100", "DELETE FROM TBL WHERE id BETWEEN 101 AND 200",
+	"INSERT INTO TBL SELECT g, 7, 'more' FROM generate_series(5000, 5200) g");
+$holder->query_safe('SELECT pg_advisory_unlock(4711)');
+is((state_of($splitter, 'SELECT'))[0], '00000', 'it is at its end, and not committed');
+send_to($waits, "CREATE TEMP TABLE found AS EXECUTE p;\n");
+poll_ok($node, "SELECT count(*) > 0 FROM pg_locks WHERE pid = $waits->{pid} AND NOT granted", 'a statement waits');
+$splitter->query_safe('COMMIT');
+is((state_of($waits, 'SELECT'))[0], '00000', 'it goes on');
+is($waits->query_safe('SELECT count(*) FROM ((TABLE found EXCEPT ALL TABLE twin) UNION ALL (TABLE twin EXCEPT ALL TABLE found)) d'),
+	'0', 'and has found all rows as they are');
+fails($old, 'SELECT count(*) FROM log', '40001',
+	'could not read foreign table "log" because its shards have been replaced', title => 'an old snapshot');
+$_->quit foreach $old, $waits;
+same('after old snapshots');
+
 # Between two steps: on the way from 4 to 6 shards, the rows of two are in one.
 is((state_of($splitter, "CALL shard_fdw.reshard_online('log', 4)"))[0], '00000', 'four shards');
 my $later = $node->safe_psql('postgres', q{
