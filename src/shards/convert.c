@@ -261,15 +261,28 @@ check_problems(const Conversion *c, ReturnSetInfo *rsinfo)
 }
 
 /*
- * Lock the table, its partitions, and the tables that its foreign keys point
- * to, whose triggers the new shards change.
+ * Lock the views of the table, the table, its partitions, and the tables that
+ * its foreign keys point to, whose triggers the new shards change.
+ *
+ * Whoever reads a view locks it before the table, so we do that, too.
  */
 static void
 lock_tables(const Conversion *c)
 {
-	List	   *relids = find_all_inheritors(c->relid, NoLock, NULL);
+	List	   *views = shard_query_rows("SELECT DISTINCT v.oid FROM pg_depend d"
+										 " JOIN pg_rewrite r ON r.oid = d.objid"
+										 " JOIN pg_class v ON v.oid = r.ev_class"
+										 " WHERE d.classid = 'pg_rewrite'::regclass"
+										 " AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1"
+										 " AND v.oid <> $1 ORDER BY 1",
+										 c->relid, 1);
+	List	   *relids = NIL;
 	List	   *others = shard_referenced_tables(c->relid);
+	ListCell   *lc;
 
+	foreach(lc, views)
+		relids = lappend_oid(relids, atooid(*(char **) lfirst(lc)));
+	relids = list_concat(relids, find_all_inheritors(c->relid, NoLock, NULL));
 	shard_lock_two_patiently(relids, AccessExclusiveLock, others,
 							 ShareRowExclusiveLock);
 	/* It may be another one, and have others. */
