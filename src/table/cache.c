@@ -768,6 +768,27 @@ shard_table_get(Oid relid)
 }
 
 /*
+ * shard_table_settle
+ *		The cache entry of a logical table whose shards do not fit together,
+ *		read again when nobody is replacing any of them.
+ *
+ * Another transaction can commit while the entry is being read, so that some
+ * of it is older than the rest.  Locks all shards against that, which waits.
+ */
+ShardTable *
+shard_table_settle(Oid relid)
+{
+	ShardTable *table;
+
+	(void) find_all_inheritors(relid, AccessShareLock, NULL);
+	AcceptInvalidationMessages();
+	table = shard_table_get(relid);
+	table->is_valid = false;
+	table->is_changed = true;
+	return shard_table_get(relid);
+}
+
+/*
  * shard_list_members
  *		The shards of a logical table in ordinal order; *nmembers becomes their
  *		number.  Only relid, is_local, has_children and state are filled in.

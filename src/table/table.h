@@ -281,6 +281,7 @@ extern bool shard_has_single_node;
 extern void shard_table_init(void);
 extern ShardTable *shard_table_get_open(Oid relid);
 extern ShardTable *shard_table_get(Oid relid);
+extern ShardTable *shard_table_settle(Oid relid);
 extern ShardMember *shard_list_members(Oid relid, int *nmembers);
 extern void shard_table_sweep(void);
 extern int	shard_find_by_oid(const ShardByOid *sorted, int n, Oid relid);

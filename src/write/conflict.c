@@ -50,6 +50,20 @@ typedef struct ShardConflict
 } ShardConflict;
 
 /*
+ * shard_await_route_for_conflict
+ *		As shard_check_route_for_conflict(), but wait for somebody who is
+ *		replacing shards.  What is known of the table may change.
+ */
+void
+shard_await_route_for_conflict(const ShardTable *table)
+{
+	if (unlikely(table->key != NULL && table->bounds == NULL &&
+				 table->nmembers > 0))
+		table = shard_table_settle(table->relid);
+	shard_check_route_for_conflict(table);
+}
+
+/*
  * shard_check_route_for_conflict
  *		Raise ERRCODE_FEATURE_NOT_SUPPORTED if the table's route cannot do ON
  *		CONFLICT, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if its shards are
@@ -123,7 +137,7 @@ hide_conflict_target(OnConflictExpr *on_conflict, ShardTable *table)
 {
 	RowExpr    *target;
 
-	shard_check_route_for_conflict(table);
+	shard_await_route_for_conflict(table);
 	if (OidIsValid(on_conflict->constraint))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -406,7 +420,7 @@ shard_plan_on_conflict(OnConflictExpr *on_conflict, Index result_relation,
 	List	   *target;
 	ListCell   *lc;
 
-	shard_check_route_for_conflict(table);
+	shard_await_route_for_conflict(table);
 	if (on_conflict->arbiterWhere == NULL)
 		return NIL;
 

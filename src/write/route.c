@@ -454,6 +454,8 @@ route_by_hash(ShardTable *table, TupleTableSlot *row)
 		shard_report_bad_key(table);
 	hash = shard_key_hash(table->key, row);
 	ordinal = shard_find_place(table, hash);
+	if (unlikely(ordinal < 0 && table->nmembers > 0))
+		ordinal = shard_find_place(shard_table_settle(table->relid), hash);
 	if (unlikely(ordinal < 0 || !table->members[ordinal].is_open))
 		report_no_place(table, hash, ordinal);
 	return ordinal;

@@ -164,7 +164,7 @@ foreach my $stop ('pg_cancel_backend', 'pg_terminate_backend')
 $app->query_safe(q{
 	CREATE FUNCTION whoami(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
 	  AS 'BEGIN IF current_user <> ''app'' THEN RAISE ''run as %'', current_user; END IF; RETURN 1; END';
-	CREATE FUNCTION inlined(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + whoami(1)'});
+	CREATE FUNCTION inlined(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + public.whoami(1)'});
 is((state_of(my $super = session($node), q{CALL shard_fdw.create_index('log', '(inlined(v))')}))[0], '00000',
 	'functions run as the owner');
 $super->quit;
