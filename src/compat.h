@@ -700,6 +700,17 @@ shard_append_of_one(PlannerInfo *root, RelOptInfo *rel, Path *path)
 #endif
 }
 
+/* Is it a table that the plan writes?  19 has these as a set. */
+static inline bool
+shard_plan_writes(const PlannedStmt *plan, int rti)
+{
+#if PG_VERSION_NUM < 190000
+	return list_member_int(plan->resultRelations, rti);
+#else
+	return bms_is_member(rti, plan->resultRelationRelids);
+#endif
+}
+
 /* 17 can change what generates a column. */
 static inline bool
 shard_sets_expression(AlterTableType subtype)

@@ -636,7 +636,7 @@ shard_check_snapshot(QueryDesc *query_desc)
 		if (rte->rtekind != RTE_RELATION ||
 			rte->relkind != RELKIND_FOREIGN_TABLE ||
 			(plan->commandType == CMD_INSERT &&
-			 list_member_int(plan->resultRelations, rti)) ||
+			 shard_plan_writes(plan, rti)) ||
 			!shard_is_logical(rte->relid))
 			continue;
 		table = shard_table_get(rte->relid);
