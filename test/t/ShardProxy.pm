@@ -10,6 +10,7 @@ use IO::Socket::UNIX;
 use PostgreSQL::Test::Cluster;
 use POSIX ();
 use PostgreSQL::Test::Utils;
+use Time::HiRes qw(usleep);
 
 # Start a proxy in front of a node.  It listens on $proxy->{port} of 127.0.0.1.
 sub new
@@ -86,7 +87,7 @@ sub _serve
 		}
 		if ($mode eq 'stall')
 		{
-			select(undef, undef, undef, 0.05);
+			usleep(50_000);
 			next;
 		}
 		foreach my $socket (@ready)
