@@ -27,8 +27,6 @@
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/lsyscache.h"
-#include "utils/snapmgr.h"
 
 /* So many plans one stub has, at most. */
 #define MAX_PLANS	1024
@@ -401,61 +399,6 @@ choose_shards(const PlanSet *set, ParamListInfo params, PlanKey *key)
 }
 
 /*
- * Is a shard newer than a snapshot?  Then it may have rows of shards in whose
- * place it is, which the snapshot does not show.
- */
-static bool
-is_newer(const ShardMember *member, Snapshot snapshot)
-{
-	TransactionId xid = member->place_xid;
-
-	return TransactionIdIsNormal(xid) &&
-		!NormalTransactionIdPrecedes(xid, snapshot->xmin) &&
-		!TransactionIdIsCurrentTransactionId(xid) &&
-		XidInMVCCSnapshot(xid, snapshot);
-}
-
-/*
- * Is one of the chosen shards newer than a snapshot?
- */
-static bool
-has_newer_shard(const PlanSet *set, const PlanKey *key, Snapshot snapshot)
-{
-	for (int i = 0; i < set->nchoices; i++)
-	{
-		const ShardTable *table = shard_table_get(set->choices[i].logical);
-		int			ordinal = shard_table_find(table, key->shards[i]);
-
-		if (ordinal >= 0 && is_newer(&table->members[ordinal], snapshot))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Can the query get another snapshot?
- */
-static bool
-may_take_snapshot(const QueryDesc *query_desc)
-{
-	return !IsolationUsesXactSnapshot() && ActiveSnapshotSet() &&
-		query_desc->snapshot == GetActiveSnapshot();
-}
-
-/*
- * Have a query that is about to be executed see what has been committed until
- * now, after it has been given its locks.
- */
-static void
-take_new_snapshot(QueryDesc *query_desc)
-{
-	PopActiveSnapshot();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	UnregisterSnapshot(query_desc->snapshot);
-	query_desc->snapshot = RegisterSnapshot(GetActiveSnapshot());
-}
-
-/*
  * shard_take_chosen
  *		What the query that is about to be planned is to be planned for; NULL
  *		if it is an ordinary one.
@@ -572,9 +515,6 @@ with_explanation(PlannedStmt *plan, const PlanSet *set, const PlanKey *key)
  *		The plan to execute in place of the one with this note, with all locks
  *		that it needs; NULL if that is the right one.
  *
- * In a transaction that sees what others commit, a query whose shards have been
- * made since its snapshot was taken gets a new one.
- *
  * The plan lives as long as the transaction and the memory of the other plan
  * do, or as long as the current memory context.
  */
@@ -589,10 +529,6 @@ shard_choose_plan(CustomScan *note, QueryDesc *query_desc, int eflags)
 	memset(&key, 0, sizeof(PlanKey));
 	key.scrolls = (eflags & EXEC_FLAG_BACKWARD) != 0;
 	choose_shards(set, query_desc->params, &key);
-	if (may_take_snapshot(query_desc) &&
-		IsMVCCSnapshot(query_desc->snapshot) &&
-		has_newer_shard(set, &key, query_desc->snapshot))
-		take_new_snapshot(query_desc);
 	for (int i = 0; i < set->nchoices; i++)
 		is_right &= OidIsValid(key.shards[i]) &&
 			key.shards[i] == set->choices[i].shard;
@@ -605,58 +541,6 @@ shard_choose_plan(CustomScan *note, QueryDesc *query_desc, int eflags)
 	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) || query_desc->instrument_options != 0)
 		plan = with_explanation(plan, set, &key);
 	return plan;
-}
-
-/*
- * shard_check_snapshot
- *		Have a query that is about to be executed, and has its locks, not miss
- *		rows of hash tables whose shards have been made since its snapshot was
- *		taken: it gets a new one.
- *
- * EXECUTE, CREATE TABLE AS and others take their snapshot before they wait for
- * locks.  Raises ERRCODE_T_R_SERIALIZATION_FAILURE if the snapshot is to stay.
- */
-void
-shard_check_snapshot(QueryDesc *query_desc)
-{
-	const PlannedStmt *plan = query_desc->plannedstmt;
-	int			rti = 0;
-	ListCell   *lc;
-
-	/* A worker has the snapshot of its leader, which has been here. */
-	if (IsParallelWorker() || query_desc->snapshot == NULL ||
-		!IsMVCCSnapshot(query_desc->snapshot))
-		return;
-	foreach(lc, plan->rtable)
-	{
-		const RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
-		const ShardTable *table;
-
-		rti++;
-		if (rte->rtekind != RTE_RELATION ||
-			rte->relkind != RELKIND_FOREIGN_TABLE ||
-			(plan->commandType == CMD_INSERT &&
-			 shard_plan_writes(plan, rti)) ||
-			!shard_is_logical(rte->relid))
-			continue;
-		table = shard_table_get(rte->relid);
-		if (table->route != SHARD_ROUTE_HASH)
-			continue;
-		for (int i = 0; i < table->nmembers; i++)
-		{
-			if (!is_newer(&table->members[i], query_desc->snapshot))
-				continue;
-			if (!may_take_snapshot(query_desc))
-				ereport(ERROR,
-						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						 errmsg("could not read foreign table \"%s\" because its shards have been replaced",
-								get_rel_name(rte->relid)),
-						 errdetail("The snapshot of the transaction or statement is older than the shards."),
-						 errhint("The transaction might succeed if retried.")));
-			take_new_snapshot(query_desc);
-			return;
-		}
-	}
 }
 
 /*

@@ -171,7 +171,6 @@ extern List *shard_describe_by_key(const ShardByKey *places,
 extern Plan *shard_make_stub(Plan *plan);
 extern List *shard_describe_choice(const ShardChoice *choice, bool is_stub);
 extern ShardChosen *shard_take_chosen(void);
-extern void shard_check_snapshot(QueryDesc *query_desc);
 extern PlannedStmt *shard_choose_plan(CustomScan *note, QueryDesc *query_desc,
 									  int eflags);
 extern void shard_choice_init(void);

@@ -16,6 +16,9 @@
  */
 #include "plan/plan_private.h"
 
+#include "access/parallel.h"
+#include "access/transam.h"
+#include "access/xact.h"
 #include "catalog/pg_inherits.h"
 #include "executor/executor.h"
 #include "nodes/extensible.h"
@@ -23,6 +26,7 @@
 #include "optimizer/optimizer.h"
 #include "storage/sinval.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -380,6 +384,92 @@ change_plan(QueryDesc *query_desc, CustomScan *note, int eflags)
 }
 
 /*
+ * Has a table a shard that is newer than a snapshot?  Such a one may have rows
+ * of shards in whose place it is, which the snapshot does not show.
+ */
+static bool
+has_newer_shard(const ShardTable *table, Snapshot snapshot)
+{
+	TransactionId newest = table->newest_place;
+
+	/* That is all there is to be done for most. */
+	if (!TransactionIdIsNormal(newest) ||
+		NormalTransactionIdPrecedes(newest, snapshot->xmin))
+		return false;
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		TransactionId xid = table->members[i].place_xid;
+
+		if (TransactionIdIsNormal(xid) &&
+			!NormalTransactionIdPrecedes(xid, snapshot->xmin) &&
+			!TransactionIdIsCurrentTransactionId(xid) &&
+			XidInMVCCSnapshot(xid, snapshot))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Have a query that is about to be executed see what has been committed until
+ * now, since "table" has got new shards, or raise an error if its snapshot is
+ * to stay.
+ */
+static void
+take_new_snapshot(QueryDesc *query_desc, const ShardTable *table)
+{
+	if (IsolationUsesXactSnapshot() || !ActiveSnapshotSet() ||
+		query_desc->snapshot != GetActiveSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not read foreign table \"%s\" because its shards have been replaced",
+						get_rel_name(table->relid)),
+				 errdetail("The snapshot of the transaction or statement is older than the shards."),
+				 errhint("The transaction might succeed if retried.")));
+	PopActiveSnapshot();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	UnregisterSnapshot(query_desc->snapshot);
+	query_desc->snapshot = RegisterSnapshot(GetActiveSnapshot());
+}
+
+/*
+ * Have a query that is about to be executed, and has its locks, not miss rows of
+ * hash tables whose shards have been made since its snapshot was taken.
+ *
+ * EXECUTE, CREATE TABLE AS and others take their snapshot before they wait for
+ * locks.
+ */
+static void
+check_snapshot(QueryDesc *query_desc)
+{
+	const PlannedStmt *plan = query_desc->plannedstmt;
+	ListCell   *lc;
+
+	/* A worker has the snapshot of its leader, which has been here. */
+	if (IsParallelWorker() || query_desc->snapshot == NULL ||
+		!IsMVCCSnapshot(query_desc->snapshot))
+		return;
+	foreach(lc, plan->rtable)
+	{
+		const RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+		const ShardTable *table;
+
+		if (rte->rtekind != RTE_RELATION ||
+			rte->relkind != RELKIND_FOREIGN_TABLE ||
+			(plan->commandType == CMD_INSERT &&
+			 shard_plan_writes(plan, foreach_current_index(lc) + 1)) ||
+			!shard_is_logical(rte->relid) ||
+			shard_table_get_open(rte->relid)->route != SHARD_ROUTE_HASH)
+			continue;
+		table = shard_table_get(rte->relid);
+		if (has_newer_shard(table, query_desc->snapshot))
+		{
+			take_new_snapshot(query_desc, table);
+			return;
+		}
+	}
+}
+
+/*
  * Look at what a plan assumes before it is executed.
  */
 static void
@@ -409,7 +499,7 @@ start_executor(QueryDesc *query_desc, int eflags)
 			PopActiveSnapshot();
 	}
 	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
-		shard_check_snapshot(query_desc);
+		check_snapshot(query_desc);
 	query_desc->plannedstmt = shard_skip_nodes(query_desc->plannedstmt);
 	(prev_executor_start_hook ? prev_executor_start_hook :
 	 standard_ExecutorStart) (query_desc, eflags);

@@ -87,8 +87,6 @@ typedef struct NodeCheck
 
 static bool alter_nodes = true;
 
-static void alter(NodeSync *sync, const char *format,...) pg_attribute_printf(2, 3);
-
 /*
  * Ask the node something about its table, whose name is %s in the query.
  */
@@ -128,25 +126,9 @@ send_command(NodeSync *sync, char *sql)
  * Have the node run ALTER TABLE.
  */
 static void
-alter(NodeSync *sync, const char *format,...)
+alter(NodeSync *sync, const char *action)
 {
-	StringInfoData sql;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "ALTER TABLE %s ", sync->table);
-	for (;;)
-	{
-		va_list		args;
-		int			needed;
-
-		va_start(args, format);
-		needed = appendStringInfoVA(&sql, format, args);
-		va_end(args);
-		if (needed == 0)
-			break;
-		enlargeStringInfo(&sql, needed);
-	}
-	send_command(sync, sql.data);
+	send_command(sync, psprintf("ALTER TABLE %s %s", sync->table, action));
 }
 
 /*
@@ -229,13 +211,13 @@ drop_what_was_dropped(NodeSync *sync)
 		if (cmd->subtype == AT_DropColumn &&
 			(get_attnum(shard, cmd->name) == InvalidAttrNumber ||
 			 find_subcommand(sync->stmt, AT_AddColumn, cmd->name) != NULL))
-			alter(sync, "DROP COLUMN IF EXISTS %s%s",
-				  quote_identifier(cmd->name), behavior);
+			alter(sync, psprintf("DROP COLUMN IF EXISTS %s%s",
+								 quote_identifier(cmd->name), behavior));
 		else if (cmd->subtype == AT_DropConstraint &&
 				 !OidIsValid(get_relation_constraint_oid(shard, cmd->name,
 														 true)))
-			alter(sync, "DROP CONSTRAINT IF EXISTS %s%s",
-				  quote_identifier(cmd->name), behavior);
+			alter(sync, psprintf("DROP CONSTRAINT IF EXISTS %s%s",
+								 quote_identifier(cmd->name), behavior));
 	}
 }
 
@@ -254,10 +236,10 @@ add_column(NodeSync *sync, Form_pg_attribute att, const char *name)
 
 	initStringInfo(&definition);
 	shard_node_append_column(&definition, sync->shard, att->attnum, name);
-	alter(sync, "ADD COLUMN %s%s%s", definition.data,
-		  value != NULL ? " DEFAULT " : "", value != NULL ? value : "");
+	alter(sync, psprintf("ADD COLUMN %s%s%s", definition.data,
+						 value != NULL ? " DEFAULT " : "", value != NULL ? value : ""));
 	if (value != NULL)
-		alter(sync, "ALTER COLUMN %s DROP DEFAULT", quote_identifier(name));
+		alter(sync, psprintf("ALTER COLUMN %s DROP DEFAULT", quote_identifier(name)));
 }
 
 /*
@@ -272,7 +254,7 @@ sync_generated(NodeSync *sync, Form_pg_attribute att, const NodeColumn *column)
 	if (!att->attgenerated)
 	{
 		if (column->generated)
-			alter(sync, "ALTER COLUMN %s DROP EXPRESSION", name);
+			alter(sync, psprintf("ALTER COLUMN %s DROP EXPRESSION", name));
 		return;
 	}
 	if (column->generated != att->attgenerated)
@@ -286,7 +268,7 @@ sync_generated(NodeSync *sync, Form_pg_attribute att, const NodeColumn *column)
 	if (column->expression != NULL && expression != NULL &&
 		strcmp(column->expression, expression) != 0 &&
 		strcmp(column->expression, psprintf("(%s)", expression)) != 0)
-		alter(sync, "ALTER COLUMN %s SET EXPRESSION AS (%s)", name, expression);
+		alter(sync, psprintf("ALTER COLUMN %s SET EXPRESSION AS (%s)", name, expression));
 }
 
 /*
@@ -327,17 +309,17 @@ sync_columns(NodeSync *sync)
 			appendStringInfo(&type, " COLLATE %s",
 							 generate_collation_name(att->attcollation));
 		if (strcmp(column->type, type.data) != 0)
-			alter(sync, "ALTER COLUMN %s TYPE %s", quote_identifier(name),
-				  type.data);
+			alter(sync, psprintf("ALTER COLUMN %s TYPE %s", quote_identifier(name),
+								 type.data));
 		sync_generated(sync, att, column);
 		if (att->attnotnull && !column->is_not_null)
-			alter(sync, "ALTER COLUMN %s SET NOT NULL",
-				  quote_identifier(name));
+			alter(sync, psprintf("ALTER COLUMN %s SET NOT NULL",
+								 quote_identifier(name)));
 		else if (!att->attnotnull && column->is_not_null &&
 				 find_subcommand(sync->stmt, AT_DropNotNull,
 								 NameStr(att->attname)) != NULL)
-			alter(sync, "ALTER COLUMN %s DROP NOT NULL",
-				  quote_identifier(name));
+			alter(sync, psprintf("ALTER COLUMN %s DROP NOT NULL",
+								 quote_identifier(name)));
 	}
 	return true;
 }
@@ -399,17 +381,17 @@ sync_check(NodeSync *sync, List *checks, Form_pg_constraint con)
 		if (strcmp(check->definition, definition) == 0)
 		{
 			if (is_valid && !check->is_valid)
-				alter(sync, "VALIDATE CONSTRAINT %s",
-					  quote_identifier(check->name));
+				alter(sync, psprintf("VALIDATE CONSTRAINT %s",
+									 quote_identifier(check->name)));
 			return;
 		}
 	}
 	foreach(lc, checks)
 	{
 		if (strcmp(((NodeCheck *) lfirst(lc))->name, name) == 0)
-			alter(sync, "DROP CONSTRAINT %s", quote_identifier(name));
+			alter(sync, psprintf("DROP CONSTRAINT %s", quote_identifier(name)));
 	}
-	alter(sync, "ADD CONSTRAINT %s %s", quote_identifier(name), full);
+	alter(sync, psprintf("ADD CONSTRAINT %s %s", quote_identifier(name), full));
 }
 
 /*
@@ -652,8 +634,10 @@ rename_on_node(Oid shard, const RenameStmt *stmt)
 		has_new |= strcmp(PQgetvalue(rows, i, 0), stmt->newname) == 0;
 	}
 	if (has_old && !has_new)
-		alter(&sync, "RENAME %s %s TO %s", is_column ? "COLUMN" : "CONSTRAINT",
-			  quote_identifier(stmt->subname), quote_identifier(stmt->newname));
+		alter(&sync, psprintf("RENAME %s %s TO %s",
+							  is_column ? "COLUMN" : "CONSTRAINT",
+							  quote_identifier(stmt->subname),
+							  quote_identifier(stmt->newname)));
 	limit_lock_wait(sync.session, 0);
 }
 

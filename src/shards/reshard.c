@@ -267,18 +267,25 @@ shard_drop_all(List *shards)
 }
 
 /*
- * Raise an error now if something depends on the old shards, not after all
- * rows have been moved.
+ * shard_try_to_drop
+ *		Raise an error now if something depends on the old shards, not when all
+ *		rows have been copied.  SPI is connected.
+ *
+ * The relations in "to_lock" are locked for that moment; the list is empty if
+ * the shards are locked already.
  */
-static void
-try_to_drop(List *shards)
+void
+shard_try_to_drop(List *shards, List *to_lock)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 
 	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
+		if (to_lock != NIL)
+			shard_lock_all_patiently(to_lock, AccessExclusiveLock);
 		shard_drop_all(shards);
 	}
 	PG_CATCH();
@@ -496,7 +503,7 @@ shard_reshard(PG_FUNCTION_ARGS)
 	detach_old_shards(logical, old_shards);
 	/* We keep the lock, but ALTER TABLE wants it out of use. */
 	table_close(logical, NoLock);
-	try_to_drop(old_shards);
+	shard_try_to_drop(old_shards, NIL);
 
 	/* Without foreign keys, which are checked faster, and at once, later. */
 	new_shards = shard_create(relid, count, model, schema, NIL, false);

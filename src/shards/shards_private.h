@@ -124,6 +124,7 @@ extern void shard_check_time_column(Oid relid);
 extern void shard_check_replaceable(Oid logical, const ShardMember *member);
 extern void shard_check_reshardable(Oid relid);
 extern void shard_drop_all(List *shards);
+extern void shard_try_to_drop(List *shards, List *to_lock);
 extern void shard_hand_over_sequences(List *shards, Oid first);
 extern void shard_free_ids(Oid relid, List *shards);
 extern int64 shard_count_rows(List *shards);

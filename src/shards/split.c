@@ -264,34 +264,6 @@ lock_out_others(Replacement *replacement)
 }
 
 /*
- * Raise an error now if something depends on the old shards, not when all rows
- * have been copied.
- */
-static void
-try_to_drop(Replacement *replacement)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		shard_lock_all_patiently(relations_to_lock(replacement->old_shards),
-								 AccessExclusiveLock);
-		shard_drop_all(replacement->old_shards);
-	}
-	PG_CATCH();
-	{
-		ReThrowError(shard_catch(context, owner));
-	}
-	PG_END_TRY();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-}
-
-/*
  * Is a shard a table whose rows copy.c can copy while they change?
  */
 static bool
@@ -397,7 +369,8 @@ replace_shards(Replacement *replacement)
 	/* The copies go where their model is. */
 	shard_set("default_tablespace", "");
 	shard_progress_phase("looking for what depends on the old shards");
-	try_to_drop(replacement);
+	shard_try_to_drop(replacement->old_shards,
+					  relations_to_lock(replacement->old_shards));
 	shard_progress_phase("creating shards");
 
 	privileges = note_privileges(replacement->old_shards, context);

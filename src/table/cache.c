@@ -576,6 +576,7 @@ read_table(ShardTable *table, const ShardTable *old, bool open_only,
 	foreach(lc, unseen)
 		table->unseen[table->nunseen++] = lfirst_oid(lc);
 	qsort(table->unseen, table->nunseen, sizeof(Oid), compare_oids);
+	table->newest_place = InvalidTransactionId;
 	table->nplaces = 0;
 	table->bounds = NULL;
 	if (table->key != NULL)

@@ -12,6 +12,7 @@
  */
 #include "table/table_private.h"
 
+#include "access/transam.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/stratnum.h"
@@ -464,7 +465,8 @@ is_partitioning(const ShardTable *table)
  *		Work out which member holds which hashes, for the router and, if the
  *		shards are placed as partitions would be, for the planner.
  *
- * Fills in the entry's "places" and "bounds", in the current memory context.
+ * Fills in the entry's "places" and "bounds", in the current memory context,
+ * and "newest_place".
  */
 void
 shard_place_members(ShardTable *table)
@@ -475,10 +477,14 @@ shard_place_members(ShardTable *table)
 	table->places = palloc(sizeof(ShardPlace) * Max(table->nmembers, 1));
 	table->nplaces = 0;
 	table->bounds = NULL;
+	table->newest_place = InvalidTransactionId;
 	for (int i = 0; i < table->nmembers; i++)
 	{
 		const ShardMember *member = &table->members[i];
 
+		if (TransactionIdIsNormal(member->place_xid) &&
+			TransactionIdFollows(member->place_xid, table->newest_place))
+			table->newest_place = member->place_xid;
 		if (member->modulus == 0)
 			continue;
 		table->places[table->nplaces].modulus = member->modulus;

@@ -241,6 +241,7 @@ typedef struct ShardTable
 
 	/* Hash route only. */
 	PartitionKey key;			/* NULL: option "key" is not good */
+	TransactionId newest_place; /* latest "place_xid" of a member, if any */
 	int			nplaces;
 	ShardPlace *places;			/* by modulus and remainder */
 	PartitionBoundInfo bounds;	/* of "places" as partitions; NULL if the

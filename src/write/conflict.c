@@ -50,27 +50,10 @@ typedef struct ShardConflict
 } ShardConflict;
 
 /*
- * shard_await_route_for_conflict
- *		As shard_check_route_for_conflict(), but wait for somebody who is
- *		replacing shards.  What is known of the table may change.
+ * As shard_check_route_for_conflict(), going by what is known of the table.
  */
-void
-shard_await_route_for_conflict(const ShardTable *table)
-{
-	if (unlikely(table->key != NULL && table->bounds == NULL &&
-				 table->nmembers > 0))
-		table = shard_table_settle(table->relid);
-	shard_check_route_for_conflict(table);
-}
-
-/*
- * shard_check_route_for_conflict
- *		Raise ERRCODE_FEATURE_NOT_SUPPORTED if the table's route cannot do ON
- *		CONFLICT, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if its shards are
- *		not placed for it, and what shard_key_create() raises for its key.
- */
-void
-shard_check_route_for_conflict(const ShardTable *table)
+static void
+check_route_for_conflict(const ShardTable *table)
 {
 	if (table->route != SHARD_ROUTE_HASH)
 		ereport(ERROR,
@@ -89,6 +72,24 @@ shard_check_route_for_conflict(const ShardTable *table)
 						get_rel_name(table->relid)),
 				 errdetail("Not every shard has a validated constraint that gives it hashes of the key that no other shard has, so a conflicting row may be in another shard."),
 				 errhint("Put the shards in order with SELECT shard_fdw.reshard(), or validate their constraints.")));
+}
+
+/*
+ * shard_check_route_for_conflict
+ *		Raise ERRCODE_FEATURE_NOT_SUPPORTED if the table's route cannot do ON
+ *		CONFLICT, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if its shards are
+ *		not placed for it, and what shard_key_create() raises for its key.
+ *
+ * Waits for somebody who is replacing shards.  So what is known of the table may
+ * change.
+ */
+void
+shard_check_route_for_conflict(const ShardTable *table)
+{
+	if (unlikely(table->key != NULL && table->bounds == NULL &&
+				 table->nmembers > 0))
+		table = shard_table_settle(table->relid);
+	check_route_for_conflict(table);
 }
 
 /*
@@ -137,7 +138,7 @@ hide_conflict_target(OnConflictExpr *on_conflict, ShardTable *table)
 {
 	RowExpr    *target;
 
-	shard_await_route_for_conflict(table);
+	shard_check_route_for_conflict(table);
 	if (OidIsValid(on_conflict->constraint))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -420,7 +421,7 @@ shard_plan_on_conflict(OnConflictExpr *on_conflict, Index result_relation,
 	List	   *target;
 	ListCell   *lc;
 
-	shard_await_route_for_conflict(table);
+	shard_check_route_for_conflict(table);
 	if (on_conflict->arbiterWhere == NULL)
 		return NIL;
 
@@ -458,7 +459,7 @@ shard_open_on_conflict(ShardInsert *insert, ShardTarget *target, int ordinal)
 	PartitionKey key;
 
 	/* The plan may be older than what is known now. */
-	shard_check_route_for_conflict(insert->table);
+	check_route_for_conflict(insert->table);
 	if (insert->conflict_target != NIL)
 	{
 		check_is_local(insert->table, &insert->table->members[ordinal]);

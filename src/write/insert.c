@@ -242,7 +242,7 @@ shardBeginForeignInsert(ModifyTableState *mtstate, ResultRelInfo *rri)
 	ShardInsert *insert = insert_begin(mtstate, rri);
 
 	if (insert->on_conflict != ONCONFLICT_NONE)
-		shard_await_route_for_conflict(insert->table);
+		shard_check_route_for_conflict(insert->table);
 	insert->is_copy = mtstate->ps.plan == NULL;
 	insert->may_batch = !insert->is_copy ||
 		!shard_copy_sees_rows(rri->ri_RelationDesc);

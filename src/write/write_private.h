@@ -134,7 +134,6 @@ extern void shard_batch_explain(ShardInsert *insert, ExplainState *es);
 
 /* in conflict.c */
 extern void shard_check_route_for_conflict(const ShardTable *table);
-extern void shard_await_route_for_conflict(const ShardTable *table);
 extern List *shard_plan_on_conflict(OnConflictExpr *on_conflict,
 									Index result_relation, Oid relid);
 extern void shard_open_on_conflict(ShardInsert *insert, ShardTarget *target,

@@ -172,6 +172,9 @@ $splitter->query_safe('COMMIT');
 is((state_of($waits, 'SELECT'))[0], '00000', 'it goes on');
 is($waits->query_safe('SELECT count(*) FROM ((TABLE found EXCEPT ALL TABLE twin) UNION ALL (TABLE twin EXCEPT ALL TABLE found)) d'),
 	'0', 'and has found all rows as they are');
+$old->query_safe('SAVEPOINT a');
+fails($old, 'UPDATE log SET v = v + 1 WHERE id = 1', '40001', undef, title => 'a lookup with an old snapshot');
+$old->query_safe('ROLLBACK TO a');
 fails($old, 'SELECT count(*) FROM log', '40001',
 	'could not read foreign table "log" because its shards have been replaced', title => 'an old snapshot');
 $_->quit foreach $old, $waits;
