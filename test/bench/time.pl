@@ -148,15 +148,7 @@ sub longest_wait
 		close $p or die "pgbench failed: $text";
 		die "pgbench failed: $text" if $text =~ /ERROR|deadlock|aborted/;
 	}
-	my $longest = 0;
-	for my $log (glob "$tmp/wait.*")
-	{
-		open my $fh, '<', $log or die $!;
-		while (<$fh>) { $longest = max($longest, (split)[2] / 1000); }
-		close $fh;
-		unlink $log;
-	}
-	return $longest;
+	return longest_latency("$tmp/wait.*");
 }
 
 sub time_works
