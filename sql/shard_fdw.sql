@@ -790,6 +790,17 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.dequeue(anyelement, int, name, regclass)
 IS 'deletes rows of one shard that nobody has locked, and returns them';
 
+CREATE FUNCTION shard_fdw.claim(
+  tbl anyelement, max_rows int DEFAULT 1000, retry_after interval DEFAULT '1 minute',
+  max_attempts int DEFAULT NULL, dead_letters regclass DEFAULT NULL,
+  order_by name DEFAULT NULL, shard regclass DEFAULT NULL,
+  attempts_column name DEFAULT 'attempts', due_column name DEFAULT 'due')
+RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'shard_claim'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.claim(anyelement, int, interval, int, regclass, name, regclass, name, name)
+IS 'returns rows of one shard that are due, which come again unless they are deleted, or go to the dead letters';
+
 CREATE FUNCTION shard_fdw.rows_behind(
   logical regclass, shard regclass, watermark bigint)
 RETURNS bigint

@@ -188,6 +188,53 @@ is($node->safe_psql('postgres', q{
 		       count(*) + (SELECT count(*) FROM jobs) FROM taken}),
 	't|t|20000', 'dequeue: no row is lost, none is given out twice');
 
+# Several sessions claim rows, which they delete when the work is done.  Some
+# fail or are late, and some rows make any worker fail.
+
+$node->safe_psql('postgres', q{
+	CREATE FOREIGN TABLE tasks (id bigint OPTIONS (sequence 'always'), attempts int NOT NULL DEFAULT 0,
+	  due timestamptz NOT NULL DEFAULT now()) SERVER shards OPTIONS (shards '4');
+	SELECT shard_fdw.run_command_on_shards('tasks', 'CREATE INDEX ON %s (due)');
+	CREATE TABLE dead (id bigint, attempts int, due timestamptz);
+	CREATE TABLE done (id bigint, attempts int);
+	CREATE TABLE tries (id bigint, attempt int);
+	BEGIN;
+	SET LOCAL shard_fdw.shard = 0; INSERT INTO tasks (attempts) SELECT 0 FROM generate_series(1, 150);
+	SET LOCAL shard_fdw.shard = 2; INSERT INTO tasks (attempts) SELECT 0 FROM generate_series(1, 150);
+	COMMIT;
+	CREATE TABLE all_tasks AS SELECT id, row_number() OVER () % 20 = 0 AS is_poison FROM tasks});
+my $work = q{
+\set end random(1, 10)
+\set pause random(0, 12)
+SELECT coalesce(max(id), 0) AS id, coalesce(max(attempts), 0) AS attempts
+  FROM shard_fdw.claim(NULL::tasks, 1, '10 ms', 5, 'dead') \gset
+\sleep :pause ms
+BEGIN;
+INSERT INTO tries SELECT :id, :attempts WHERE :id > 0;
+COMMIT;
+BEGIN;
+WITH d AS (DELETE FROM tasks t USING all_tasks a WHERE t.id = :id AND attempts = :attempts
+           AND a.id = t.id AND NOT is_poison RETURNING t.id, attempts)
+INSERT INTO done SELECT * FROM d;
+\if :end = 1
+ROLLBACK;
+\else
+COMMIT;
+\endif
+};
+pgbench_run($node, 'claim', $work, '-c', '8', '-j', '4', '-t', '100');
+poll_ok($node, q{SELECT count(*) + (SELECT count(*) FROM tasks) = 0
+	FROM shard_fdw.claim(NULL::tasks, 1000, '1 ms', 5, 'dead')}, 'claim: in the end no task is left');
+is($node->safe_psql('postgres', q{
+		SELECT count(*) = count(DISTINCT id), (SELECT count(*) = count(DISTINCT id) FROM dead),
+		       count(*) + (SELECT count(*) FROM dead),
+		       (SELECT count(*) FROM dead JOIN done USING (id)),
+		       count(*) FILTER (WHERE is_poison), (SELECT min(attempts) || ' ' || max(attempts) FROM dead)
+		  FROM done JOIN all_tasks USING (id)}),
+	't|t|300|0|0|5 5', 'claim: each task is done or dead, once');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM (SELECT FROM tries GROUP BY id, attempt HAVING count(*) > 1) t'),
+	'0', 'claim: nobody has the same attempt');
+
 # A new session for every transaction.
 
 $node->safe_psql('postgres', 'TRUNCATE log');
