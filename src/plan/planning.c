@@ -398,12 +398,7 @@ has_newer_shard(const ShardTable *table, Snapshot snapshot)
 		return false;
 	for (int i = 0; i < table->nmembers; i++)
 	{
-		TransactionId xid = table->members[i].place_xid;
-
-		if (TransactionIdIsNormal(xid) &&
-			!NormalTransactionIdPrecedes(xid, snapshot->xmin) &&
-			!TransactionIdIsCurrentTransactionId(xid) &&
-			XidInMVCCSnapshot(xid, snapshot))
+		if (shard_is_newer(&table->members[i], snapshot))
 			return true;
 	}
 	return false;

@@ -29,6 +29,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(shard_in_slot);
@@ -458,6 +459,22 @@ is_partitioning(const ShardTable *table)
 	}
 	pfree(taken);
 	return result;
+}
+
+/*
+ * shard_is_newer
+ *		Does a snapshot not show the transaction that has given a shard its
+ *		place?  Such a shard may have rows of shards in whose place it is.
+ */
+bool
+shard_is_newer(const ShardMember *member, Snapshot snapshot)
+{
+	TransactionId xid = member->place_xid;
+
+	return TransactionIdIsNormal(xid) &&
+		!NormalTransactionIdPrecedes(xid, snapshot->xmin) &&
+		!TransactionIdIsCurrentTransactionId(xid) &&
+		XidInMVCCSnapshot(xid, snapshot);
 }
 
 /*

@@ -441,6 +441,7 @@ extern bool shard_id_fits(int64 id, int stride, int id_slot);
 extern Oid	shard_function(const char *name, const Oid *types, int ntypes);
 extern Expr *shard_in_hash_clause(int modulus, int remainder, List *exprs);
 extern bool shard_is_placement(Node *expr);
+extern bool shard_is_newer(const ShardMember *member, Snapshot snapshot);
 extern int	shard_find_place(const ShardTable *table, uint64 hash);
 extern bool shard_is_time_type(Oid type);
 extern char *shard_range_constraint(Oid relid, bool *is_valid);

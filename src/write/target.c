@@ -15,6 +15,7 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
@@ -23,6 +24,7 @@
 #include "storage/sinval.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
+#include "utils/snapmgr.h"
 
 /*
  * Raise an error if the table has turned to or from route "hash" since the
@@ -384,6 +386,29 @@ can_batch(ShardInsert *insert, ShardTarget *target, const ShardMember *member)
 }
 
 /*
+ * Raise an error if the shard is newer than the transaction's snapshot and the
+ * transaction relies on what others have read or written in the shards in whose
+ * place it is: PostgreSQL knows of that by the old shards.
+ *
+ * Under SERIALIZABLE, that is who has read what we write.  With ON CONFLICT, it
+ * is whether a row is newer than the snapshot.
+ */
+static void
+check_snapshot(const ShardInsert *insert, const ShardMember *member)
+{
+	if (!IsolationIsSerializable() &&
+		(insert->on_conflict == ONCONFLICT_NONE || !IsolationUsesXactSnapshot()))
+		return;
+	if (shard_is_newer(member, GetTransactionSnapshot()))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not insert into foreign table \"%s\" because its shards have been replaced",
+						get_rel_name(insert->table->relid)),
+				 errdetail("The snapshot of the transaction is older than the shards."),
+				 errhint("The transaction might succeed if retried.")));
+}
+
+/*
  * Open a shard that lock_shard() has locked.
  */
 static ShardTarget *
@@ -395,6 +420,7 @@ open_target(ShardInsert *insert, int ordinal)
 	ShardMember member;
 	ResultRelInfo *rri;
 
+	check_snapshot(insert, &insert->table->members[ordinal]);
 	if (unlikely(shard_has_single_node) &&
 		!shard_is_logical(insert->table->members[ordinal].relid))
 		shard_note_write(insert->table->members[ordinal].relid);
