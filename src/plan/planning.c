@@ -405,21 +405,21 @@ has_newer_shard(const ShardTable *table, Snapshot snapshot)
 }
 
 /*
- * Have a query that is about to be executed see what has been committed until
- * now, since "table" has got new shards, or raise an error if its snapshot is
- * to stay.
+ * May a query that is about to be executed be given another snapshot?
+ */
+static bool
+may_take_new_snapshot(const QueryDesc *query_desc)
+{
+	return !IsolationUsesXactSnapshot() && ActiveSnapshotSet() &&
+		query_desc->snapshot == GetActiveSnapshot();
+}
+
+/*
+ * Have the query see what has been committed until now.
  */
 static void
-take_new_snapshot(QueryDesc *query_desc, const ShardTable *table)
+take_new_snapshot(QueryDesc *query_desc)
 {
-	if (IsolationUsesXactSnapshot() || !ActiveSnapshotSet() ||
-		query_desc->snapshot != GetActiveSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not read foreign table \"%s\" because its shards have been replaced",
-						get_rel_name(table->relid)),
-				 errdetail("The snapshot of the transaction or statement is older than the shards."),
-				 errhint("The transaction might succeed if retried.")));
 	PopActiveSnapshot();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	UnregisterSnapshot(query_desc->snapshot);
@@ -427,11 +427,27 @@ take_new_snapshot(QueryDesc *query_desc, const ShardTable *table)
 }
 
 /*
- * Have a query that is about to be executed, and has its locks, not miss rows of
- * hash tables whose shards have been made since its snapshot was taken.
+ * May rows of a table that a plan reads be moved by drain() while the query
+ * waits for locks, and does it change or lock rows?  Those that it would find
+ * by its snapshot are no longer there.
+ */
+static bool
+may_miss_moved_rows(const PlannedStmt *plan, const ShardTable *table)
+{
+	return (plan->rowMarks != NIL || plan->commandType == CMD_UPDATE ||
+			plan->commandType == CMD_DELETE ||
+			plan->commandType == CMD_MERGE) &&
+		table->nopen < table->nmembers;
+}
+
+/*
+ * Have a query that is about to be executed, and has its locks, not miss rows
+ * that have been moved since its snapshot was taken: to new shards of a hash
+ * table, or by drain().
  *
  * EXECUTE, CREATE TABLE AS and others take their snapshot before they wait for
- * locks.
+ * locks.  With a snapshot that is to stay, drain() is left to PostgreSQL, which
+ * raises an error when it comes to a row that has been moved.
  */
 static void
 check_snapshot(QueryDesc *query_desc)
@@ -452,15 +468,27 @@ check_snapshot(QueryDesc *query_desc)
 			rte->relkind != RELKIND_FOREIGN_TABLE ||
 			(plan->commandType == CMD_INSERT &&
 			 shard_plan_writes(plan, foreach_current_index(lc) + 1)) ||
-			!shard_is_logical(rte->relid) ||
-			shard_table_get_open(rte->relid)->route != SHARD_ROUTE_HASH)
+			!shard_is_logical(rte->relid))
 			continue;
-		table = shard_table_get(rte->relid);
-		if (has_newer_shard(table, query_desc->snapshot))
+		table = shard_table_get_open(rte->relid);
+		if (table->route == SHARD_ROUTE_HASH)
+			table = shard_table_get(rte->relid);
+		if (table->route == SHARD_ROUTE_HASH &&
+			has_newer_shard(table, query_desc->snapshot))
 		{
-			take_new_snapshot(query_desc, table);
-			return;
+			if (!may_take_new_snapshot(query_desc))
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						 errmsg("could not read foreign table \"%s\" because its shards have been replaced",
+								get_rel_name(table->relid)),
+						 errdetail("The snapshot of the transaction or statement is older than the shards."),
+						 errhint("The transaction might succeed if retried.")));
 		}
+		else if (!may_miss_moved_rows(plan, table) ||
+				 !may_take_new_snapshot(query_desc))
+			continue;
+		take_new_snapshot(query_desc);
+		return;
 	}
 }
 
