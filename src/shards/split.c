@@ -21,17 +21,23 @@
 
 #include "access/table.h"
 #include "access/xlog.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(shard_split_shard);
 PG_FUNCTION_INFO_V1(shard_merge_shards);
@@ -143,15 +149,15 @@ run_commands(const char *query, Oid old_shard, Oid new_shard)
 }
 
 /*
- * Copy what shard_clone() and shard_clone_checks() leave to the others:
- * privileges, publications, comments, and what ANALYZE has been told.
+ * Copy what shard_clone() and shard_clone_checks() leave to the others, apart
+ * from privileges: publications, comments, and what ANALYZE has been told.
  */
 static void
 copy_surroundings(Oid old_shard, Oid new_shard)
 {
 	run_commands("SELECT pg_catalog.replace(f.command, E'\\x01', $2)"
 				 " FROM shard_fdw.features_of($1) f"
-				 " WHERE f.kind IN ('privilege', 'publication')"
+				 " WHERE f.kind = 'publication'"
 				 " AND NOT EXISTS (SELECT FROM shard_fdw.features_of($2::regclass) g"
 				 " WHERE g.kind = f.kind AND g.definition = f.definition)"
 				 " UNION ALL"
@@ -307,29 +313,73 @@ copy_rows(Replacement *replacement)
 }
 
 /*
- * The privileges on the shards, as a text.  SPI is connected; the result is in
- * the given memory context.
+ * Have a row of pg_class or pg_attribute of a new shard have the privileges that
+ * the row of the old shard has.
+ *
+ * GRANT and REVOKE wait for no lock on a table, but for the row; so the old row
+ * is updated as well.  Frees nothing.
  */
-static char *
-note_privileges(List *shards, MemoryContext context)
+static void
+copy_acl(Relation catalog, HeapTuple from, HeapTuple to, AttrNumber column,
+		 Oid shard, int attno, Oid owner)
 {
-	StringInfoData result;
-	ListCell   *lc;
+	TupleDesc	desc = RelationGetDescr(catalog);
+	Datum	   *values = palloc0(sizeof(Datum) * desc->natts);
+	bool	   *nulls = palloc0(sizeof(bool) * desc->natts);
+	bool	   *replaces = palloc0(sizeof(bool) * desc->natts);
+	bool		isnull;
+	Datum		old_acl;
+	Oid		   *old_roles;
+	Oid		   *new_roles;
+	int			nold;
+	int			nnew;
 
-	initStringInfo(&result);
-	foreach(lc, shards)
+	if (!HeapTupleIsValid(from) || !HeapTupleIsValid(to))
+		elog(ERROR, "no row of the catalog for privileges on table %u", shard);
+	CatalogTupleUpdate(catalog, &from->t_self, from);
+	old_acl = heap_getattr(to, column, desc, &isnull);
+	nold = aclmembers(isnull ? NULL : DatumGetAclP(old_acl), &old_roles);
+	values[column - 1] = heap_getattr(from, column, desc, &isnull);
+	nulls[column - 1] = isnull;
+	replaces[column - 1] = true;
+	nnew = aclmembers(isnull ? NULL : DatumGetAclP(values[column - 1]),
+					  &new_roles);
+	to = heap_modify_tuple(to, desc, values, nulls, replaces);
+	CatalogTupleUpdate(catalog, &to->t_self, to);
+	updateAclDependencies(RelationRelationId, shard, attno, owner, nold,
+						  old_roles, nnew, new_roles);
+}
+
+/*
+ * Give a new shard the privileges that an old one has, whatever default
+ * privileges say.
+ */
+static void
+copy_privileges(Oid old_shard, Oid new_shard)
+{
+	Relation	classes = table_open(RelationRelationId, RowExclusiveLock);
+	Relation	attributes = table_open(AttributeRelationId, RowExclusiveLock);
+	Relation	shard = table_open(new_shard, NoLock);
+	Oid			owner = shard->rd_rel->relowner;
+
+	copy_acl(classes,
+			 SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(old_shard)),
+			 SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(new_shard)),
+			 Anum_pg_class_relacl, new_shard, 0, owner);
+	for (int i = 0; i < RelationGetNumberOfAttributes(shard); i++)
 	{
-		char	   *acl;
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(shard), i);
 
-		if (SPI_execute(psprintf("SELECT pg_catalog.concat(c.relacl, (SELECT pg_catalog.string_agg(a.attnum::text"
-								 " || a.attacl::text, ' ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a"
-								 " WHERE a.attrelid = c.oid)) FROM pg_catalog.pg_class c WHERE c.oid = %u",
-								 lfirst_oid(lc)), false, 0) != SPI_OK_SELECT || SPI_processed != 1)
-			elog(ERROR, "could not read the privileges of a locked table");
-		acl = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-		appendStringInfo(&result, "%s;", acl);
+		if (!att->attisdropped)
+			copy_acl(attributes,
+					 SearchSysCacheCopyAttName(old_shard, NameStr(att->attname)),
+					 SearchSysCacheCopyAttName(new_shard, NameStr(att->attname)),
+					 Anum_pg_attribute_attacl, new_shard, att->attnum, owner);
 	}
-	return MemoryContextStrdup(context, result.data);
+	table_close(shard, NoLock);
+	table_close(attributes, RowExclusiveLock);
+	table_close(classes, RowExclusiveLock);
+	CommandCounterIncrement();
 }
 
 /*
@@ -344,7 +394,6 @@ replace_shards(Replacement *replacement)
 	Relation	rel;
 	Relation	source;
 	char	   *source_name;
-	char	   *privileges;
 	int64		result;
 	ShardIdentity identity;
 	ListCell   *lc;
@@ -373,24 +422,18 @@ replace_shards(Replacement *replacement)
 					  relations_to_lock(replacement->old_shards));
 	shard_progress_phase("creating shards");
 
-	privileges = note_privileges(replacement->old_shards, context);
 	source = table_open(linitial_oid(replacement->old_shards), NoLock);
 	source_name = pstrdup(RelationGetRelationName(source));
 	create_new_shards(replacement, source, context);
 	table_close(source, NoLock);
 	result = copy_rows(replacement);
 
-	/* GRANT and REVOKE do not wait for locks on tables. */
-	if (strcmp(privileges, note_privileges(replacement->old_shards, context)) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("privileges on shards of foreign table \"%s\" have been changed meanwhile",
-						get_rel_name(logical)),
-				 errhint("Try again.")));
 	source = table_open(linitial_oid(replacement->old_shards), NoLock);
 	foreach(lc, replacement->new_shards)
 		shard_clone_foreign_keys(source, source_name, lfirst_oid(lc));
 	table_close(source, NoLock);
+	foreach(lc, replacement->new_shards)
+		copy_privileges(linitial_oid(replacement->old_shards), lfirst_oid(lc));
 	shard_hand_over_sequences(replacement->old_shards,
 							  linitial_oid(replacement->new_shards));
 	shard_drop_all(replacement->old_shards);

@@ -4,7 +4,7 @@ BEGIN;
 SELECT no_plan();
 SET LOCAL client_min_messages = error;
 CREATE SCHEMA split_test;
-GRANT USAGE ON SCHEMA split_test TO shard_user;
+GRANT USAGE ON SCHEMA split_test TO shard_user, shard_reader;
 SET LOCAL search_path = split_test, public;
 
 \ir helpers.psql
@@ -34,6 +34,14 @@ CREATE FUNCTION places() RETURNS text LANGUAGE sql AS $$
 -- What a shard has goes to its successors; no trigger fires.
 CREATE TRIGGER note BEFORE INSERT ON log_1 FOR EACH ROW EXECUTE FUNCTION note();
 GRANT SELECT, UPDATE (v) ON log_1 TO shard_reader;
+GRANT INSERT, DELETE ON log_1 TO shard_reader WITH GRANT OPTION;
+SET LOCAL ROLE shard_reader;
+GRANT DELETE ON log_1 TO PUBLIC;
+RESET ROLE;
+REVOKE TRUNCATE ON log_1 FROM CURRENT_USER;
+ALTER DEFAULT PRIVILEGES IN SCHEMA split_test GRANT TRIGGER ON TABLES TO PUBLIC;
+CREATE TABLE acl_before AS SELECT relacl::text || (SELECT string_agg(attname || attacl::text, ' ' ORDER BY attname)
+  FROM pg_attribute WHERE attrelid = oid) AS acl FROM pg_class WHERE oid = 'log_1'::regclass;
 COMMENT ON TABLE log_1 IS 'of its own';
 ALTER TABLE log_1 ALTER v SET STATISTICS 17, ALTER v SET (n_distinct = 50),
   REPLICA IDENTITY FULL, ADD COLUMN gone int, ADD COLUMN extra int DEFAULT 5;
@@ -45,12 +53,18 @@ SELECT is(places(), 'hash 0 of 4, hash 1 of 12, hash 2 of 4, hash 3 of 4, hash 5
 SELECT is(differences(), 0::bigint, 'the rows are those of the twin');
 SELECT bag_eq($$ SELECT kind, replace(definition, 'log_5', 'log_1') FROM shard_fdw.features_of('log_5')
                   WHERE kind NOT LIKE '%CHECK%' AND kind NOT LIKE 'NOT NULL%' $$,
-  $$ SELECT * FROM (VALUES ('privilege', 'SELECT TO shard_reader'),
-      ('privilege', 'UPDATE (v) TO shard_reader')) v
+  $$ SELECT 'privilege', unnest('{SELECT TO shard_reader,UPDATE (v) TO shard_reader,INSERT TO shard_reader,
+       INSERT TO shard_reader WITH GRANT OPTION,DELETE TO shard_reader,DELETE TO shard_reader WITH GRANT OPTION,DELETE TO PUBLIC}'::text[])
      UNION ALL SELECT kind, definition FROM shard_fdw.features_of('log_0')
                 WHERE kind IN ('index', 'primary key', 'unique constraint', 'foreign key')
      UNION ALL SELECT kind, definition FROM shard_fdw.features_of('log_4') WHERE kind = 'trigger' $$,
   'indexes, constraints, triggers and privileges');
+SELECT is((SELECT relacl::text || (SELECT string_agg(attname || attacl::text, ' ' ORDER BY attname)
+  FROM pg_attribute WHERE attrelid = oid) FROM pg_class WHERE oid = 'log_6'::regclass), (SELECT acl FROM acl_before),
+  'privileges, with those that the owner has not and who has granted them, and no default ones');
+SELECT results_eq($$ SELECT count(*) FROM pg_shdepend WHERE objid = 'log_6'::regclass AND deptype = 'a' $$,
+  $$ SELECT 2::bigint $$, 'the role is known to have privileges on the table and on the column');
+ALTER DEFAULT PRIVILEGES IN SCHEMA split_test REVOKE TRIGGER ON TABLES FROM PUBLIC;
 SELECT is(obj_description('log_6'::regclass, 'pg_class'), 'of its own', 'the comment');
 SELECT is((SELECT array[attstattarget::text, substring(attoptions::text from 'n_distinct=50')] FROM pg_attribute
             WHERE attrelid = 'log_6'::regclass AND attname = 'v'), '{17,n_distinct=50}',

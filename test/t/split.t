@@ -95,6 +95,8 @@ $writer->query_safe('BEGIN');
 change($writer, "UPDATE TBL SET v = 500 WHERE id = $others[5]",
 	"DELETE FROM TBL WHERE id = $others[6]",
 	"INSERT INTO TBL SELECT g, 3, 'late' FROM generate_series(3000, 3020) g");
+# GRANT and REVOKE do not wait.
+$node->safe_psql('postgres', "GRANT SELECT, DELETE ON $shard TO PUBLIC; REVOKE DELETE ON $shard FROM PUBLIC");
 $holder->query_safe('SELECT pg_advisory_unlock(4711)');
 poll_ok($node,
 	q{SELECT phase = 'waiting for locks on the old shards' FROM shard_fdw.progress WHERE command = 'split_shard'},
@@ -111,6 +113,10 @@ is(places(), 'hash 0 of 4, hash 1 of 4, hash 2 of 4, hash 3 of 8, hash 7 of 8',
 	'mixed moduli') if $shard =~ /3/;
 like(places(), qr/hash (\d) of 8.*hash (\d) of 8/, 'two have another modulus');
 same('after a split');
+my @granted = split(/\n/, $node->safe_psql('postgres',
+	q{SELECT shard FROM shard_fdw.list_shards('log') JOIN pg_class ON oid = shard WHERE relacl::text ~ ',=r/'}));
+is(@granted, 2, 'privileges that were granted meanwhile are those of the new shards');
+$node->safe_psql('postgres', "REVOKE SELECT ON $_ FROM PUBLIC") foreach @granted;
 
 # What a statement that waits for the old shard does: it finds the new ones.
 sub waits_and_finds
