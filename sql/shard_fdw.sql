@@ -952,6 +952,13 @@ LANGUAGE C STABLE STRICT;
 COMMENT ON FUNCTION shard_fdw.check_kind(pg_node_tree, name)
 IS 'whether a CHECK constraint is a seal, a place or a range of a shard';
 
+CREATE FUNCTION shard_fdw.unfit_clause(query pg_node_tree, tbl oid, is_partitioned bool)
+RETURNS text
+AS 'MODULE_PATHNAME', 'shard_unfit_clause'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION shard_fdw.unfit_clause(pg_node_tree, oid, bool)
+IS 'what the query of a view, a rule or a function does to a table that a logical table does not allow, or would do otherwise; for convert_table()';
+
 CREATE FUNCTION shard_fdw.place_of(
   logical regclass, options text[], shard regclass,
   OUT modulus int, OUT remainder int, OUT stride int, OUT slot int,
@@ -1035,7 +1042,7 @@ BEGIN ATOMIC
                FROM (SELECT c.n, c.plain,
                             pg_catalog.concat(c.plain,
                               CASE WHEN co.oid <> COALESCE(a.attcollation, 0)
-                                   THEN pg_catalog.format(' COLLATE %I.%I',
+                                   THEN pg_catalog.format(' COLLATE %s.%I',
                                      co.collnamespace::regnamespace, co.collname) END,
                               CASE WHEN NOT op.opcdefault OR ia.attoptions IS NOT NULL
                                         OR op.opcintype NOT IN (ia.atttypid, 'anyarray'::regtype,
@@ -1513,12 +1520,17 @@ BEGIN ATOMIC
                  pg_catalog.concat(pg_catalog.quote_ident(a.attname), ' ',
                    pg_catalog.format_type(a.atttypid, a.atttypmod),
                    CASE WHEN a.attcollation <> t.typcollation
-                        THEN pg_catalog.format(' COLLATE %I.%I', c.collnamespace::regnamespace, c.collname) END,
+                        THEN pg_catalog.format(' COLLATE %s.%I', c.collnamespace::regnamespace, c.collname) END,
                    CASE a.attgenerated
                      WHEN '' THEN ' DEFAULT ' || pg_catalog.pg_get_expr(ad.adbin, ad.adrelid)
                      ELSE pg_catalog.format(' GENERATED ALWAYS AS (%s) %s',
                        pg_catalog.pg_get_expr(ad.adbin, ad.adrelid),
                        CASE a.attgenerated WHEN 's' THEN 'STORED' ELSE 'VIRTUAL' END) END,
+                   CASE WHEN a.attnotnull
+                        THEN (SELECT pg_catalog.format(' CONSTRAINT %I', con.conname)
+                                FROM pg_catalog.pg_constraint con
+                               WHERE con.conrelid = a.attrelid AND con.contype = 'n'
+                                 AND con.conkey[1] = a.attnum) END,
                    CASE WHEN a.attnotnull THEN ' NOT NULL' END)
             FROM pg_catalog.pg_attribute a
             JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -1536,28 +1548,22 @@ COMMENT ON FUNCTION shard_fdw.columns_of(regclass)
 IS 'columns and CHECK constraints of a table, as a command has them; for convert_table()';
 
 -- The commands that give another table, which will have the name that this one
--- has now, its privileges, comments and triggers, and that have views, rules
--- and functions use that one.
+-- has now, its comments, security labels and triggers, and that have views,
+-- rules and functions use that one.
 CREATE FUNCTION shard_fdw.succession_of(tbl regclass, OUT is_own bool, OUT command text)
 RETURNS SETOF record
 LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, pg_temp SET jit = off
 BEGIN ATOMIC
   SELECT d.is_own, d.command
-    FROM (SELECT 1, true, pg_catalog.replace(f.command, E'\x01',
-                   pg_catalog.format('%I.%I', c.relnamespace::regnamespace, c.relname))
-            FROM pg_catalog.pg_class c
-           CROSS JOIN LATERAL shard_fdw.features_of(c.oid) f
-           WHERE c.oid = succession_of.tbl AND f.kind = 'privilege'
-           UNION ALL
-          SELECT 2, true, pg_catalog.format('COMMENT ON %s %I.%I IS %L',
+    FROM (SELECT 2, true, pg_catalog.format('COMMENT ON %s %s.%I IS %L',
                    CASE c.relkind WHEN 'f' THEN 'TABLE' ELSE 'FOREIGN TABLE' END, c.relnamespace::regnamespace, c.relname, ds.description)
             FROM pg_catalog.pg_class c
             JOIN pg_catalog.pg_description ds
               ON ds.objoid = c.oid AND ds.classoid = 'pg_catalog.pg_class'::regclass AND ds.objsubid = 0
            WHERE c.oid = succession_of.tbl
            UNION ALL
-          SELECT 3, true, pg_catalog.format('COMMENT ON COLUMN %I.%I.%I IS %L',
+          SELECT 3, true, pg_catalog.format('COMMENT ON COLUMN %s.%I.%I IS %L',
                    c.relnamespace::regnamespace, c.relname, a.attname, ds.description)
             FROM pg_catalog.pg_class c
             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -1566,23 +1572,46 @@ BEGIN ATOMIC
              AND ds.objsubid = a.attnum
            WHERE c.oid = succession_of.tbl
            UNION ALL
-          SELECT 4, true, pg_catalog.concat('ALTER TABLE ', n.name, ' ALTER COLUMN ', pg_catalog.quote_ident(a.attname),
+          -- Those of the constraints that columns_of() takes along.
+          SELECT 3, true, pg_catalog.format('COMMENT ON CONSTRAINT %I ON %s.%I IS %L',
+                   con.conname, c.relnamespace::regnamespace, c.relname, ds.description)
+            FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_constraint con ON con.conrelid = c.oid
+             AND (con.contype = 'c' AND con.convalidated AND NOT con.connoinherit
+               OR con.contype = 'n' AND c.relkind <> 'f')
+            JOIN pg_catalog.pg_description ds
+              ON ds.objoid = con.oid AND ds.classoid = 'pg_catalog.pg_constraint'::regclass
+           WHERE c.oid = succession_of.tbl
+           UNION ALL
+          SELECT 3, true, pg_catalog.format('SECURITY LABEL FOR %I ON %s IS %L', l.provider,
+                   CASE WHEN l.objsubid <> 0
+                        THEN pg_catalog.format('COLUMN %s.%I.%I', c.relnamespace::regnamespace, c.relname, a.attname)
+                        ELSE pg_catalog.format('%s %s.%I', CASE c.relkind WHEN 'f' THEN 'TABLE' ELSE 'FOREIGN TABLE' END,
+                          c.relnamespace::regnamespace, c.relname) END, l.label)
+            FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_seclabel l
+              ON l.objoid = c.oid AND l.classoid = 'pg_catalog.pg_class'::regclass
+            LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = l.objsubid
+           WHERE c.oid = succession_of.tbl
+           UNION ALL
+          -- Shards have their own.
+          SELECT 4, true, pg_catalog.concat('ALTER TABLE ONLY ', n.name, ' ALTER COLUMN ', pg_catalog.quote_ident(a.attname),
                    ' SET ', o.setting)
             FROM pg_catalog.pg_attribute a
            CROSS JOIN LATERAL (
-             SELECT pg_catalog.format('%I.%I', c.relnamespace::regnamespace, c.relname)
+             SELECT pg_catalog.format('%s.%I', c.relnamespace::regnamespace, c.relname)
                FROM pg_catalog.pg_class c WHERE c.oid = a.attrelid) n(name)
            CROSS JOIN LATERAL (
              SELECT 'STATISTICS ' || (pg_catalog.to_jsonb(a) ->> 'attstattarget')
               WHERE (pg_catalog.to_jsonb(a) ->> 'attstattarget')::int >= 0
               UNION ALL
-             SELECT '(' || pg_catalog.array_to_string(a.attoptions, ', ') || ')'
-              WHERE a.attoptions IS NOT NULL) o(setting)
+             SELECT pg_catalog.format('(%s)', o) FROM pg_catalog.unnest(a.attoptions) o
+              WHERE o LIKE 'n\_distinct%') o(setting)
            WHERE a.attrelid = succession_of.tbl AND a.attnum > 0 AND NOT a.attisdropped
            UNION ALL
           -- Row triggers of an ordinary table stay with its rows.
           SELECT 5, true, pg_catalog.pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN ''
-                   ELSE pg_catalog.format('; ALTER TABLE %I.%I %s TRIGGER %I',
+                   ELSE pg_catalog.format('; ALTER TABLE %s.%I %s TRIGGER %I',
                      c.relnamespace::regnamespace, c.relname,
                      CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'A' THEN 'ENABLE ALWAYS'
                                       ELSE 'ENABLE REPLICA' END, t.tgname) END
@@ -1591,10 +1620,19 @@ BEGIN ATOMIC
            WHERE t.tgrelid = succession_of.tbl AND NOT t.tgisinternal
              AND (c.relkind = 'f' OR t.tgtype::int & 1 = 0)
            UNION ALL
+          SELECT 6, true, pg_catalog.format('COMMENT ON TRIGGER %I ON %s.%I IS %L', t.tgname,
+                   c.relnamespace::regnamespace, c.relname, ds.description)
+            FROM pg_catalog.pg_trigger t
+            JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+            JOIN pg_catalog.pg_description ds
+              ON ds.objoid = t.oid AND ds.classoid = 'pg_catalog.pg_trigger'::regclass
+           WHERE t.tgrelid = succession_of.tbl AND NOT t.tgisinternal
+             AND (c.relkind = 'f' OR t.tgtype::int & 1 = 0)
+           UNION ALL
           -- These keep their owners, privileges and comments, and what uses them.
-          SELECT DISTINCT 6, false, CASE
+          SELECT DISTINCT 7, false, CASE
                    WHEN r.rulename = '_RETURN'
-                   THEN pg_catalog.format('CREATE OR REPLACE VIEW %I.%I%s AS %s',
+                   THEN pg_catalog.format('CREATE OR REPLACE VIEW %s.%I%s AS %s',
                           v.relnamespace::regnamespace, v.relname,
                           ' WITH (' || (SELECT pg_catalog.string_agg(
                               CASE WHEN pg_catalog.strpos(o, '=') > 0
@@ -1610,7 +1648,7 @@ BEGIN ATOMIC
            WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass
              AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = succession_of.tbl
            UNION ALL
-          SELECT DISTINCT 7, false, pg_catalog.pg_get_functiondef(d.objid)
+          SELECT DISTINCT 8, false, pg_catalog.pg_get_functiondef(d.objid)
             FROM pg_catalog.pg_depend d
            WHERE d.classid = 'pg_catalog.pg_proc'::regclass
              AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = succession_of.tbl)
@@ -1622,20 +1660,19 @@ IS 'commands that put another table in the place of one; for convert_table() and
 
 -- What keeps convert_table() from making a logical table of a table.
 CREATE FUNCTION shard_fdw.problems_of(
-  tbl regclass, route text, key text, old_name text, OUT problem text, OUT remedy text)
+  tbl regclass, route text, key text[], old_name text, OUT problem text, OUT remedy text)
 RETURNS SETOF record
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp SET jit = off
 BEGIN ATOMIC
   WITH t AS MATERIALIZED (
-    SELECT c.*, pg_catalog.format('%I.%I', c.relnamespace::regnamespace, c.relname) AS name,
-           k.columns AS key_columns,
+    SELECT c.*, pg_catalog.format('%s.%I', c.relnamespace::regnamespace, c.relname) AS name,
+           problems_of.key::name[] AS key_columns,
            c.relkind = 'p' AND pg_catalog.pg_get_partkeydef(c.oid) =
-             pg_catalog.concat('HASH (', pg_catalog.array_to_string(k.columns, ', '), ')') AS has_places
+             (SELECT pg_catalog.format('HASH (%s)',
+                       pg_catalog.string_agg(pg_catalog.quote_ident(u.name), ', ' ORDER BY u.n))
+                FROM pg_catalog.unnest(problems_of.key) WITH ORDINALITY u(name, n)) AS has_places
       FROM pg_catalog.pg_class c
-     CROSS JOIN LATERAL (
-       SELECT pg_catalog.array_agg((pg_catalog.parse_ident(pg_catalog.btrim(u.name)))[1]::name)
-         FROM pg_catalog.regexp_split_to_table(problems_of.key, ',') u(name)) k(columns)
      WHERE c.oid = problems_of.tbl)
   SELECT pg_catalog.format('table %s is temporary', t.name), 'Use a table that is not.'
     FROM t WHERE t.relpersistence = 't'
@@ -1783,12 +1820,52 @@ BEGIN ATOMIC
       WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.objid) o
    WHERE NOT pg_catalog.pg_has_role(o.owner, 'USAGE')
    UNION ALL
-  SELECT pg_catalog.format('relation %I.%I exists', t.relnamespace::regnamespace, problems_of.old_name),
+  SELECT pg_catalog.format('view %s, which uses it, is a temporary one of another session', v.oid::regclass),
+         'Have that session drop it, or end the session.'
+    FROM t JOIN pg_catalog.pg_class v ON v.relkind = 'v' AND pg_catalog.pg_is_other_temp_schema(v.relnamespace)
+   WHERE EXISTS (SELECT FROM pg_catalog.pg_depend d
+                   JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid AND r.ev_class = v.oid
+                  WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass
+                    AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = t.oid)
+   UNION ALL
+  -- A logical table has no rows itself, and so none that are not in its shards.
+  SELECT DISTINCT pg_catalog.format('%s uses it with %s', q.user_name, q.clause),
+         pg_catalog.format('Replace it by one without %s.', q.clause)
+    FROM t
+   CROSS JOIN LATERAL (
+     SELECT CASE WHEN r.rulename = '_RETURN'
+                 THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, r.ev_class, 0)
+                 ELSE pg_catalog.pg_describe_object(d.classid, d.objid, 0) END,
+            shard_fdw.unfit_clause(r.ev_action, t.oid, t.relkind = 'p')
+       FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+      WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass
+        AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = t.oid AND r.ev_class <> t.oid
+      UNION ALL
+     SELECT pg_catalog.pg_describe_object(d.classid, d.objid, 0),
+            shard_fdw.unfit_clause(p.prosqlbody, t.oid, t.relkind = 'p')
+       FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.objid
+      WHERE d.classid = 'pg_catalog.pg_proc'::regclass
+        AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = t.oid) q(user_name, clause)
+   WHERE q.clause IS NOT NULL
+   UNION ALL
+  SELECT pg_catalog.format('its owner, role %I, may not create tables in schema %s',
+           pg_catalog.pg_get_userbyid(t.relowner), t.relnamespace::regnamespace),
+         pg_catalog.format('GRANT CREATE ON SCHEMA %s TO %I', t.relnamespace::regnamespace,
+           pg_catalog.pg_get_userbyid(t.relowner))
+    FROM t WHERE NOT pg_catalog.has_schema_privilege(t.relowner, t.relnamespace, 'CREATE')
+   UNION ALL
+  SELECT pg_catalog.format('%s %s.%I exists', o.kind, t.relnamespace::regnamespace, problems_of.old_name),
          'Rename it, or call convert_table() with another name for parameter "old_name".'
-    FROM t WHERE EXISTS (SELECT FROM pg_catalog.pg_class o
-                          WHERE o.relnamespace = t.relnamespace AND o.relname = problems_of.old_name);
+    FROM t CROSS JOIN LATERAL (
+      SELECT 'relation' FROM pg_catalog.pg_class r
+       WHERE r.relnamespace = t.relnamespace AND r.relname = problems_of.old_name
+       UNION ALL
+      -- PostgreSQL renames types of arrays.
+      SELECT 'type' FROM pg_catalog.pg_type y
+       WHERE y.typnamespace = t.relnamespace AND y.typname = problems_of.old_name
+         AND y.typrelid = 0 AND y.typcategory <> 'A') o(kind);
 END;
-COMMENT ON FUNCTION shard_fdw.problems_of(regclass, text, text, text)
+COMMENT ON FUNCTION shard_fdw.problems_of(regclass, text, text[], text)
 IS 'what keeps a table from becoming a logical table; for convert_table()';
 
 CREATE FUNCTION shard_fdw.convert_table(

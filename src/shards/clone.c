@@ -20,7 +20,9 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/comment.h"
 #include "commands/defrem.h"
 #include "commands/tablespace.h"
 #include "commands/trigger.h"
@@ -198,13 +200,17 @@ append_storage_clauses(StringInfo sql, Relation source)
 {
 	Form_pg_class form = RelationGetForm(source);
 
-	if (form->relkind != RELKIND_RELATION)
+	/* What a partitioned table says is meant for its partitions. */
+	if (form->relkind != RELKIND_RELATION &&
+		form->relkind != RELKIND_PARTITIONED_TABLE)
 		return;
 
-	appendStringInfo(sql, " USING %s",
-					 quote_identifier(get_am_name(form->relam)));
+	if (OidIsValid(form->relam))
+		appendStringInfo(sql, " USING %s",
+						 quote_identifier(get_am_name(form->relam)));
 
-	shard_append_storage_parameters(sql, source);
+	if (form->relkind == RELKIND_RELATION)
+		shard_append_storage_parameters(sql, source);
 	if (OidIsValid(form->reltablespace))
 		appendStringInfo(sql, " TABLESPACE %s",
 						 quote_identifier(get_tablespace_name(form->reltablespace)));
@@ -252,6 +258,27 @@ copy_column_storage(Relation source, Oid shard)
 						  att->attcompression == TOAST_LZ4_COMPRESSION ? "lz4" :
 						  "default");
 	}
+}
+
+/*
+ * Copy what is set about the statistics of columns.
+ */
+static void
+copy_column_statistics(Relation source, Oid shard)
+{
+	List	   *settings = shard_query_rows("SELECT format('ALTER COLUMN %I SET %s', a.attname, o.setting)"
+											" FROM pg_attribute a CROSS JOIN LATERAL ("
+											"SELECT 'STATISTICS ' || (to_jsonb(a) ->> 'attstattarget')"
+											" WHERE (to_jsonb(a) ->> 'attstattarget')::int >= 0"
+											" UNION ALL SELECT format('(%s)', o) FROM unnest(a.attoptions) o"
+											" WHERE o LIKE 'n\\_distinct%') o(setting)"
+											" WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
+											RelationGetRelid(source), 1);
+	ListCell   *lc;
+
+	foreach(lc, settings)
+		shard_execute("ALTER TABLE %s %s", shard_qualified_name(shard),
+					  *(char **) lfirst(lc));
 }
 
 /*
@@ -420,8 +447,8 @@ shard_set_trigger_state(Oid relid, const char *name, char state)
 
 /*
  * shard_clone_triggers
- *		Copy triggers, and whether they fire, to a shard that shard_clone() has
- *		made.  SPI is connected.
+ *		Copy triggers, their comments, and whether they fire, to a shard that
+ *		shard_clone() has made.  SPI is connected.
  */
 void
 shard_clone_triggers(Relation source, Oid shard)
@@ -432,6 +459,7 @@ shard_clone_triggers(Relation source, Oid shard)
 	{
 		Trigger    *trigger = &triggers->triggers[i];
 		char	   *def;
+		char	   *comment;
 		CreateTrigStmt *stmt;
 
 		if (trigger->tgisinternal)
@@ -446,6 +474,12 @@ shard_clone_triggers(Relation source, Oid shard)
 		stmt->relation = qualified_rangevar(shard);
 		execute_parsed((Node *) stmt, def);
 
+		comment = GetComment(trigger->tgoid, TriggerRelationId, 0);
+		if (comment != NULL)
+			shard_execute("COMMENT ON TRIGGER %s ON %s IS %s",
+						  quote_identifier(trigger->tgname),
+						  shard_qualified_name(shard),
+						  quote_literal_cstr(comment));
 		if (trigger->tgenabled != TRIGGER_FIRES_ON_ORIGIN)
 			shard_set_trigger_state(shard, trigger->tgname,
 									trigger->tgenabled);
@@ -679,6 +713,7 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 		else
 		{
 			copy_column_storage(source, shard);
+			copy_column_statistics(source, shard);
 			copy_replica_identity(source, shard);
 		}
 		/* A sealed table can be the model, but new shards are open. */

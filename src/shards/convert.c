@@ -46,6 +46,7 @@ typedef struct Conversion
 	const char *route;
 	bool		is_hash;
 	char	   *key;			/* quoted, or NULL */
+	ArrayType  *key_columns;	/* ... as an array of text, not quoted */
 	char	   *options;		/* as in a command, each after a comma */
 	char	   *server;			/* quoted */
 	bool		is_timed;		/* has option "time_column" */
@@ -53,7 +54,6 @@ typedef struct Conversion
 	/* What is noted of the table before it is changed. */
 	List	   *partitions;		/* oid, modulus, remainder */
 	char	   *columns;
-	List	   *identities;		/* column, kind, sequence, its name, options */
 	List	   *sequences;		/* name, column */
 	List	   *triggers;		/* that belong to statements */
 	ShardSuccession succession;
@@ -80,14 +80,15 @@ check_table(Oid relid)
 }
 
 /*
- * The names of the columns of the key, quoted.
+ * Read argument "key".
  */
-static char *
-quote_key(char *key)
+static void
+read_key(Conversion *c, char *key)
 {
 	List	   *names;
 	ListCell   *lc;
 	StringInfoData buf;
+	Datum	   *columns;
 
 	if (!SplitIdentifierString(pstrdup(key), ',', &names))
 		ereport(ERROR,
@@ -96,10 +97,16 @@ quote_key(char *key)
 						key),
 				 errhint("Name the columns, separated by commas.")));
 	initStringInfo(&buf);
+	columns = palloc(sizeof(Datum) * list_length(names));
 	foreach(lc, names)
+	{
 		appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", " : "",
 						 quote_identifier(lfirst(lc)));
-	return buf.data;
+		columns[foreach_current_index(lc)] = CStringGetTextDatum(lfirst(lc));
+	}
+	c->key = buf.data;
+	c->key_columns = construct_array(columns, list_length(names), TEXTOID, -1,
+									 false, TYPALIGN_INT);
 }
 
 /*
@@ -174,7 +181,7 @@ read_arguments(FunctionCallInfo fcinfo, Conversion *c)
 				 c->is_hash ? errmsg("route \"hash\" requires parameter \"key\"") :
 				 errmsg("parameter \"key\" requires route \"hash\"")));
 	if (c->is_hash)
-		c->key = quote_key(text_to_cstring(PG_GETARG_TEXT_PP(3)));
+		read_key(c, text_to_cstring(PG_GETARG_TEXT_PP(3)));
 	read_options(c, PG_GETARG_DATUM(4));
 	if (!PG_ARGISNULL(5))
 		c->server = pstrdup(quote_identifier(NameStr(*PG_GETARG_NAME(5))));
@@ -219,10 +226,10 @@ find_server(Conversion *c)
 static void
 check_problems(const Conversion *c, ReturnSetInfo *rsinfo)
 {
-	Oid			types[] = {REGCLASSOID, TEXTOID, TEXTOID, TEXTOID};
+	Oid			types[] = {REGCLASSOID, TEXTOID, TEXTARRAYOID, TEXTOID};
 	Datum		values[] = {
 		ObjectIdGetDatum(c->relid), CStringGetTextDatum(c->route),
-		c->key ? CStringGetTextDatum(c->key) : (Datum) 0,
+		PointerGetDatum(c->key_columns),
 		CStringGetTextDatum(c->old_name)
 	};
 	char		nulls[] = {' ', ' ', c->key ? ' ' : 'n', ' ', '\0'};
@@ -269,20 +276,11 @@ check_problems(const Conversion *c, ReturnSetInfo *rsinfo)
 static void
 lock_tables(const Conversion *c)
 {
-	List	   *views = shard_query_rows("SELECT DISTINCT v.oid FROM pg_depend d"
-										 " JOIN pg_rewrite r ON r.oid = d.objid"
-										 " JOIN pg_class v ON v.oid = r.ev_class"
-										 " WHERE d.classid = 'pg_rewrite'::regclass"
-										 " AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1"
-										 " AND v.oid <> $1 ORDER BY 1",
-										 c->relid, 1);
-	List	   *relids = NIL;
+	List	   *relids = list_concat(shard_views_of(c->relid),
+									 find_all_inheritors(c->relid, NoLock,
+														 NULL));
 	List	   *others = shard_referenced_tables(c->relid);
-	ListCell   *lc;
 
-	foreach(lc, views)
-		relids = lappend_oid(relids, atooid(*(char **) lfirst(lc)));
-	relids = list_concat(relids, find_all_inheritors(c->relid, NoLock, NULL));
 	shard_lock_two_patiently(relids, AccessExclusiveLock, others,
 							 ShareRowExclusiveLock);
 	/* It may be another one, and have others. */
@@ -311,7 +309,7 @@ note_table(Conversion *c)
 									 " WHERE i.inhparent = $1 ORDER BY p.relname",
 									 c->relid, 3);
 	c->columns = *(char **) linitial(shard_query_rows("SELECT shard_fdw.columns_of($1)", c->relid, 1));
-	c->sequences = shard_query_rows("SELECT format('%I.%I', s.relnamespace::regnamespace, s.relname),"
+	c->sequences = shard_query_rows("SELECT format('%s.%I', s.relnamespace::regnamespace, s.relname),"
 									" quote_ident(a.attname) FROM pg_depend d"
 									" JOIN pg_class s ON s.oid = d.objid"
 									" JOIN pg_attribute a ON a.attrelid = d.refobjid"
@@ -326,7 +324,6 @@ note_table(Conversion *c)
 								   " AND tgtype::int4 & 1 = 0",
 								   c->relid, 1);
 	shard_note_succession(c->relid, &c->succession);
-	c->identities = shard_note_identities(c->relid);
 }
 
 /*
@@ -349,19 +346,33 @@ attach(const Conversion *c, Oid shard, const char *modulus,
 
 /*
  * Detach a partition, and give it the triggers that it has had by way of the
- * partitioned table.
+ * partitioned table, as they were there.
  */
 static void
 detach_partition(const Conversion *c, Oid partition)
 {
+	List	   *triggers = shard_query_rows("SELECT quote_ident(p.tgname), t.tgenabled,"
+											" coalesce(quote_literal(obj_description(t.oid, 'pg_trigger')), 'NULL'), p.tgname"
+											" FROM pg_trigger t JOIN pg_trigger p ON p.oid = t.tgparentid"
+											" WHERE t.tgrelid = $1 AND NOT t.tgisinternal",
+											partition, 4);
+	char	   *name = shard_qualified_name(partition);
 	Relation	rel;
+	ListCell   *lc;
 
 	shard_execute("ALTER TABLE %s DETACH PARTITION %s",
-				  shard_qualified_name(c->relid),
-				  shard_qualified_name(partition));
+				  shard_qualified_name(c->relid), name);
 	rel = table_open(c->relid, NoLock);
 	shard_clone_triggers(rel, partition);
 	table_close(rel, NoLock);
+	foreach(lc, triggers)
+	{
+		char	  **row = lfirst(lc);
+
+		shard_set_trigger_state(partition, row[3], row[1][0]);
+		shard_execute("COMMENT ON TRIGGER %s ON %s IS %s", row[0], name,
+					  row[2]);
+	}
 }
 
 /*
@@ -378,7 +389,6 @@ create_logical(const Conversion *c)
 
 	foreach(lc, c->triggers)
 		shard_execute("DROP TRIGGER %s ON %s", *(char **) lfirst(lc), c->name);
-	shard_drop_identities(c->relid, c->identities);
 	shard_execute("ALTER TABLE %s RENAME TO %s", c->name,
 				  quote_identifier(c->old_name));
 	shard_execute("CREATE FOREIGN TABLE %s (%s) SERVER %s OPTIONS (route %s%s%s%s)",
@@ -386,7 +396,7 @@ create_logical(const Conversion *c)
 				  quote_literal_cstr(c->route), c->is_hash ? ", key " : "",
 				  c->is_hash ? quote_literal_cstr(c->key) : "", c->options);
 	logical = get_relname_relid(relname, schema);
-	shard_add_identities(logical, c->identities);
+	shard_move_identities(c->relid, logical);
 	foreach(lc, c->sequences)
 	{
 		char	  **row = lfirst(lc);
@@ -406,7 +416,9 @@ create_logical(const Conversion *c)
 		attach(c, c->relid, "1", "0");
 	/* Their names are not to be those of partitions. */
 	if (!c->is_hash)
-		(void) shard_create(logical, c->count, c->relid, InvalidOid, NIL, true);
+		foreach(lc, shard_create(logical, c->count, c->relid, InvalidOid, NIL,
+								 true))
+			shard_copy_privileges(c->relid, lfirst_oid(lc), true);
 	shard_succeed(logical, &c->succession);
 	if (c->is_timed)
 	{

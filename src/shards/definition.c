@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * definition.c
- *	  What check_shards() and view stat_shards ask for beyond the catalogs: the
- *	  text of expressions, what CHECK constraints are for, and what places
- *	  they give to shards.
+ *	  What check_shards(), view stat_shards and convert_table() ask for beyond
+ *	  the catalogs: the text of expressions, what CHECK constraints are for, what
+ *	  places they give to shards, and what queries do to a table.
  *
  * Core's functions that show an expression, such as pg_get_expr(), lock the
  * table whose columns are in it, and so wait while somebody alters it.  Here
@@ -24,6 +24,7 @@
 PG_FUNCTION_INFO_V1(shard_expression_of);
 PG_FUNCTION_INFO_V1(shard_check_kind_of);
 PG_FUNCTION_INFO_V1(shard_place_of);
+PG_FUNCTION_INFO_V1(shard_unfit_clause);
 
 /* What stands for the name of the table, quoted, in the text of an expression. */
 #define TABLE_MARK	'\004'
@@ -206,4 +207,67 @@ shard_place_of(PG_FUNCTION_ARGS)
 	isnull[5] = !OidIsValid(member.sequence);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, isnull)));
+}
+
+/* What find_unfit_clause() looks for. */
+typedef struct UnfitClause
+{
+	Oid			relid;
+	bool		is_partitioned;
+	const char *found;
+} UnfitClause;
+
+/*
+ * Walker that finds a clause which a logical table in the place of the table does
+ * not allow, or which would be another one there.
+ */
+static bool
+find_unfit_clause(Node *node, UnfitClause *clause)
+{
+	Query	   *query = (Query *) node;
+	ListCell   *lc;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Query))
+		return expression_tree_walker(node, find_unfit_clause, clause);
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+		bool		is_target = foreach_current_index(lc) + 1 == query->resultRelation;
+
+		/* EXCLUDED of ON CONFLICT only has the columns of the table. */
+		if (rte->rtekind != RTE_RELATION || rte->relid != clause->relid ||
+			rte->relkind == RELKIND_COMPOSITE_TYPE)
+			continue;
+		if (rte->tablesample != NULL)
+			clause->found = "TABLESAMPLE";
+		else if (is_target && query->commandType == CMD_MERGE)
+			clause->found = "MERGE";
+		else if (!rte->inh && !clause->is_partitioned &&
+				 !(is_target && query->commandType == CMD_INSERT))
+			clause->found = "ONLY";
+	}
+	return clause->found != NULL ||
+		query_tree_walker(query, find_unfit_clause, clause, 0);
+}
+
+/*
+ * shard_unfit_clause(query pg_node_tree, tbl oid, is_partitioned bool)
+ *		SQL function unfit_clause(): the clause that keeps a query, as the
+ *		catalogs have it, from doing the same to a logical table as to a table:
+ *		"TABLESAMPLE", "ONLY" or "MERGE".  Null if there is none.
+ *
+ * Strict.
+ */
+Datum
+shard_unfit_clause(PG_FUNCTION_ARGS)
+{
+	UnfitClause clause = {PG_GETARG_OID(1), PG_GETARG_BOOL(2), NULL};
+
+	(void) find_unfit_clause(stringToNode(TextDatumGetCString(PG_GETARG_DATUM(0))),
+							 &clause);
+	if (clause.found == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(clause.found));
 }

@@ -160,63 +160,95 @@ largest_shard(Oid logical, List *shards, bool ordered)
 	return result;
 }
 
+/* The sequence that takes the place of those of column option "sequence". */
+typedef struct NewSequence
+{
+	char	   *column;			/* its name, quoted, or NULL if there is none */
+	char	   *kind;			/* ALWAYS or BY DEFAULT */
+	char	   *name;			/* with the schema */
+	int64		next;			/* comes after all ids that were given */
+} NewSequence;
+
 /*
- * The columns that draw from a sequence of their own, as identity columns: those
- * of the logical table, and the one with option "sequence", whose single
- * sequence goes on after all that the slots have given.
+ * What the sequence for column option "sequence" is to be.
  */
-static List *
-find_identities(Oid logical)
+static NewSequence
+plan_sequence(Oid logical)
 {
 	ShardTable *table = shard_table_get(logical);
-	List	   *result = shard_note_identities(logical);
+	NewSequence result = {0};
+	char	   *column;
 	List	   *sequences;
-	ShardIdentityColumn *column;
-	char	   *name;
-	char	   *sequence;
-	int64		next = 1;
 	ListCell   *lc;
 
 	if (table->seq_attno == 0)
 		return result;
-	name = get_attname(logical, table->seq_attno, false);
+	column = get_attname(logical, table->seq_attno, false);
+	result.kind = table->seq_always ? "ALWAYS" : "BY DEFAULT";
 	sequences = shard_id_slot_sequences(logical, table->seq_attno);
 	for (int i = 0; i < table->nmembers; i++)
 		if (OidIsValid(table->members[i].sequence))
 			sequences = list_append_unique_oid(sequences,
 											   table->members[i].sequence);
+	result.next = 1;
 	foreach(lc, sequences)
-		next = Max(next, shard_advance_sequence(lfirst_oid(lc), PG_INT64_MIN));
-	sequence = ChooseRelationName(get_rel_name(logical), name, "seq",
-								  get_rel_namespace(logical), false);
-	column = palloc0(sizeof(ShardIdentityColumn));
-	column->column = pstrdup(quote_identifier(name));
-	column->kind = table->seq_always ? "ALWAYS" : "BY DEFAULT";
-	column->sequence = quote_qualified_identifier(get_namespace_name(get_rel_namespace(logical)),
-												  sequence);
-	column->parameters = "";
-	column->set_value = psprintf("SELECT pg_catalog.setval(%s, " INT64_FORMAT ", false)",
-								 quote_literal_cstr(column->sequence), next);
-	return lappend(result, column);
+		result.next = Max(result.next,
+						  shard_advance_sequence(lfirst_oid(lc), PG_INT64_MIN));
+	result.column = pstrdup(quote_identifier(column));
+	result.name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(logical)),
+											 ChooseRelationName(get_rel_name(logical),
+																column, "seq",
+																get_rel_namespace(logical),
+																false));
+	return result;
 }
 
 /*
  * Let no shard have a default that draws from a sequence which is about to go.
  */
 static void
-drop_defaults(List *shards, List *identities)
+drop_default(List *shards, const char *column)
 {
 	ListCell   *lc;
-	ListCell   *lc2;
 
-	foreach(lc, identities)
+	foreach(lc, shards)
+		shard_execute("ALTER TABLE %s ALTER COLUMN %s DROP DEFAULT, ALTER COLUMN %s SET NOT NULL",
+					  shard_qualified_name(lfirst_oid(lc)), column, column);
+}
+
+/*
+ * The same for identity columns of the logical table.
+ */
+static void
+drop_defaults(List *shards, Oid logical)
+{
+	Relation	rel = table_open(logical, NoLock);
+	TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(rel));
+
+	table_close(rel, NoLock);
+	for (int i = 0; i < desc->natts; i++)
 	{
-		foreach(lc2, shards)
-			shard_execute("ALTER TABLE %s ALTER COLUMN %s DROP DEFAULT, ALTER COLUMN %s SET NOT NULL",
-						  shard_qualified_name(lfirst_oid(lc2)),
-						  ((ShardIdentityColumn *) lfirst(lc))->column,
-						  ((ShardIdentityColumn *) lfirst(lc))->column);
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped && att->attidentity != '\0')
+			drop_default(shards, quote_identifier(NameStr(att->attname)));
 	}
+}
+
+/*
+ * Have the new table draw its ids from identity columns.
+ */
+static void
+take_identities(Oid target, Oid logical, const NewSequence *sequence)
+{
+	shard_move_identities(logical, target);
+	if (sequence->column == NULL)
+		return;
+	shard_execute("ALTER TABLE %s ALTER COLUMN %s ADD GENERATED %s AS IDENTITY (SEQUENCE NAME %s)",
+				  shard_qualified_name(target), sequence->column,
+				  sequence->kind, sequence->name);
+	shard_execute("SELECT pg_catalog.setval(%s, " INT64_FORMAT ", false)",
+				  quote_literal_cstr(sequence->name), sequence->next);
 }
 
 /*
@@ -305,7 +337,7 @@ static const char *features_query =
 " '^CREATE (UNIQUE )?INDEX CONCURRENTLY', 'CREATE \\1INDEX'), ' NOT VALID$', ''),"
 " E'\\x01', l.name), E'\\x04', quote_ident(l.relname)),"
 " E'\\x03', coalesce(quote_ident(replace(f.name, E'\\x02', l.relname)), '')), E'\\x02', l.relname)"
-" FROM (SELECT c.relname::text, format('%%I.%%I', c.relnamespace::regnamespace, c.relname) AS name"
+" FROM (SELECT c.relname::text, format('%%s.%%I', c.relnamespace::regnamespace, c.relname) AS name"
 " FROM pg_class c WHERE c.oid = %u) l, shard_fdw.features_of($1) f"
 " WHERE f.rank BETWEEN 2 AND 5 ORDER BY f.rank, f.command";
 
@@ -334,7 +366,7 @@ shard_reunite(Oid logical, bool into_partitions,
 	List	   *places = NIL;
 	List	   *defaults;
 	List	   *sequences;
-	List	   *identities;
+	NewSequence sequence;
 	ShardSuccession succession;
 	ShardIdentity identity;
 	Relation	rel;
@@ -362,7 +394,7 @@ shard_reunite(Oid logical, bool into_partitions,
 								" FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
 								" WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''",
 								logical, 2);
-	sequences = shard_query_rows(psprintf("SELECT format('%%I.%%I', s.relnamespace::regnamespace, s.relname), quote_ident(a.attname)"
+	sequences = shard_query_rows(psprintf("SELECT format('%%s.%%I', s.relnamespace::regnamespace, s.relname), quote_ident(a.attname)"
 										  " FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'"
 										  " JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid"
 										  " WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass"
@@ -373,18 +405,13 @@ shard_reunite(Oid logical, bool into_partitions,
 	rel = table_open(logical, NoLock);
 	shard_become_owner(rel, &identity);
 	table_close(rel, NoLock);
-	identities = find_identities(logical);
+	sequence = plan_sequence(logical);
 
 	foreach(lc, shards)
 		release(lfirst_oid(lc), logical);
-	drop_defaults(shards, identities);
-	foreach(lc, identities)
-	{
-		ShardIdentityColumn *column = lfirst(lc);
-
-		if (column->parameters[0] != '\0')
-			shard_drop_identities(logical, list_make1(column));
-	}
+	drop_defaults(shards, logical);
+	if (sequence.column != NULL)
+		drop_default(shards, sequence.column);
 	shard_execute("ALTER FOREIGN TABLE %s RENAME TO %s",
 				  shard_qualified_name(logical),
 				  quote_identifier(psprintf("release_%u", logical)));
@@ -402,7 +429,7 @@ shard_reunite(Oid logical, bool into_partitions,
 		shard_execute("ALTER SEQUENCE %s OWNED BY %s.%s", row[0],
 					  shard_qualified_name(target), row[1]);
 	}
-	shard_add_identities(target, identities);
+	take_identities(target, logical, &sequence);
 	foreach(lc, places)
 		shard_execute("ALTER TABLE %s ATTACH PARTITION %s",
 					  shard_qualified_name(target), (char *) lfirst(lc));

@@ -26,23 +26,13 @@ typedef enum ShardRangeStep
 	SHARD_RANGE_DONE			/* the range is valid */
 } ShardRangeStep;
 
-/* Commands that put a table in the place of another. */
+/* What puts a table in the place of another. */
 typedef struct ShardSuccession
 {
+	Oid			predecessor;	/* has the privileges */
 	List	   *own;			/* commands for the owner of the table */
 	List	   *others;			/* ... and for those of views and functions */
 } ShardSuccession;
-
-/* An identity column, as commands have it. */
-typedef struct ShardIdentityColumn
-{
-	char	   *column;			/* its name */
-	char	   *kind;			/* ALWAYS or BY DEFAULT */
-	char	   *sequence;		/* its name, with the schema */
-	char	   *parameters;		/* of that */
-	char	   *set_value;		/* a command that sets it to its value */
-	List	   *grants;			/* arrays of one command */
-} ShardIdentityColumn;
 
 /* in admin.c */
 extern char *shard_command_for(const char *command, Oid shard);
@@ -155,9 +145,9 @@ extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
 extern void shard_note_succession(Oid relid, ShardSuccession *succession);
 extern void shard_succeed(Oid relid, const ShardSuccession *succession);
 extern void shard_succeed_others(const ShardSuccession *succession);
-extern List *shard_note_identities(Oid relid);
-extern void shard_drop_identities(Oid relid, List *columns);
-extern void shard_add_identities(Oid relid, List *columns);
+extern void shard_copy_privileges(Oid from, Oid to, bool only_owner);
+extern void shard_move_identities(Oid from, Oid to);
+extern List *shard_views_of(Oid relid);
 extern List *shard_query_rows(const char *sql, Oid relid, int ncolumns);
 
 /* in worker.c */

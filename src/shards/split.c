@@ -21,23 +21,17 @@
 
 #include "access/table.h"
 #include "access/xlog.h"
-#include "catalog/dependency.h"
-#include "catalog/indexing.h"
-#include "catalog/pg_attribute.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(shard_split_shard);
 PG_FUNCTION_INFO_V1(shard_merge_shards);
@@ -150,7 +144,7 @@ run_commands(const char *query, Oid old_shard, Oid new_shard)
 
 /*
  * Copy what shard_clone() and shard_clone_checks() leave to the others, apart
- * from privileges: publications, comments, and what ANALYZE has been told.
+ * from privileges: publications and comments.
  */
 static void
 copy_surroundings(Oid old_shard, Oid new_shard)
@@ -162,18 +156,7 @@ copy_surroundings(Oid old_shard, Oid new_shard)
 				 " WHERE g.kind = f.kind AND g.definition = f.definition)"
 				 " UNION ALL"
 				 " SELECT pg_catalog.format('COMMENT ON TABLE %s IS %L', $2, d)"
-				 " FROM pg_catalog.obj_description($1, 'pg_class') d WHERE d IS NOT NULL"
-				 " UNION ALL"
-				 " SELECT pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s',"
-				 " $2, a.attname, a.attstattarget)"
-				 " FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1"
-				 " AND a.attnum > 0 AND NOT a.attisdropped AND a.attstattarget >= 0"
-				 " UNION ALL"
-				 " SELECT pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET (%s)',"
-				 " $2, a.attname, o) FROM pg_catalog.pg_attribute a"
-				 " CROSS JOIN LATERAL pg_catalog.unnest(a.attoptions) o"
-				 " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
-				 " AND o LIKE 'n\\_distinct%'",
+				 " FROM pg_catalog.obj_description($1, 'pg_class') d WHERE d IS NOT NULL",
 				 old_shard, new_shard);
 }
 
@@ -210,8 +193,8 @@ create_new_shards(Replacement *replacement, Relation source,
 		oldcontext = MemoryContextSwitchTo(context);
 		replacement->new_shards = lappend_oid(replacement->new_shards, shard);
 		MemoryContextSwitchTo(oldcontext);
-		copy_surroundings(RelationGetRelid(source), shard);
 		shard_clone_triggers(source, shard);
+		copy_surroundings(RelationGetRelid(source), shard);
 	}
 	table_close(logical, NoLock);
 	shard_free_ids(relid, replacement->new_shards);
@@ -313,76 +296,6 @@ copy_rows(Replacement *replacement)
 }
 
 /*
- * Have a row of pg_class or pg_attribute of a new shard have the privileges that
- * the row of the old shard has.
- *
- * GRANT and REVOKE wait for no lock on a table, but for the row; so the old row
- * is updated as well.  Frees nothing.
- */
-static void
-copy_acl(Relation catalog, HeapTuple from, HeapTuple to, AttrNumber column,
-		 Oid shard, int attno, Oid owner)
-{
-	TupleDesc	desc = RelationGetDescr(catalog);
-	Datum	   *values = palloc0(sizeof(Datum) * desc->natts);
-	bool	   *nulls = palloc0(sizeof(bool) * desc->natts);
-	bool	   *replaces = palloc0(sizeof(bool) * desc->natts);
-	bool		isnull;
-	Datum		old_acl;
-	Oid		   *old_roles;
-	Oid		   *new_roles;
-	int			nold;
-	int			nnew;
-
-	if (!HeapTupleIsValid(from) || !HeapTupleIsValid(to))
-		elog(ERROR, "no row of the catalog for privileges on table %u", shard);
-	CatalogTupleUpdate(catalog, &from->t_self, from);
-	old_acl = heap_getattr(to, column, desc, &isnull);
-	nold = aclmembers(isnull ? NULL : DatumGetAclP(old_acl), &old_roles);
-	values[column - 1] = heap_getattr(from, column, desc, &isnull);
-	nulls[column - 1] = isnull;
-	replaces[column - 1] = true;
-	nnew = aclmembers(isnull ? NULL : DatumGetAclP(values[column - 1]),
-					  &new_roles);
-	to = heap_modify_tuple(to, desc, values, nulls, replaces);
-	CatalogTupleUpdate(catalog, &to->t_self, to);
-	updateAclDependencies(RelationRelationId, shard, attno, owner, nold,
-						  old_roles, nnew, new_roles);
-}
-
-/*
- * Give a new shard the privileges that an old one has, whatever default
- * privileges say.
- */
-static void
-copy_privileges(Oid old_shard, Oid new_shard)
-{
-	Relation	classes = table_open(RelationRelationId, RowExclusiveLock);
-	Relation	attributes = table_open(AttributeRelationId, RowExclusiveLock);
-	Relation	shard = table_open(new_shard, NoLock);
-	Oid			owner = shard->rd_rel->relowner;
-
-	copy_acl(classes,
-			 SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(old_shard)),
-			 SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(new_shard)),
-			 Anum_pg_class_relacl, new_shard, 0, owner);
-	for (int i = 0; i < RelationGetNumberOfAttributes(shard); i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(shard), i);
-
-		if (!att->attisdropped)
-			copy_acl(attributes,
-					 SearchSysCacheCopyAttName(old_shard, NameStr(att->attname)),
-					 SearchSysCacheCopyAttName(new_shard, NameStr(att->attname)),
-					 Anum_pg_attribute_attacl, new_shard, att->attnum, owner);
-	}
-	table_close(shard, NoLock);
-	table_close(attributes, RowExclusiveLock);
-	table_close(classes, RowExclusiveLock);
-	CommandCounterIncrement();
-}
-
-/*
  * Carry it out.  Returns the number of rows in the new shards, whose OIDs are
  * in the current memory context.
  */
@@ -433,7 +346,8 @@ replace_shards(Replacement *replacement)
 		shard_clone_foreign_keys(source, source_name, lfirst_oid(lc));
 	table_close(source, NoLock);
 	foreach(lc, replacement->new_shards)
-		copy_privileges(linitial_oid(replacement->old_shards), lfirst_oid(lc));
+		shard_copy_privileges(linitial_oid(replacement->old_shards),
+							  lfirst_oid(lc), false);
 	shard_hand_over_sequences(replacement->old_shards,
 							  linitial_oid(replacement->new_shards));
 	shard_drop_all(replacement->old_shards);

@@ -4,8 +4,8 @@
  *	  Putting one table in the place of another that had its name.
  *
  * What names the table, such as the body of a function, finds the new one by
- * itself.  Privileges, comments and triggers of the table are given to the new
- * one.  Views, rules, and functions whose body PostgreSQL has parsed mean a
+ * itself.  Privileges, comments, triggers and identity columns of the table are
+ * given to the new one.  Views, rules, and functions whose body PostgreSQL has parsed mean a
  * table, not its name.  They are replaced by what they say when they name
  * it, and so keep their owners, privileges, comments, and whatever uses them.
  *
@@ -13,12 +13,18 @@
  */
 #include "shards/shards_private.h"
 
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_attribute.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
-#include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 /*
  * shard_query_rows
@@ -54,6 +60,182 @@ shard_query_rows(const char *sql, Oid relid, int ncolumns)
 }
 
 /*
+ * shard_views_of
+ *		The views that read a relation themselves, not by way of other views.
+ *		SPI is connected.
+ *
+ * Whoever reads a view locks it before what it reads.  So must those who change
+ * both.
+ */
+List *
+shard_views_of(Oid relid)
+{
+	List	   *rows = shard_query_rows("SELECT DISTINCT v.oid FROM pg_depend d"
+										" JOIN pg_rewrite r ON r.oid = d.objid"
+										" JOIN pg_class v ON v.oid = r.ev_class"
+										" WHERE d.classid = 'pg_rewrite'::regclass"
+										" AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1"
+										" AND v.oid <> $1 ORDER BY 1",
+										relid, 1);
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, rows)
+		result = lappend_oid(result, atooid(*(char **) lfirst(lc)));
+	return result;
+}
+
+/*
+ * The catalog's row of a table or, if attno is not 0, of a column of it.  To be
+ * released.
+ */
+static HeapTuple
+find_tuple(Oid relid, AttrNumber attno)
+{
+	HeapTuple	tuple = attno == 0 ?
+		SearchSysCache1(RELOID, ObjectIdGetDatum(relid)) :
+		SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attno));
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for column %d of relation %u", attno,
+			 relid);
+	return tuple;
+}
+
+/*
+ * The privileges on a table or a column: a copy, or NULL if they are those by
+ * default.
+ */
+static Acl *
+get_acl(Oid relid, AttrNumber attno)
+{
+	HeapTuple	tuple = find_tuple(relid, attno);
+	bool		isnull;
+	Datum		acl = attno == 0 ?
+		SysCacheGetAttr(RELOID, tuple, Anum_pg_class_relacl, &isnull) :
+		SysCacheGetAttr(ATTNUM, tuple, Anum_pg_attribute_attacl, &isnull);
+	Acl		   *result = isnull ? NULL : DatumGetAclPCopy(acl);
+
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * Set them.
+ */
+static void
+set_acl(Oid relid, AttrNumber attno, Oid owner, Acl *acl)
+{
+	Acl		   *old = get_acl(relid, attno);
+	Oid		   *old_members;
+	Oid		   *members;
+	int			nold = aclmembers(old, &old_members);
+	int			nmembers = aclmembers(acl, &members);
+	Relation	catalog;
+	HeapTuple	tuple;
+	int			column = attno == 0 ? Anum_pg_class_relacl :
+		Anum_pg_attribute_attacl;
+	Datum		value = PointerGetDatum(acl);
+	bool		isnull = acl == NULL;
+
+	if (old == NULL && acl == NULL)
+		return;
+	catalog = table_open(attno == 0 ? RelationRelationId : AttributeRelationId,
+						 RowExclusiveLock);
+	tuple = find_tuple(relid, attno);
+	CatalogTupleUpdate(catalog, &tuple->t_self,
+					   heap_modify_tuple_by_cols(tuple,
+												 RelationGetDescr(catalog), 1,
+												 &column, &value, &isnull));
+	ReleaseSysCache(tuple);
+	table_close(catalog, RowExclusiveLock);
+	updateAclDependencies(RelationRelationId, relid, attno, owner,
+						  nold, old_members, nmembers, members);
+	CommandCounterIncrement();
+}
+
+/*
+ * Have GRANT and REVOKE wait for this transaction: they wait for no lock on a
+ * table, but for the row.
+ */
+static void
+hold_acl(Oid relid, AttrNumber attno)
+{
+	Relation	catalog = table_open(attno == 0 ? RelationRelationId :
+									 AttributeRelationId, RowExclusiveLock);
+	HeapTuple	tuple = find_tuple(relid, attno);
+	HeapTuple	copy = heap_copytuple(tuple);
+
+	CatalogTupleUpdate(catalog, &tuple->t_self, copy);
+	ReleaseSysCache(tuple);
+	table_close(catalog, RowExclusiveLock);
+	CommandCounterIncrement();
+}
+
+/*
+ * Those of the privileges that the owner has.
+ */
+static Acl *
+acl_of_owner(const Acl *acl, Oid owner)
+{
+	Acl		   *result = aclcopy(acl);
+	AclItem    *items = ACL_DAT(result);
+	int			n = 0;
+
+	for (int i = 0; i < ACL_NUM(acl); i++)
+		if (items[i].ai_grantee == owner)
+			items[n++] = items[i];
+	ARR_DIMS(result)[0] = n;
+	SET_VARSIZE(result, ACL_N_SIZE(n));
+	return result;
+}
+
+/*
+ * shard_copy_privileges
+ *		Give a table the privileges of another one in place of those that it
+ *		has, default ones included; or, if "only_owner", those of the owner.
+ *
+ * GRANT could not say who has granted them.  The caller has locked both tables,
+ * and may do that.
+ */
+void
+shard_copy_privileges(Oid from, Oid to, bool only_owner)
+{
+	Relation	source = table_open(from, NoLock);
+	Relation	target = table_open(to, NoLock);
+	Oid			old_owner = source->rd_rel->relowner;
+	Oid			owner = target->rd_rel->relowner;
+	int			natts = RelationGetNumberOfAttributes(target);
+
+	table_close(target, NoLock);
+	table_close(source, NoLock);
+	for (AttrNumber attno = 0; attno <= natts; attno++)
+	{
+		AttrNumber	number = 0;
+		Acl		   *acl = NULL;
+
+		if (attno > 0)
+		{
+			char	   *name = get_attname(to, attno, true);
+
+			if (name == NULL)
+				continue;		/* dropped */
+			number = get_attnum(from, name);
+		}
+		if (attno == 0 || number != InvalidAttrNumber)
+		{
+			hold_acl(from, number);
+			acl = get_acl(from, number);
+		}
+		if (acl != NULL && only_owner)
+			acl = acl_of_owner(acl, old_owner);
+		if (acl != NULL && owner != old_owner)
+			acl = aclnewowner(acl, old_owner, owner);
+		set_acl(to, attno, owner, acl);
+	}
+}
+
+/*
  * shard_note_succession
  *		Find out what has to be done to put another table in the place of this
  *		one, which still has its name.  SPI is connected.
@@ -65,6 +247,7 @@ shard_note_succession(Oid relid, ShardSuccession *succession)
 										relid, 2);
 	ListCell   *lc;
 
+	succession->predecessor = relid;
 	succession->own = succession->others = NIL;
 	foreach(lc, rows)
 	{
@@ -79,35 +262,20 @@ shard_note_succession(Oid relid, ShardSuccession *succession)
 
 /*
  * shard_succeed
- *		Have a table that has got the name be what the other one was.  Acts as
- *		the caller, who is the owner.  SPI is connected.
+ *		Have a table that has got the name be what the other one, which is still
+ *		there, was.  Acts as the caller, who is the owner.  SPI is connected.
  *
  * Raises what the commands raise.
  */
 void
 shard_succeed(Oid relid, const ShardSuccession *succession)
 {
-	List	   *rows;
 	ListCell   *lc;
 
-	/* Default privileges may not be those of the other one. */
-	rows = shard_query_rows("SELECT DISTINCT format('REVOKE ALL ON TABLE %I.%I FROM %s CASCADE',"
-							" c.relnamespace::regnamespace, c.relname,"
-							" CASE WHEN a.grantee = 0 THEN 'PUBLIC'"
-							" ELSE quote_ident(pg_get_userbyid(a.grantee)) END)"
-							" FROM pg_class c, aclexplode(c.relacl) a"
-							" WHERE c.oid = $1 AND a.grantee <> c.relowner"
-							" UNION SELECT format('REVOKE ALL (%I) ON TABLE %I.%I FROM %s CASCADE', t.attname,"
-							" c.relnamespace::regnamespace, c.relname,"
-							" CASE WHEN a.grantee = 0 THEN 'PUBLIC'"
-							" ELSE quote_ident(pg_get_userbyid(a.grantee)) END)"
-							" FROM pg_class c, pg_attribute t, aclexplode(t.attacl) a"
-							" WHERE c.oid = $1 AND t.attrelid = c.oid AND a.grantee <> c.relowner",
-							relid, 1);
-	foreach(lc, rows)
-		shard_execute("%s", *(char **) lfirst(lc));
 	foreach(lc, succession->own)
 		shard_execute("%s", (char *) lfirst(lc));
+	/* The owner may have taken some from himself that the commands need. */
+	shard_copy_privileges(succession->predecessor, relid, false);
 }
 
 /*
@@ -130,98 +298,62 @@ shard_succeed_others(const ShardSuccession *succession)
 }
 
 /*
- * shard_note_identities
- *		The identity columns of a table, with all that there is to know of their
- *		sequences: a list of ShardIdentityColumn.  SPI is connected.
- *
- * The sequences are locked against those who would draw from them.
+ * Make an identity column of a column, or an ordinary one again, as this value
+ * of pg_attribute.attidentity says.  Returns what it was.
  */
-List *
-shard_note_identities(Oid relid)
+static char
+set_identity(Oid relid, AttrNumber attno, char identity)
 {
-	List	   *rows = shard_query_rows("SELECT quote_ident(a.attname),"
-										" CASE a.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END,"
-										" s.oid, format('%I.%I', s.relnamespace::regnamespace, s.relname),"
-										" format('START %s INCREMENT %s MINVALUE %s MAXVALUE %s CACHE %s%s',"
-										" q.seqstart, q.seqincrement, q.seqmin, q.seqmax, q.seqcache,"
-										" CASE WHEN q.seqcycle THEN ' CYCLE' END)"
-										" FROM pg_attribute a"
-										" JOIN pg_depend d ON d.refobjid = a.attrelid"
-										" AND d.refobjsubid = a.attnum"
-										" AND d.classid = 'pg_class'::regclass"
-										" AND d.refclassid = 'pg_class'::regclass"
-										" AND d.deptype = 'i'"
-										" JOIN pg_class s ON s.oid = d.objid"
-										" JOIN pg_sequence q ON q.seqrelid = s.oid"
-										" WHERE a.attrelid = $1 AND a.attidentity <> ''"
-										" ORDER BY a.attnum",
-										relid, 5);
-	List	   *result = NIL;
-	ListCell   *lc;
+	Relation	catalog = table_open(AttributeRelationId, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopy2(ATTNUM, ObjectIdGetDatum(relid),
+											Int16GetDatum(attno));
+	char		result;
 
-	foreach(lc, rows)
-	{
-		char	  **row = lfirst(lc);
-		Oid			sequence = (Oid) strtoul(row[2], NULL, 10);
-		ShardIdentityColumn *column = palloc(sizeof(ShardIdentityColumn));
-
-		LockRelationOid(sequence, ShareRowExclusiveLock);
-		column->column = row[0];
-		column->kind = row[1];
-		column->sequence = row[3];
-		column->parameters = row[4];
-		column->set_value = *(char **) linitial(shard_query_rows(psprintf("SELECT format('SELECT pg_catalog.setval(%%L, %%s, %%L)',"
-																		  " %s, last_value, is_called) FROM %s",
-																		  quote_literal_cstr(row[3]), row[3]),
-																 sequence, 1));
-		column->grants = shard_query_rows("SELECT format('GRANT %s ON SEQUENCE %I.%I TO %s%s', a.privilege_type,"
-										  " c.relnamespace::regnamespace, c.relname,"
-										  " CASE WHEN a.grantee = 0 THEN 'PUBLIC'"
-										  " ELSE quote_ident(pg_get_userbyid(a.grantee)) END,"
-										  " CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END)"
-										  " FROM pg_class c, aclexplode(c.relacl) a"
-										  " WHERE c.oid = $1 AND a.grantee <> c.relowner",
-										  sequence, 1);
-		result = lappend(result, column);
-	}
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for column %d of relation %u", attno,
+			 relid);
+	result = ((Form_pg_attribute) GETSTRUCT(tuple))->attidentity;
+	((Form_pg_attribute) GETSTRUCT(tuple))->attidentity = identity;
+	CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
+	table_close(catalog, RowExclusiveLock);
 	return result;
 }
 
 /*
- * shard_drop_identities
- *		Make ordinary columns of the identity columns of a table.
+ * shard_move_identities
+ *		Make identity columns of the columns of a table that have the names of
+ *		those of another one, with the sequences of these, which become ordinary
+ *		columns.
+ *
+ * The caller has locked both tables, may do that, and has seen to it that the
+ * columns are not null and have no defaults.  No command leaves the sequences
+ * what they are, with privileges, comments and what else uses them.
  */
 void
-shard_drop_identities(Oid relid, List *columns)
+shard_move_identities(Oid from, Oid to)
 {
 	ListCell   *lc;
 
-	foreach(lc, columns)
-		shard_execute("ALTER TABLE %s ALTER COLUMN %s DROP IDENTITY",
-					  shard_qualified_name(relid),
-					  ((ShardIdentityColumn *) lfirst(lc))->column);
-}
-
-/*
- * shard_add_identities
- *		Make identity columns of those of another table, with sequences that
- *		have the same names as theirs and go on where those were.
- */
-void
-shard_add_identities(Oid relid, List *columns)
-{
-	ListCell   *lc;
-
-	foreach(lc, columns)
+	foreach(lc, getOwnedSequences(from))
 	{
-		ShardIdentityColumn *column = lfirst(lc);
-		ListCell   *lc2;
+		Oid			owner;
+		int32		attno;
+		ObjectAddress sequence;
+		ObjectAddress column;
 
-		shard_execute("ALTER TABLE %s ALTER COLUMN %s ADD GENERATED %s AS IDENTITY (SEQUENCE NAME %s %s)",
-					  shard_qualified_name(relid), column->column,
-					  column->kind, column->sequence, column->parameters);
-		shard_execute("%s", column->set_value);
-		foreach(lc2, column->grants)
-			shard_execute("%s", *(char **) lfirst(lc2));
+		ObjectAddressSet(sequence, RelationRelationId, lfirst_oid(lc));
+		if (!sequenceIsOwned(sequence.objectId, DEPENDENCY_INTERNAL, &owner,
+							 &attno))
+			continue;
+		ObjectAddressSubSet(column, RelationRelationId, to,
+							get_attnum(to, get_attname(from, attno, false)));
+		(void) set_identity(to, column.objectSubId,
+							set_identity(from, attno, '\0'));
+		(void) deleteDependencyRecordsForSpecific(RelationRelationId,
+												  sequence.objectId,
+												  DEPENDENCY_INTERNAL,
+												  RelationRelationId, from);
+		recordDependencyOn(&sequence, &column, DEPENDENCY_INTERNAL);
 	}
+	CommandCounterIncrement();
 }

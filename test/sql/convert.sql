@@ -32,14 +32,26 @@ ALTER TABLE plain DROP COLUMN gone;
 CREATE INDEX plain_v ON plain (lower(v)) WHERE r > 0;
 COMMENT ON TABLE plain IS 'said of ''it''';
 COMMENT ON COLUMN plain."odd Name" IS 'said of a column';
+COMMENT ON CONSTRAINT positive ON plain IS 'said of a constraint';
+COMMENT ON SEQUENCE plain_id_seq IS 'said of a sequence';
 ALTER TABLE plain ALTER r SET STATISTICS 77, ALTER r SET (n_distinct = 10);
 CREATE TRIGGER mark BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION mark();
 CREATE TRIGGER stmt AFTER INSERT OR UPDATE ON plain EXECUTE FUNCTION note();
 CREATE TRIGGER idle AFTER DELETE ON plain EXECUTE FUNCTION note();
 ALTER TABLE plain DISABLE TRIGGER idle;
+COMMENT ON TRIGGER stmt ON plain IS 'said of a trigger';
+COMMENT ON TRIGGER mark ON plain IS 'said of a trigger of rows';
 GRANT SELECT, UPDATE (v) ON plain TO shard_reader;
 GRANT INSERT ON plain TO shard_reader WITH GRANT OPTION;
 GRANT SELECT ON SEQUENCE plain_id_seq TO shard_reader;
+REVOKE TRUNCATE ON plain FROM shard_user;
+REVOKE UPDATE ON SEQUENCE plain_id_seq FROM shard_user;
+SET LOCAL ROLE shard_reader;
+GRANT INSERT ON plain TO PUBLIC;
+SET LOCAL ROLE shard_user;
+ALTER DEFAULT PRIVILEGES GRANT DELETE ON TABLES TO shard_reader;
+ALTER DEFAULT PRIVILEGES GRANT UPDATE ON SEQUENCES TO shard_reader;
+CREATE TABLE draws (n bigint DEFAULT nextval('plain_id_seq'));
 
 CREATE VIEW simple WITH (security_barrier) AS SELECT id, v AS renamed, r FROM plain WHERE r < 5 WITH CHECK OPTION;
 COMMENT ON VIEW simple IS 'said of a view';
@@ -73,6 +85,9 @@ SELECT is_empty($$ SELECT * FROM shard_fdw.convert_table('plain', 3, dry_run => 
 SELECT is((SELECT relkind::text FROM pg_class WHERE oid = 'plain'::regclass), 'r', 'a dry run changes nothing');
 TRUNCATE noted;
 CREATE TABLE old_name AS SELECT 'plain'::regclass::oid AS old;
+CREATE TABLE privileges AS SELECT relacl::text, (SELECT string_agg(attname || attacl::text, ' ') FROM pg_attribute
+  WHERE attrelid = c.oid), (SELECT relacl::text AS of_sequence FROM pg_class WHERE oid = 'plain_id_seq'::regclass)
+  FROM pg_class c WHERE oid = 'plain'::regclass;
 SELECT is_empty($$ SELECT * FROM shard_fdw.convert_table('plain', 3) $$, 'it is converted');
 SELECT is((SELECT relkind::text || ' ' || pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'plain'::regclass),
   'f shard_user', 'the name is that of a foreign table, of the same owner');
@@ -103,6 +118,14 @@ SELECT fails('INSERT INTO plain (r) VALUES (-1)', '23514', title => 'CHECK const
 SELECT is(obj_description('plain'::regclass, 'pg_class') || ' ' || col_description('plain'::regclass,
   (SELECT attnum FROM pg_attribute WHERE attrelid = 'plain'::regclass AND attname = 'odd Name')),
   'said of ''it'' said of a column', 'comments');
+SELECT is((SELECT string_agg(d.description, ', ' ORDER BY d.description) FROM pg_description d
+  WHERE d.objoid IN (SELECT oid FROM pg_constraint WHERE conrelid = 'plain'::regclass UNION ALL
+    SELECT oid FROM pg_trigger WHERE tgrelid IN ('plain'::regclass, 'plain_2'::regclass)
+    UNION ALL SELECT 'plain_id_seq'::regclass)),
+  'said of a constraint, said of a sequence, said of a trigger, said of a trigger of rows', 'comments of what it has');
+SELECT is((SELECT string_agg(attrelid::regclass || ' ' || attstattarget || ' ' || attoptions[cardinality(attoptions)], ', ' ORDER BY attrelid)
+  FROM pg_attribute WHERE attrelid IN ('plain_old'::regclass, 'plain_1'::regclass) AND attname = 'r'),
+  'plain_old 77 n_distinct=10, plain_1 77 n_distinct=10', 'statistics of columns of shards');
 SELECT is((SELECT attstattarget || ' ' || attoptions[cardinality(attoptions)] FROM pg_attribute
   WHERE attrelid = 'plain'::regclass AND attname = 'r'), '77 n_distinct=10', 'statistics of columns');
 SELECT is(has_table_privilege('shard_reader', 'plain', 'SELECT, INSERT WITH GRANT OPTION')
@@ -110,6 +133,17 @@ SELECT is(has_table_privilege('shard_reader', 'plain', 'SELECT, INSERT WITH GRAN
   AND NOT has_column_privilege('shard_reader', 'plain', 'r', 'UPDATE')
   AND NOT has_table_privilege('shard_reader', 'plain', 'DELETE')
   AND has_sequence_privilege('shard_reader', 'plain_id_seq', 'SELECT'), true, 'privileges');
+SELECT results_eq($$ SELECT relacl::text, (SELECT string_agg(attname || attacl::text, ' ') FROM pg_attribute
+  WHERE attrelid = c.oid), (SELECT relacl::text AS of_sequence FROM pg_class WHERE oid = 'plain_id_seq'::regclass)
+  FROM pg_class c WHERE oid = 'plain'::regclass $$, 'SELECT * FROM privileges',
+  'privileges, the owner''s too, and by whom they were granted');
+SELECT is_empty($$ SELECT c.relname, a.privilege_type FROM pg_class c, aclexplode(c.relacl) a
+  WHERE c.oid IN ('plain_0'::regclass, 'plain_1'::regclass, 'plain_2'::regclass)
+    AND (a.grantee <> c.relowner OR a.privilege_type = 'TRUNCATE') $$, 'default privileges are not those of new shards');
+ALTER DEFAULT PRIVILEGES REVOKE DELETE ON TABLES FROM shard_reader;
+ALTER DEFAULT PRIVILEGES REVOKE UPDATE ON SEQUENCES FROM shard_reader;
+INSERT INTO draws DEFAULT VALUES;
+SELECT is((SELECT n FROM draws), currval('plain_id_seq'), 'others go on to draw from the sequence of an identity column');
 ALTER FOREIGN TABLE plain DROP COLUMN "odd Name";
 SELECT is_empty($$ SELECT attrelid::regclass FROM pg_attribute WHERE attname = 'odd Name'
   AND attrelid::regclass::text ~ '^plain' $$, 'a column that is dropped goes from all of them');
@@ -187,6 +221,32 @@ SELECT bag_eq($$ SELECT problem, remedy FROM shard_fdw.convert_table('part', 2, 
 SELECT is((SELECT array_agg(problem ORDER BY problem COLLATE "C") FROM shard_fdw.convert_table('parted', 2, 'hash', 'a', dry_run => true)),
   '{"a foreign table with route \"hash\" needs a place for each row, and partitions by something else than the hash of the key have none",'
   '"partition convert_test.part is partitioned, or a foreign table"}', 'partitions that are none of a hash table');
+CREATE TABLE clauses (a int);
+CREATE VIEW sampled AS SELECT a FROM clauses TABLESAMPLE system (50);
+CREATE VIEW alone AS SELECT (SELECT count(*) FROM ONLY clauses) AS n;
+CREATE VIEW usual AS SELECT a FROM clauses WHERE a IN (SELECT a FROM clauses);
+CREATE FUNCTION merges() RETURNS void LANGUAGE sql BEGIN ATOMIC
+  MERGE INTO clauses USING (SELECT 1 AS b) s ON a = b WHEN NOT MATCHED THEN INSERT VALUES (b); END;
+CREATE FUNCTION puts() RETURNS void LANGUAGE sql BEGIN ATOMIC
+  INSERT INTO clauses VALUES (1) ON CONFLICT DO NOTHING; UPDATE clauses SET a = 2 WHERE a = 1; END;
+CREATE TABLE behind (a int);
+CREATE RULE removes AS ON INSERT TO behind DO ALSO DELETE FROM ONLY clauses WHERE a = NEW.a;
+CREATE DOMAIN clauses_old AS int;
+SELECT bag_eq($$ SELECT problem, remedy FROM shard_fdw.convert_table('clauses', 2, dry_run => true) $$, $$ VALUES
+  ('view convert_test.sampled uses it with TABLESAMPLE', 'Replace it by one without TABLESAMPLE.'),
+  ('view convert_test.alone uses it with ONLY', 'Replace it by one without ONLY.'),
+  ('function convert_test.merges() uses it with MERGE', 'Replace it by one without MERGE.'),
+  ('rule removes on table convert_test.behind uses it with ONLY', 'Replace it by one without ONLY.'),
+  ('type convert_test.clauses_old exists', 'Rename it, or call convert_table() with another name for parameter "old_name".')
+  $$, 'clauses that foreign tables do not have');
+RESET ROLE;
+CREATE SCHEMA closed;
+CREATE TABLE closed.t (a int);
+ALTER TABLE closed.t OWNER TO shard_user;
+SELECT results_eq($$ SELECT problem, remedy FROM shard_fdw.convert_table('closed.t', 2, dry_run => true) $$, $$ VALUES
+  ('its owner, role shard_user, may not create tables in schema closed', 'GRANT CREATE ON SCHEMA closed TO shard_user') $$,
+  'an owner who cannot create tables');
+SET LOCAL ROLE shard_user;
 CREATE TEMP TABLE passing (a int);
 SELECT is((SELECT problem FROM shard_fdw.convert_table('passing', 2, dry_run => true)) ~ 'is temporary$', true, 'a temporary table');
 SELECT fails('SELECT shard_fdw.convert_table(' || arguments || ')', state, message, title => arguments) FROM (VALUES
@@ -261,6 +321,12 @@ ALTER TABLE days ATTACH PARTITION days_2 FOR VALUES FROM ('2026-01-02Z') TO ('20
 CREATE TABLE days_rest PARTITION OF days DEFAULT;
 CREATE INDEX ON days (r);
 CREATE TRIGGER mark BEFORE INSERT ON days FOR EACH ROW EXECUTE FUNCTION mark();
+ALTER TABLE days ALTER r SET STATISTICS 44;
+ALTER TABLE days_1 ALTER r SET STATISTICS 55;
+ALTER TABLE days_2 DISABLE TRIGGER mark;
+ALTER TABLE days_rest ENABLE ALWAYS TRIGGER mark;
+COMMENT ON TRIGGER mark ON days_2 IS 'said of one';
+COMMENT ON TRIGGER mark ON days IS 'said of all';
 INSERT INTO days (at, r, v) SELECT '2026-01-01Z'::timestamptz + random() * interval '4 days', g % 10, 'v' FROM generate_series(1, 300) g;
 CREATE TABLE days_twin AS SELECT * FROM days;
 CREATE VIEW of_days AS SELECT r, count(*) AS n FROM days GROUP BY r;
@@ -271,6 +337,12 @@ SELECT results_eq($$ SELECT shard::text, state FROM shard_fdw.shards WHERE logic
   ('days_rest', 'closed') $$, 'each partition is a shard');
 SELECT bag_eq('SELECT * FROM days', 'SELECT * FROM days_twin', 'rows of partitions');
 SELECT is(to_regclass('days_old'), NULL, 'the partitioned table is gone');
+SELECT is((SELECT string_agg(concat_ws(' ', tgrelid::regclass, tgenabled, obj_description(oid, 'pg_trigger')), ', '
+    ORDER BY tgrelid::regclass::text) FROM pg_trigger WHERE tgname = 'mark' AND tgrelid::regclass::text ~ '^days'),
+  'days_1 O, days_2 D said of one, days_3 O said of all, days_4 O said of all, days_rest A', 'triggers of partitions are as they were');
+SELECT is((SELECT string_agg(attrelid::regclass || ' ' || attstattarget, ', ' ORDER BY attrelid::regclass::text)
+  FROM pg_attribute WHERE attname = 'r' AND attrelid IN ('days'::regclass, 'days_1'::regclass, 'days_2'::regclass, 'days_3'::regclass)),
+  'days 44, days_1 55, days_2 44, days_3 44', 'statistics of partitions are as they were');
 INSERT INTO days (at, r, v) VALUES ('2026-01-09Z', 1, 'new');
 SELECT is((SELECT id || v FROM days WHERE v ~ 'new'), '301new!', 'ids go on, and triggers fire');
 SELECT is((SELECT sum(n) FROM of_days), 301::numeric, 'a view of a table with partitions');
@@ -297,6 +369,32 @@ SELECT is(scanned_names('SELECT * FROM hashed WHERE k = 77'), (SELECT tableoid::
 INSERT INTO hashed VALUES (5) ON CONFLICT (k) DO UPDATE SET v = 'there';
 SELECT is((SELECT v FROM hashed WHERE k = 5), 'there', 'validated, ON CONFLICT can be used');
 
+-- Names that have to be quoted.
+RESET ROLE;
+CREATE SCHEMA "Odd Schema" AUTHORIZATION shard_user;
+SET LOCAL ROLE shard_user;
+CREATE TABLE "Odd Schema"."T" ("The, Key" int GENERATED ALWAYS AS IDENTITY, "K" text COLLATE "C" NOT NULL, s serial,
+  CONSTRAINT "C" CHECK (s > 0), PRIMARY KEY ("The, Key", "K")) PARTITION BY HASH ("The, Key", "K");
+CREATE TABLE "Odd Schema"."P 0" PARTITION OF "Odd Schema"."T" FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE "Odd Schema"."P 1" PARTITION OF "Odd Schema"."T" FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TRIGGER "Stmt" AFTER INSERT ON "Odd Schema"."T" EXECUTE FUNCTION note();
+COMMENT ON TABLE "Odd Schema"."T" IS 'odd';
+COMMENT ON COLUMN "Odd Schema"."T"."K" IS 'odd';
+COMMENT ON CONSTRAINT "C" ON "Odd Schema"."T" IS 'odd';
+ALTER TABLE "Odd Schema"."T" ALTER "K" SET STATISTICS 7;
+CREATE VIEW "Odd Schema"."V" WITH (security_barrier) AS SELECT count(*) AS "N" FROM "Odd Schema"."T";
+INSERT INTO "Odd Schema"."T" ("K") SELECT 'k' || g % 5 FROM generate_series(1, 50) g;
+SELECT is_empty($$ SELECT * FROM shard_fdw.convert_table('"Odd Schema"."T"', 2, 'hash', '"The, Key", "K"') $$, 'quoted names of partitions by hash');
+INSERT INTO "Odd Schema"."T" ("K") VALUES ('new');
+SELECT is((SELECT "N" FROM "Odd Schema"."V"), 51::bigint, 'quoted names: rows');
+SELECT is((SELECT array_agg(shard::text) FROM shard_fdw.shards WHERE logical = '"Odd Schema"."T"'::regclass AND state = 'open'),
+  '{"\"Odd Schema\".\"P 0\"","\"Odd Schema\".\"P 1\""}', 'quoted names: each partition is a shard');
+SELECT is("The, Key" || "K" || s, '51new51', 'quoted names: numbers go on') FROM "Odd Schema"."T" WHERE "K" = 'new';
+SELECT shard_fdw.run_command_on_shards('"Odd Schema"."T"', 'ALTER TABLE %s VALIDATE CONSTRAINT shard_hash');
+SELECT is(shard_fdw.release('"Odd Schema"."T"', 'partitions')::text, '"Odd Schema"."T"', 'quoted names: there and back');
+SELECT is((SELECT "N" FROM "Odd Schema"."V"), 51::bigint, 'quoted names: all rows are back');
+SELECT is((SELECT pg_get_partkeydef('"Odd Schema"."T"'::regclass)), 'HASH ("The, Key", "K")', 'quoted names: the key is back');
+
 -- What is unique in each shard only.
 RESET ROLE;
 CREATE TABLE with_payload (id int GENERATED ALWAYS AS IDENTITY, k text, email text, UNIQUE (email) INCLUDE (id, k));
@@ -311,6 +409,15 @@ CREATE UNIQUE INDEX ON other_order (k COLLATE "POSIX");
 SELECT results_eq($$ SELECT problem FROM shard_fdw.convert_table('other_order', 2, 'hash', 'k', dry_run => true) $$,
   $$ VALUES ('unique index convert_test.other_order_k_idx would hold in each shard only') $$,
   'an index for which other keys may be equal');
+
+-- Labels are given by commands, if their provider is there.
+RESET ROLE;
+SET LOCAL allow_system_table_mods = on;
+INSERT INTO pg_seclabel SELECT 'other_order'::regclass, 'pg_class'::regclass, n, 'one', 'label ' || n FROM generate_series(0, 1) n;
+SELECT bag_eq($$ SELECT command FROM shard_fdw.succession_of('other_order') WHERE command ~ '^SECURITY' $$, $$ VALUES
+  ('SECURITY LABEL FOR one ON FOREIGN TABLE convert_test.other_order IS ''label 0'''),
+  ('SECURITY LABEL FOR one ON COLUMN convert_test.other_order.k IS ''label 1''') $$, 'security labels');
+DELETE FROM pg_seclabel WHERE provider = 'one';
 
 SELECT * FROM finish();
 ROLLBACK;

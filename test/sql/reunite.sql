@@ -36,6 +36,8 @@ CREATE FOREIGN TABLE log (id bigint OPTIONS (sequence 'always') NOT NULL, s seri
 CREATE TRIGGER stmt AFTER INSERT ON log EXECUTE FUNCTION note();
 COMMENT ON FOREIGN TABLE log IS 'said of it';
 COMMENT ON COLUMN log.r IS 'said of a column';
+COMMENT ON TRIGGER stmt ON log IS 'said of a trigger';
+REVOKE TRUNCATE ON log FROM shard_user;
 GRANT SELECT, UPDATE (v) ON log TO shard_reader;
 CREATE VIEW few WITH (security_barrier) AS SELECT id, r, v FROM log WHERE r < 5 WITH CHECK OPTION;
 CREATE VIEW fewer AS SELECT count(*) AS n FROM few WHERE r < 3;
@@ -71,7 +73,10 @@ SELECT is((SELECT string_agg(what, ' ') FROM noted), 'INSERT', 'triggers of stat
 SELECT is(obj_description('log'::regclass) || col_description('log'::regclass, (SELECT attnum FROM pg_attribute
   WHERE attrelid = 'log'::regclass AND attname = 'r')), 'said of itsaid of a column', 'comments');
 SELECT is(has_table_privilege('shard_reader', 'log', 'SELECT') AND has_column_privilege('shard_reader', 'log', 'v', 'UPDATE')
-  AND NOT has_table_privilege('shard_reader', 'log', 'INSERT'), true, 'privileges');
+  AND NOT has_table_privilege('shard_reader', 'log', 'INSERT') AND NOT has_table_privilege('shard_user', 'log', 'TRUNCATE'),
+  true, 'privileges');
+SELECT is((SELECT obj_description(oid, 'pg_trigger') FROM pg_trigger WHERE tgrelid = 'log'::regclass AND tgname = 'stmt'),
+  'said of a trigger', 'comments of triggers');
 SELECT is((SELECT count(*) FROM few), (SELECT count(*) FROM log WHERE r < 5), 'a view');
 SELECT is((SELECT n FROM fewer), (SELECT count(*) FROM log WHERE r < 3), 'a view of a view');
 SELECT fails('INSERT INTO few (r) VALUES (7)', '44000', title => 'the check option of a view');

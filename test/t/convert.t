@@ -102,5 +102,12 @@ $reader->query_safe('BEGIN; SELECT * FROM slow');
 fails($owner, q{SET lock_timeout = '300ms'; SELECT * FROM shard_fdw.convert_table('slow', 2)}, '55P03',
 	'could not obtain lock on relation "slow" within 300 ms', title => 'a table that is in use');
 is($node->safe_psql('postgres', q{SELECT relkind FROM pg_class WHERE relname = 'slow'}), 'r', 'it stays what it is');
+
+# What another session has for itself.
+$reader->query_safe('COMMIT; CREATE TEMP VIEW peek AS SELECT * FROM slow');
+like($node->safe_psql('postgres', q{SELECT problem FROM shard_fdw.convert_table('slow', 2, dry_run => true)}),
+	qr/^view pg_temp_\d+\.peek, which uses it, is a temporary one of another session$/, 'a view of another session');
+$reader->query_safe('DROP VIEW peek');
+is((state_of($owner, q{SET lock_timeout = 0; SELECT * FROM shard_fdw.convert_table('slow', 2)}))[0], '00000', 'when that is gone');
 $node->stop;
 done_testing();
