@@ -36,6 +36,7 @@ OBJS = \
 	src/plan/core_plan.o \
 	src/plan/cursor.o \
 	src/plan/explain.o \
+	src/plan/gather.o \
 	src/plan/join.o \
 	src/plan/lookup.o \
 	src/plan/plan.o \

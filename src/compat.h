@@ -417,6 +417,13 @@ shard_check_insert_target(ResultRelInfo *rri)
 /* 16 made COPY collect rows for foreign tables that take batches. */
 #define shard_copy_is_row_by_row	(PG_VERSION_NUM < 160000)
 
+/* 16 leaves out what need not be compared to tell groups apart. */
+#if PG_VERSION_NUM < 160000
+#define shard_group_clause(root) ((root)->parse->groupClause)
+#else
+#define shard_group_clause(root) ((root)->processed_groupClause)
+#endif
+
 /* 17 has expressions that make values of any type from json. */
 #if PG_VERSION_NUM < 170000
 #define shard_is_json_expr(node) false

@@ -37,6 +37,7 @@ _PG_init(void)
 	shard_progress_init();
 	shard_plan_init();
 	shard_join_init();
+	shard_gather_init();
 	shard_planning_init();
 	shard_remote_update_init();
 	shard_one_node_init();

@@ -200,6 +200,7 @@ shard_set_append_size(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 					  Relids settled)
 {
 	bool		has_live_children = false;
+	bool		has_parallel_children = false;
 	double		parent_rows = 0;
 	double		parent_tuples = 0;
 	double		parent_size = 0;
@@ -207,6 +208,8 @@ shard_set_append_size(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 	double	   *parent_attrsizes = palloc0(nattrs * sizeof(double));
 	bool		add_equivalences = rel->has_eclass_joins ||
 		has_useful_pathkeys(root, rel);
+	bool		is_joined_by_parts = rel->consider_partitionwise_join &&
+		bms_membership(root->all_baserels) == BMS_MULTIPLE;
 	ListCell   *l;
 
 	check_stack_depth();
@@ -267,8 +270,14 @@ shard_set_append_size(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 			continue;
 		has_live_children = true;
 
-		/* One child that workers cannot scan spoils it for the whole. */
-		if (!childrel->consider_parallel)
+		/*
+		 * One child that workers cannot scan spoils it for the whole, unless
+		 * it is one that they need not scan; see gather.c.  In joins of
+		 * members, core would take them for all alike.
+		 */
+		if (childrel->consider_parallel)
+			has_parallel_children = true;
+		else if (childrte->relkind != RELKIND_FOREIGN_TABLE || is_joined_by_parts)
 			rel->consider_parallel = false;
 
 		Assert(childrel->rows > 0);
@@ -298,6 +307,8 @@ shard_set_append_size(PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte,
 		}
 	}
 
+	if (!has_parallel_children)
+		rel->consider_parallel = false;
 	if (has_live_children)
 	{
 		rel->rows = parent_rows;

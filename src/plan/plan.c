@@ -97,6 +97,9 @@ complete_paths(PlannerInfo *root, RelOptInfo *rel, Index rti,
 		rte->inh = true;
 		distribute_row_identity_vars(root);
 	}
+	if (rel->reloptkind == RELOPT_BASEREL && rte->inh &&
+		shard_is_our_routine(rel->fdwroutine))
+		shard_gather_scans(root, rel);
 	shard_gate_current_row(root, rel, rte);
 }
 

@@ -13,6 +13,9 @@
 /* in by_key.c */
 extern void shard_by_key_init(void);
 
+/* in gather.c */
+extern void shard_gather_init(void);
+
 /* in join.c */
 extern void shard_join_init(void);
 

@@ -195,6 +195,9 @@ extern void shard_gate_current_row(PlannerInfo *root, RelOptInfo *rel,
 extern void shard_show_lookup(PlannedStmt *plan, Oid shard, int nremoved);
 extern void shard_explain_init(void);
 
+/* in gather.c */
+extern void shard_gather_scans(PlannerInfo *root, RelOptInfo *rel);
+
 /* in lookup.c */
 extern List *shard_find_lookups(Query *query, ParamListInfo params);
 extern Oid	shard_lock_chosen(const ShardChoice *choice, ParamListInfo params,
