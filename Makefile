@@ -43,6 +43,7 @@ OBJS = \
 	src/plan/planning.o \
 	src/plan/prune.o \
 	src/plan/remote_agg.o \
+	src/plan/remote_limit.o \
 	src/plan/remote_scan.o \
 	src/plan/remote_update.o \
 	src/plan/times.o \

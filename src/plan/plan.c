@@ -124,6 +124,7 @@ prepare_and_plan(SHARD_PLANNER_PARAMETERS)
 		shard_planning_pop(&planning);
 	}
 	PG_END_TRY();
+	shard_plan_limits(result);
 	shard_plan_gates(result);
 	shard_planning_note(&planning, result);
 	return result;

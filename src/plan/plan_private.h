@@ -233,7 +233,11 @@ extern void shard_prune_settle(PlannerInfo *root,
 extern void shard_prune_gate(PlannerInfo *root, const ShardPruning *pruning);
 
 /* in remote_agg.c */
+extern bool shard_is_postgres_fdw(Oid serverid);
 extern void shard_offer_remote_aggregates(PlannerInfo *root, RelOptInfo *rel);
+
+/* in remote_limit.c */
+extern void shard_plan_limits(PlannedStmt *stmt);
 
 /* in remote_scan.c */
 extern void shard_plan_gates(PlannedStmt *stmt);

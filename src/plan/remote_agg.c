@@ -387,10 +387,11 @@ get_upper_paths(PlannerInfo *root, UpperRelationKind stage,
 }
 
 /*
- * Is it postgres_fdw, by whatever name?
+ * shard_is_postgres_fdw
+ *		Is it a server of postgres_fdw, by whatever name?
  */
-static bool
-is_postgres_fdw(Oid serverid)
+bool
+shard_is_postgres_fdw(Oid serverid)
 {
 	Oid			handler = GetForeignDataWrapper(GetForeignServer(serverid)->fdwid)->fdwhandler;
 	char	   *name = get_func_name(handler);
@@ -419,7 +420,7 @@ shard_offer_remote_aggregates(PlannerInfo *root, RelOptInfo *rel)
 
 		if (child->fdwroutine == NULL ||
 			child->fdwroutine->GetForeignUpperPaths == NULL ||
-			!is_postgres_fdw(child->serverid))
+			!shard_is_postgres_fdw(child->serverid))
 			continue;
 		agg = palloc0(sizeof(RemoteAgg));
 		memcpy(&agg->routine, child->fdwroutine, sizeof(FdwRoutine));

@@ -1,5 +1,6 @@
 -- Queries on tables with shards here and on another server: local shards are
--- scanned by workers, with the results that a plain table gives.
+-- scanned by workers, and LIMIT reaches the others, with the results that a
+-- plain table gives.
 --
 -- postgres_fdw connects to this same database, so this file commits what it
 -- makes, all of it in one schema, and drops that at the end.
@@ -211,6 +212,31 @@ SELECT is_gathered('EXECUTE q(40)', 'a generic plan');
 SELECT is(returned('EXECUTE q(40)'), returned('SELECT g, count(*), sum(k) FROM plain WHERE k < 40 GROUP BY g'),
   'a generic plan: the same');
 RESET plan_cache_mode;
+
+--
+-- LIMIT
+--
+
+CREATE FUNCTION sent(query text) RETURNS SETOF text LANGUAGE sql AS $$
+  SELECT m[1] FROM regexp_matches(plan_text(query, 'VERBOSE, COSTS OFF'), '(?n)Remote SQL: (.*)$', 'g') m
+$$;
+SET max_parallel_workers_per_gather = 0;
+SELECT bag_eq($$ SELECT sent('SELECT id, at FROM log ORDER BY at, id LIMIT 10') $$,
+  $$ SELECT format('SELECT id, at FROM remote_plan_test.far_log_%s ORDER BY at ASC NULLS LAST, id ASC NULLS LAST LIMIT 10', n)
+       FROM unnest('{1,4}'::int[]) n $$, 'LIMIT is sent');
+SELECT is((SELECT count(*) FROM sent('SELECT id + k FROM log WHERE k > 4 ORDER BY at LIMIT 10 OFFSET 7') s
+            WHERE s LIKE '% LIMIT 17'), 2::bigint, 'with OFFSET, and expressions of the result');
+SELECT is((SELECT count(*) FROM sent(query) s WHERE s LIKE '%LIMIT%'), 0::bigint, query)
+  FROM unnest(ARRAY['SELECT id FROM log WHERE length(all_of(v)) > 3 ORDER BY at LIMIT 10',
+    'SELECT id FROM log ORDER BY at FETCH FIRST 10 ROWS WITH TIES', 'SELECT id FROM log ORDER BY at LIMIT ALL',
+    'SELECT id FROM log ORDER BY at LIMIT (SELECT 3)', 'SELECT id, generate_series(1, k % 3) FROM log ORDER BY at LIMIT 10',
+    'SELECT id FROM log ORDER BY at LIMIT 10 FOR UPDATE', 'SELECT DISTINCT ON (at) id, at FROM log ORDER BY at LIMIT 10']) query;
+SELECT is(all_of(replace(query, '{}', 'log')), all_of(replace(query, '{}', 'plain')), query)
+  FROM unnest(ARRAY['SELECT row_number() OVER (), * FROM (SELECT id, at FROM {} ORDER BY at, id LIMIT 10) s',
+    'SELECT row_number() OVER (), * FROM (SELECT id, k FROM {} WHERE k > 7 ORDER BY k, id LIMIT 30 OFFSET 300) s',
+    'SELECT id FROM {} ORDER BY at, id LIMIT 0', 'SELECT id FROM {} ORDER BY at, id LIMIT 10000',
+    'SELECT p.id, s.* FROM plain p, LATERAL (SELECT id FROM {} t WHERE t.k = p.k ORDER BY at, id LIMIT 2) s WHERE p.id < 9']) query;
+RESET max_parallel_workers_per_gather;
 
 SET search_path = public;
 DROP SCHEMA remote_plan_test CASCADE;
