@@ -523,6 +523,81 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.run_command_on_nodes(regclass, text, text)
 IS 'runs a command once on every server that has shards of a table, in a transaction that ends with this one';
 
+-- postgres_fdw has one connection for each server and user.  Nothing is done that
+-- the caller could not do alone, so it runs as the caller.  An error is raised
+-- anew, so that its context has no command with a password.
+CREATE FUNCTION shard_fdw.add_connections(node name, count int)
+RETURNS SETOF name
+LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+  server record;
+  added name;
+  r record;
+BEGIN
+  SELECT fs.oid, fs.srvoptions, fs.srvacl, fs.srvowner, fs.srvtype, fs.srvversion, fdw.fdwname
+    INTO server
+    FROM pg_foreign_server fs
+    JOIN pg_foreign_data_wrapper fdw ON fdw.oid = fs.srvfdw
+    JOIN pg_proc p ON p.oid = fdw.fdwhandler AND p.proname = 'postgres_fdw_handler'
+   WHERE fs.srvname = node;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+      MESSAGE = format('server "%s" of postgres_fdw does not exist', node);
+  END IF;
+  IF NOT pg_has_role(server.srvowner, 'USAGE') THEN
+    RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
+      MESSAGE = format('must be owner of foreign server %s', node);
+  END IF;
+  IF count < 1 OR count > 64 THEN
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'number of connections must be between 1 and 64';
+  END IF;
+  RETURN NEXT node;
+  FOR i IN 2 .. count LOOP
+    added := node || '_' || i;
+    IF added::text <> node || '_' || i THEN
+      RAISE EXCEPTION USING ERRCODE = 'name_too_long',
+        MESSAGE = format('name of server "%s" is too long', node);
+    END IF;
+    RETURN NEXT added;
+    -- It may be there from an earlier call.
+    PERFORM FROM pg_foreign_server fs WHERE fs.srvname = added;
+    CONTINUE WHEN FOUND;
+    BEGIN
+      EXECUTE format('CREATE SERVER %I%s%s FOREIGN DATA WRAPPER %I%s', added,
+        ' TYPE ' || quote_literal(server.srvtype), ' VERSION ' || quote_literal(server.srvversion), server.fdwname,
+        (SELECT format(' OPTIONS (%s)', string_agg(format('%I %L', option_name, option_value), ', '))
+           FROM pg_options_to_table(server.srvoptions) HAVING count(*) > 0));
+      FOR r IN SELECT grantee, is_grantable
+                 FROM aclexplode(server.srvacl) a WHERE grantee <> server.srvowner LOOP
+        EXECUTE format('GRANT USAGE ON FOREIGN SERVER %I TO %s%s', added,
+          CASE WHEN r.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r.grantee)) END,
+          CASE WHEN r.is_grantable THEN ' WITH GRANT OPTION' END);
+      END LOOP;
+      FOR r IN SELECT m.umuser, m.usename, m.umoptions,
+                      m.umuser = 0 OR m.usename = CURRENT_USER
+                        OR (SELECT rolsuper FROM pg_roles WHERE rolname = CURRENT_USER) AS is_visible
+                 FROM pg_user_mappings m WHERE m.srvid = server.oid LOOP
+        IF r.is_visible THEN
+          EXECUTE format('CREATE USER MAPPING FOR %s SERVER %I%s',
+            CASE WHEN r.umuser = 0 THEN 'PUBLIC' ELSE quote_ident(r.usename) END, added,
+            (SELECT format(' OPTIONS (%s)', string_agg(format('%I %L', option_name, option_value), ', '))
+               FROM pg_options_to_table(r.umoptions) HAVING count(*) > 0));
+        ELSE
+          RAISE WARNING USING
+            MESSAGE = format('server "%s" has no user mapping for role "%s"', added, r.usename),
+            DETAIL = format('Only that role can read the options of its user mapping for server "%s".', node),
+            HINT = 'Have the role use CREATE USER MAPPING.';
+        END IF;
+      END LOOP;
+    EXCEPTION WHEN OTHERS THEN
+      RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM;
+    END;
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION shard_fdw.add_connections(name, int)
+IS 'creates servers that are copies of one, until there are that many, and returns them, for option "nodes"';
+
 --
 -- The life of a shard
 --
