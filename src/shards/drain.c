@@ -183,7 +183,18 @@ check_shard(const Draining *d)
 					  "Close the shard and let consumers read it to its end, or set option \"commit_order\" to false and drop the table's consumers.");
 	check_ids(d, table, member);
 	for (int i = 0; i < table->nmembers; i++)
-		has_other |= table->members[i].is_open && i != ordinal;
+	{
+		const ShardMember *other = &table->members[i];
+
+		if (!other->is_open || i == ordinal)
+			continue;
+		has_other = true;
+		if (!other->is_local && !shard_is_logical(other->relid))
+			report_cannot(d, ERRCODE_FEATURE_NOT_SUPPORTED,
+						  psprintf("Open shard \"%s\" is on another server, where rows would be committed before they are deleted here.",
+								   get_rel_name(other->relid)),
+						  "Close it with SELECT shard_fdw.close_shard() until the rows have been moved.");
+	}
 	if (!has_other)
 		report_cannot(d, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 					  "There is no other open shard that could take its rows.",

@@ -20,6 +20,7 @@
  *-------------------------------------------------------------------------
  */
 #include "consume/consume.h"
+#include "remote/remote.h"
 #include "shards/shards_private.h"
 
 #include "access/genam.h"
@@ -420,6 +421,8 @@ shard_rotate(Oid logical, int count)
 {
 	ShardTable *table;
 	List	   *old = NIL;
+	List	   *servers = NIL;
+	bool		is_remote = false;
 	List	   *result;
 	Oid			model;
 	ListCell   *lc;
@@ -444,13 +447,28 @@ shard_rotate(Oid logical, int count)
 						get_rel_name(logical)),
 				 errhint("Say how many shards to create.")));
 	for (int i = 0; i < table->nopen; i++)
-		old = lappend_oid(old, table->members[table->open[i]].relid);
+	{
+		Oid			shard = table->members[table->open[i]].relid;
+		bool		is_on_node = shard_is_on_node(shard);
+
+		old = lappend_oid(old, shard);
+		servers = lappend_oid(servers, is_on_node ?
+							  GetForeignServerIdByRelId(shard) : InvalidOid);
+		is_remote |= is_on_node;
+	}
 
 	/*
 	 * Copying a foreign key locks the table that it points to; nobody should
 	 * have to wait behind us while we wait for that.
 	 */
 	model = shard_model_shard(logical);
+	if (is_remote && !OidIsValid(model))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot rotate foreign table \"%s\"",
+						get_rel_name(logical)),
+				 errdetail("All of its shards are on other servers, and none is here whose indexes and keys new ones could get."),
+				 errhint("Call create_shards() with a table to be copied and parameter \"node\", and close the old shards with SELECT shard_fdw.close_shard().")));
 	if (OidIsValid(model))
 	{
 		List	   *referenced = shard_referenced_tables(model);
@@ -465,7 +483,8 @@ shard_rotate(Oid logical, int count)
 	 */
 	foreach(lc, old)
 		set_closed(lfirst_oid(lc), true);
-	result = shard_create(logical, count, model, InvalidOid, NIL, true);
+	result = shard_create(logical, count, model, InvalidOid,
+						  is_remote ? servers : NIL, true);
 	shard_note_generation(logical, true);
 	forget_dropped();
 	return result;

@@ -690,11 +690,15 @@ find_next(ShardTable *table, int count, Replacement *replacement)
 	for (int i = 0; i < count; i++)
 		group[i] = group[group[i]];
 
-	for (int i = 0; i < table->nmembers && chosen < 0; i++)
+	for (int i = 0; i < table->nmembers; i++)
 	{
 		const ShardMember *member = &table->members[i];
 
-		if (first[i] >= 0 && member->modulus != replacement->modulus)
+		if (first[i] < 0 || member->modulus == replacement->modulus)
+			continue;
+		/* Better now than after some steps. */
+		shard_check_plain(table->relid, member, "reshard");
+		if (chosen < 0)
 			chosen = group[first[i]];
 	}
 	if (chosen < 0)

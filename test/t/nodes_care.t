@@ -31,6 +31,83 @@ $here->safe_psql('postgres', q{
 	INSERT INTO h SELECT g, 'v' FROM generate_series(1, 300) g;
 	INSERT INTO r SELECT g, now(), 'v' FROM generate_series(1, 300) g});
 
+# A new generation is where the old one was.
+
+is( $here->safe_psql('postgres', q{SELECT string_agg(s::text, ' ') FROM shard_fdw.rotate('log') s}),
+	'log_3 log_4 log_5', 'rotate()');
+is( $here->safe_psql('postgres', sprintf($places, 'log')),
+	'log_0@here closed, log_1@n1 closed, log_2@n2 closed, log_3@here, log_4@n1, log_5@n2', 'rotate(): on the same servers');
+is($n1->safe_psql('postgres', q{SELECT count(*) FROM pg_index WHERE indrelid = 'log_4'::regclass}), '2',
+	'rotate(): with indexes on nodes');
+$here->safe_psql('postgres', q{
+	INSERT INTO log_3 VALUES (1, now());
+	UPDATE shard_fdw.generations SET began = began - interval '2 days' WHERE logical = 'log'::regclass});
+my ($state, $message, undef, $said) = state_of($session, q{CALL shard_fdw.maintain('log')});
+is($state, '00000', 'maintain()');
+is( $here->safe_psql('postgres', sprintf($places, 'log') . q{ AND state = 'open'}),
+	'log_6@here, log_7@n1, log_8@n2', 'maintain(): a new generation') or diag($said);
+$here->safe_psql('postgres', q{INSERT INTO log_7 VALUES (2, now()); SELECT shard_fdw.close_node('n1')});
+$here->safe_psql('postgres', q{SELECT shard_fdw.rotate('log', 3)});
+is($here->safe_psql('postgres', sprintf($places, 'log') . q{ AND state = 'open'}),
+	'log_9@here, log_10@n2, log_11@here', 'rotate(): not to a closed node');
+$n2->stop('immediate');
+fails($here, q{SELECT shard_fdw.rotate('log')}, '08001', 'could not connect to server "n2"', title => 'rotate(): a node is down');
+$n2->start;
+is($here->safe_psql('postgres', sprintf($places, 'log') . q{ AND state = 'open'}),
+	'log_9@here, log_10@n2, log_11@here', 'rotate(): nothing has been done');
+fails($session, q{SELECT shard_fdw.rotate('away')}, '55000', 'cannot rotate foreign table "away"',
+	detail => 'All of its shards are on other servers, and none is here whose indexes and keys new ones could get.',
+	hint => 'Call create_shards() with a table to be copied and parameter "node", and close the old shards with SELECT shard_fdw.close_shard().');
+is($here->safe_psql('postgres', q{SELECT shard_fdw.retain('log', now() + interval '1 day')}), "public.log_0\npublic.log_3\npublic.log_6",
+	'retain() drops local shards only');
+fails($session, q{CALL shard_fdw.add_range('log_1')}, '0A000', 'shard "log_1" cannot have a range');
+
+# Remote shards are not replaced, local ones beside them are.
+
+my $is_foreign = 'Shard "h_2" is a foreign table.';
+fails($session, q{SELECT shard_fdw.reshard('h', 4)}, '0A000', 'cannot reshard foreign table "h"', detail => $is_foreign);
+fails($session, q{CALL shard_fdw.reshard_online('h', 6)}, '0A000', 'cannot reshard foreign table "h"', detail => $is_foreign);
+fails($session, q{SELECT shard_fdw.split_shard('h_2')}, '0A000', 'cannot reshard foreign table "h"', detail => $is_foreign);
+fails($session, q{SELECT shard_fdw.merge_shards('h_1', 'h_2')}, qr/^(0A000|22023)$/, undef, title => 'a remote shard is not merged');
+($state, $message, undef, $said) = state_of($session, q{SELECT count(*) FROM shard_fdw.split_shard('h_0')});
+is("$state $message", '00000 ', 'a local shard is split') or diag($said);
+is( $here->safe_psql('postgres', q{
+		SELECT count(*), count(DISTINCT id) FROM h;
+		SELECT count(*) FROM generate_series(1, 300) g WHERE (SELECT v FROM h WHERE id = g) = 'v'}),
+	"300|300\n300", 'all rows are found');
+is((state_of($session, q{SELECT shard_fdw.alter_column_type('h', 'v', 'varchar')}))[0], '00000', 'alter_column_type()');
+is($n1->safe_psql('postgres', q{SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = 'h_2'::regclass AND attname = 'v'}),
+	'character varying', 'alter_column_type(): there, too');
+fails($session, q{SELECT shard_fdw.alter_column_type('h', 'v', 'text', 'v || 1')}, '0A000',
+	qr/^cannot convert the rows of shard "h_2"/, title => 'alter_column_type(): an expression');
+
+# Rows are drained to local shards.
+
+$here->safe_psql('postgres', q{SELECT shard_fdw.open_shard('r_2')});
+fails($session, q{CALL shard_fdw.drain('r_2')}, '0A000', 'cannot drain shards of foreign table "r"', detail => 'Shard "r_2" is a foreign table.');
+fails($session, q{CALL shard_fdw.drain('r_0')}, '0A000', qr/^cannot drain shard "r_0"/,
+	detail => 'Open shard "r_2" is on another server, where rows would be committed before they are deleted here.',
+	hint => 'Close it with SELECT shard_fdw.close_shard() until the rows have been moved.');
+state_of($session, q{SELECT shard_fdw.close_shard('r_2')});
+is((state_of($session, q{CALL shard_fdw.drain('r_0')}))[0], '00000', 'drain(): the remote shard is closed');
+is($here->safe_psql('postgres', 'SELECT count(*), count(DISTINCT id) FROM r; SELECT count(*) FROM r_0; SELECT count(*) FROM r_2'),
+	"300|300\n0\n100", 'drain(): the rows are in the local shard');
+
+# Release, and back
+
+fails($session, q{SELECT shard_fdw.release('r', 'one')}, qr/^(0A000|55000)$/, 'cannot release foreign table "r"', title => 'release() into one table');
+is((state_of($session, q{SELECT string_agg(t::text, ' ' ORDER BY t::text) FROM shard_fdw.release('r') t}))[2], 'r_0 r_1 r_2', 'release()');
+is($here->safe_psql('postgres', 'SELECT count(*) FROM r_2'), '100', 'release(): the foreign table stays');
+$n1->safe_psql('postgres', 'CREATE TABLE p_1 (id bigint, v text)');
+$here->safe_psql('postgres', q{
+	CREATE TABLE p (id bigint, v text) PARTITION BY HASH (id);
+	CREATE TABLE p_0 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+	CREATE FOREIGN TABLE p_1 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 1) SERVER n1;
+	INSERT INTO p SELECT g, 'v' FROM generate_series(1, 100) g});
+fails($session, q{SELECT shard_fdw.convert_table('p', 2, 'hash', 'id')}, '55000', 'cannot convert table "p"',
+	detail => 'These are in the way: partition public.p_1 is partitioned, or a foreign table.', hint => qr/dry_run/);
+is($here->safe_psql('postgres', q{SELECT count(*), count(DISTINCT tableoid) FROM p}), '100|2', 'convert_table(): nothing has been done');
+
 # Further connections
 
 $here->safe_psql('postgres', q{
