@@ -507,12 +507,13 @@ COMMENT ON FUNCTION shard_fdw.check_nodes(regclass)
 IS 'asks the nodes of a table, and tells which do not answer and what their tables lack';
 
 CREATE FUNCTION shard_fdw.sync_nodes(
-  logical regclass, OUT node name, OUT shard regclass, OUT command text)
+  logical regclass, only_node name DEFAULT NULL,
+  OUT node name, OUT shard regclass, OUT command text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'shard_sync_nodes'
-LANGUAGE C VOLATILE STRICT;
-COMMENT ON FUNCTION shard_fdw.sync_nodes(regclass)
-IS 'makes the tables on nodes like the shards of a table, and returns the commands that it took';
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.sync_nodes(regclass, name)
+IS 'makes the tables on nodes, or on one, like the shards of a table, and returns the commands that it took';
 
 CREATE FUNCTION shard_fdw.run_command_on_nodes(
   logical regclass, command text, on_error text DEFAULT 'stop',

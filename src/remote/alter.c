@@ -682,25 +682,31 @@ shard_alter_on_nodes(Oid relid, const Node *parsetree)
 }
 
 /*
- * shard_sync_nodes(logical regclass)
- *		SQL function sync_nodes(): makes the tables on the nodes like the remote
- *		shards of a table, by the caller's user mapping, and returns the
- *		commands that it took.
+ * shard_sync_nodes(logical regclass, only_node name)
+ *		SQL function sync_nodes(): makes the tables on the nodes, or on one of
+ *		them, like the remote shards of a table, by the caller's user mapping,
+ *		and returns the commands that it took.
  *
- * Strict.  Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the
- * logical table, and what shard_node_make_table() and the nodes raise.
+ * Raises ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns the logical
+ * table, ERRCODE_UNDEFINED_OBJECT if there is no such node, and what
+ * shard_node_make_table() and the nodes raise.
  */
 Datum
 shard_sync_nodes(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			logical = PG_GETARG_OID(0);
+	Oid			logical;
+	Oid			server = InvalidOid;
 	int			nshards;
 	ShardMember *shards;
 	Oid			model = InvalidOid;
 	int			guc_level;
 
+	shard_check_argument(fcinfo, 0, "logical table");
 	PreventCommandIfReadOnly("sync_nodes()");
+	logical = PG_GETARG_OID(0);
+	if (!PG_ARGISNULL(1))
+		server = get_foreign_server_oid(NameStr(*PG_GETARG_NAME(1)), false);
 	shard_check_owned(logical);
 	shard_lock_patiently(logical, ShareUpdateExclusiveLock);
 	shard_check_owned(logical);
@@ -719,7 +725,9 @@ shard_sync_nodes(PG_FUNCTION_ARGS)
 		Oid			shard = shards[i].relid;
 		ListCell   *lc;
 
-		if (shards[i].is_local || !shard_is_on_node(shard))
+		if (shards[i].is_local || !shard_is_on_node(shard) ||
+			(OidIsValid(server) &&
+			 GetForeignServerIdByRelId(shard) != server))
 			continue;
 		foreach(lc, sync_shard(shard, NULL, model))
 		{

@@ -156,4 +156,20 @@ fails($owner, q{SELECT shard_fdw.add_connections('n1', 0)}, '22023', 'number of 
 $here->safe_psql('postgres', 'REVOKE USAGE ON FOREIGN DATA WRAPPER postgres_fdw FROM owner');
 fails($owner, q{SELECT shard_fdw.add_connections('n1', 5)}, '42501', 'permission denied for foreign-data wrapper postgres_fdw');
 
+# sync_nodes() of one node
+
+$n1->safe_psql('postgres', 'ALTER TABLE log_4 DROP CONSTRAINT log_4_pkey');
+$n2->safe_psql('postgres', 'ALTER TABLE log_5 DROP CONSTRAINT log_5_pkey');
+is( $here->safe_psql('postgres', q{
+		SELECT node, shard, command FROM shard_fdw.sync_nodes('log', 'n2');
+		SELECT node, shard, command FROM shard_fdw.sync_nodes('log', 'n2');
+		SELECT node, shard, command FROM shard_fdw.sync_nodes('log')}),
+	"n2|log_5|ALTER TABLE public.log_5 ADD PRIMARY KEY (id)\nn1|log_4|ALTER TABLE public.log_4 ADD PRIMARY KEY (id)",
+	'sync_nodes() of one node');
+$n2->stop('immediate');
+is((state_of($session, q{SELECT count(*) FROM shard_fdw.sync_nodes('log', 'n1')}))[2], '0', 'sync_nodes() of one node while another is down');
+fails($session, q{SELECT shard_fdw.sync_nodes('log')}, '08001', 'could not connect to server "n2"', title => 'sync_nodes() of all');
+fails($session, q{SELECT shard_fdw.sync_nodes('log', 'n9')}, '42704', 'server "n9" does not exist');
+fails($session, q{SELECT shard_fdw.sync_nodes(NULL)}, '22004', undef, title => 'sync_nodes(): null');
+
 done_testing();

@@ -77,6 +77,47 @@ fails($session, "INSERT INTO t $rows", '23505', undef, title => 'at the commit: 
 state_of($session, 'TRUNCATE t');
 is(rows(), '0 0 0', 'at the commit: the session goes on');
 
+# A node refuses to commit.  It has nothing then, nor has this server.
+$n2->safe_psql('postgres', 'ALTER TABLE t_2 ADD CONSTRAINT later UNIQUE (v) DEFERRABLE INITIALLY DEFERRED');
+fails($session, "INSERT INTO t $rows", '23505', 'duplicate key value violates unique constraint "later"', title => 'a node refuses to commit');
+like(rows(), qr/^0 \d+ 0$/, 'a node refuses to commit: nothing is left there, nor here');
+$n2->safe_psql('postgres', 'ALTER TABLE t_2 DROP CONSTRAINT later');
+state_of($session, 'TRUNCATE t');
+
+# Something else fails before any node is told.
+$here->safe_psql('postgres', 'CREATE TABLE strict (i int UNIQUE DEFERRABLE INITIALLY DEFERRED)');
+state_of($session, $_) foreach 'BEGIN', "INSERT INTO t $rows", 'INSERT INTO strict VALUES (1), (1)';
+fails($session, 'COMMIT', '23505', qr/"strict_i_key"$/, title => 'this server refuses to commit');
+is(rows(), '0 0 0', 'this server refuses to commit: nothing is left');
+
+# With a savepoint, what came before it is lost, too, and is not committed in part.
+my ($near, $far) = map { $here->safe_psql('postgres', "SELECT min(g) FROM generate_series(1, 100) g WHERE shard_fdw.in_hash(3, $_, g)") } 0, 1;
+state_of($session, $_) foreach 'BEGIN', "INSERT INTO t VALUES ($near, 'v'), ($far, 'v')", 'SAVEPOINT a';
+loses('cut INSERT', "INSERT INTO t SELECT g, 'v' FROM generate_series(1000, 1100) g", 'after a savepoint');
+is((state_of($session, 'ROLLBACK TO SAVEPOINT a'))[0], '00000', 'after a savepoint: back to it');
+like((state_of($session, 'COMMIT'))[0], qr/^08/, 'after a savepoint: COMMIT fails');
+is(rows(), '0 0 0', 'after a savepoint: nothing is left');
+
+# ROLLBACK needs no connection.
+state_of($session, $_) foreach 'BEGIN', "INSERT INTO t $rows";
+$proxy->mode('cut ABORT');
+is((state_of($session, 'ROLLBACK'))[0], '00000', 'ROLLBACK without a connection');
+$proxy->mode('pass');
+is(rows(), '0 0 0', 'ROLLBACK without a connection: nothing is left');
+is((state_of($session, 'SELECT count(*) FROM t'))[2], '0', 'ROLLBACK without a connection: the session goes on');
+
+# Shards that a node has, and this server has not
+$here->safe_psql('postgres', 'SET client_min_messages = error; CREATE FOREIGN TABLE made (id int, v text) SERVER shards');
+my $create = q{SELECT shard_fdw.create_shards('made', 1, 'model', node => 'n1')};
+loses('cut COMMIT', $create, 'create_shards(), before the commit');
+is($n1->safe_psql('postgres', q{SELECT to_regclass('made_0') IS NULL}), 't', 'create_shards(), before the commit: nothing is there');
+loses('swallow COMMIT', $create, 'create_shards(), at the commit');
+is($here->safe_psql('postgres', q{SELECT to_regclass('made_0') IS NULL}), 't', 'create_shards(), at the commit: nothing is here');
+fails($session, $create, '42P07', qr/relation "made_0" already exists/, hint => qr/foreign table/, title => 'create_shards(), at the commit: again');
+is( $here->safe_psql('postgres', q{
+		CREATE FOREIGN TABLE made_0 () INHERITS (made) SERVER n1 OPTIONS (table_name 'made_0');
+		SELECT count(*) FROM shard_fdw.check_nodes('made')}), '0', 'create_shards(), at the commit: it can be attached');
+
 # Commands on nodes
 $said = loses('cut COMMIT', 'ALTER TABLE t ADD a int', 'ALTER, before the commit');
 like($said, qr/connection to server "n1" was lost/, 'ALTER: the error names the server');
