@@ -33,13 +33,15 @@ $node->init;
 $node->append_conf('postgresql.conf', "max_connections = 30\nautovacuum = off\n");
 $node->start;
 
+our $only = '^INSERT [.]';
+
 # What a tool prints, run in an empty folder and database.
 sub run_tool
 {
 	my ($database, $tool, @arguments) = @_;
 	$node->safe_psql('postgres', "CREATE DATABASE $database");
 	local %ENV = (%ENV, $node->_get_env, PGDATABASE => $database, BENCH_ROUNDS => 1, BENCH_SECONDS => 1,
-		BENCH_ROWS => 1000, BENCH_SHARDS => 2, BENCH_ONLY => '^INSERT [.]');
+		BENCH_ROWS => 1000, BENCH_SHARDS => 2, BENCH_ONLY => $only);
 	my $output = qx(cd "$ENV{TESTDIR}" && "$bench/$tool" @arguments 2>&1);
 
 	is($?, 0, "$tool @arguments") or diag($output);
@@ -54,6 +56,15 @@ like($output, qr/^ +[\d.]+ .* INSERT \.\.\. SELECT of 1000 rows \(shard_fdw sess
 unlike($output, qr/goal/, '... and nothing else');
 like(slurp_file("$ENV{TESTDIR}/results/bench.svg"), qr/INSERT \.\.\. SELECT of 1000 rows/, '... with a picture');
 like(run_tool('second', 'run', 'list'), qr/^bulk .*^all /ms, 'the benchmark lists its parts');
+
+SKIP:
+{
+	skip 'no postgres_fdw', 2
+	  if !$node->safe_psql('postgres', q{SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'});
+	local $only = '^nodes: (COPY|GROUP BY.* workers)';
+	$output = run_tool('nodes', 'run');
+	is(scalar(() = $output =~ /^  shard_fdw, 8 shards .* times as fast$/mg), 4, 'nodes next door, and far away') or diag($output);
+}
 
 $output = run_tool('third', 'contention', 2);
 is(scalar(() = $output =~ /^ +2  (?:one table|native partitions|shards) +\d+ +(?:\d+ +){3}\d+ /mg),
