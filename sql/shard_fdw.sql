@@ -269,12 +269,31 @@ IS 'what a sequence has given last and gives next; null where it may not be read
 CREATE VIEW shard_fdw.sequences AS
 SELECT q.sequence, q.tbl, q.column_name, q.is_owned, q.last_value,
        q.increment_by, q.cache_size, q.maximum,
-       CASE WHEN q.increment_by > 0 THEN q.next_value <= q.maximum
+       CASE WHEN q.increment_by > 0
+            -- Not with an id that the sequence of another slot has given.
+            THEN CASE WHEN q.next_value <= q.maximum
+                      THEN NOT EXISTS (
+                             SELECT FROM pg_catalog.pg_depend o
+                               JOIN pg_catalog.pg_sequence s ON s.seqrelid = o.objid
+                              CROSS JOIN LATERAL shard_fdw.sequence_position(s.seqrelid) p
+                              WHERE o.classid = 'pg_catalog.pg_class'::regclass
+                                AND o.refclassid = 'pg_catalog.pg_class'::regclass
+                                AND o.refobjid = q.owner
+                                AND o.refobjsubid = q.owner_column
+                                AND o.deptype = 'a'
+                                AND o.objid <> q.sequence
+                                AND q.increment_by > 1
+                                AND s.seqincrement = q.increment_by
+                                AND (q.maximum - s.seqstart) % q.increment_by = 0
+                                AND p.next_value > q.maximum)
+                      ELSE q.next_value <= q.maximum END
         END AS collides
   FROM (SELECT s.seqrelid::regclass AS sequence,
                a.attrelid::regclass AS tbl,
                a.attname AS column_name,
                own.objid IS NOT NULL AS is_owned,
+               own.refobjid AS owner,
+               own.refobjsubid AS owner_column,
                p.last_value,
                p.next_value,
                s.seqincrement AS increment_by,

@@ -292,7 +292,8 @@ free_id_slot(const ShardTable *table, List *sequences, int stride, Oid shard)
 				 errmsg("all %d slots of foreign table \"%s\" are taken", stride,
 						get_rel_name(table->relid)),
 				 errdetail("The sequences of its shards go in steps of %d.",
-						   stride)));
+						   stride),
+				 errhint("Drop a shard.  To replace shards of a hash table, use SELECT shard_fdw.reshard(), which needs no slots beside theirs.")));
 	return result;
 }
 

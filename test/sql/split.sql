@@ -144,6 +144,23 @@ INSERT INTO ids (k) SELECT generate_series(1, 300);
 SELECT is((SELECT count(DISTINCT id) FROM ids), 600::bigint, 'no id is given twice');
 SELECT is((SELECT count(*) FROM ids_before b WHERE (SELECT i.k FROM ids i WHERE i.id = b.id) = b.k), 300::bigint,
   'rows are found by the ids that they had');
+-- Sequences that are behind ids which those of other slots have given.
+INSERT INTO ids (k) SELECT 1 FROM generate_series(1, 300);
+SELECT tableoid::regclass AS shard FROM ids WHERE k = 1 LIMIT 1 \gset
+SELECT shard_fdw.split_shard(:'shard');
+SELECT is_empty($$ SELECT * FROM shard_fdw.check_shards('ids') $$, 'they are no problem');
+SELECT is_empty($$ SELECT * FROM shard_fdw.sequences WHERE collides AND tbl::text ~ '^ids' $$, 'they do not collide');
+INSERT INTO ids OVERRIDING SYSTEM VALUE SELECT max(id) + 1024 * 10, 1 FROM ids;
+SELECT is((SELECT count(*) FROM shard_fdw.check_shards('ids') WHERE problem ~ '^sequence .* there already$'), 1::bigint,
+  'an id that no sequence has given is one');
+SELECT count(*) FROM shard_fdw.reset_sequences('ids');
+SELECT is_empty($$ SELECT * FROM shard_fdw.check_shards('ids') $$, 'the remedy mends it');
+CREATE FOREIGN TABLE full_ids (id bigint OPTIONS (sequence 'always') NOT NULL, k int NOT NULL)
+  SERVER shards OPTIONS (shards '4', max_shards '4', route 'hash', key 'k');
+SELECT fails($$ SELECT shard_fdw.merge_shards('full_ids_0', 'full_ids_2') $$, '54000',
+  'all 4 slots of foreign table "full_ids" are taken', 'The sequences of its shards go in steps of 4.',
+  'Drop a shard.  To replace shards of a hash table, use SELECT shard_fdw.reshard(), which needs no slots beside theirs.');
+SELECT is(shard_fdw.reshard('full_ids', 2), 0::bigint, 'that does it');
 
 SELECT finish();
 ROLLBACK;
