@@ -374,6 +374,38 @@ release_into_one(Oid relid, bool into_partitions)
 }
 
 /*
+ * Lock the logical table and its shards; for one table in their place also the
+ * views of the logical table, which are replaced, and what foreign keys of the
+ * shards point to, whose triggers go with shards or partitions.
+ *
+ * Whoever reads a view locks it before the table.
+ */
+static void
+lock_all(Oid relid, ReleaseKind kind)
+{
+	List	   *relids;
+	List	   *others = NIL;
+	ListCell   *lc;
+
+	if (kind == INTO_TABLES)
+	{
+		(void) shard_lock_tree_patiently(relid, AccessExclusiveLock);
+		return;
+	}
+	SPI_connect();
+	relids = list_concat(shard_views_of(relid),
+						 find_all_inheritors(relid, NoLock, NULL));
+	foreach(lc, find_inheritance_children(relid, NoLock))
+		others = list_concat_unique_oid(others,
+										shard_referenced_tables(lfirst_oid(lc)));
+	shard_lock_two_patiently(relids, AccessExclusiveLock, others,
+							 AccessExclusiveLock);
+	/* Some may have come or gone while we waited. */
+	(void) find_all_inheritors(relid, AccessExclusiveLock, NULL);
+	SPI_finish();
+}
+
+/*
  * shard_release(logical regclass, kind text)
  *		SQL function release(): makes ordinary tables of the shards, or one
  *		table, drops the logical table, and returns the tables.
@@ -399,7 +431,7 @@ shard_release(PG_FUNCTION_ARGS)
 	shard_check_owned(relid);
 	if (kind == INTO_ONE)
 		shard_check_read_committed("move rows");
-	(void) shard_lock_tree_patiently(relid, AccessExclusiveLock);
+	lock_all(relid, kind);
 	shard_check_owned(relid);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	tables = find_inheritance_children(relid, NoLock);

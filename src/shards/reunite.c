@@ -22,6 +22,7 @@
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/partcache.h"
 
 /*
  * Raise an error because the shards cannot become one table.
@@ -314,6 +315,24 @@ take_name(Oid target, const char *name, Oid schema, List *defaults)
 }
 
 /*
+ * The names of the key's columns as literals, separated by commas.
+ */
+static char *
+key_literals(Oid logical)
+{
+	PartitionKey key = shard_table_get(logical)->key;
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < key->partnatts; i++)
+		appendStringInfo(&buf, "%s%s", i > 0 ? ", " : "",
+						 quote_literal_cstr(get_attname(logical,
+														key->partattrs[i],
+														false)));
+	return buf.data;
+}
+
+/*
  * Create a partitioned table with the columns of the logical table and the
  * indexes and constraints of a shard, for which there are commands.
  */
@@ -331,7 +350,10 @@ create_partitioned(const char *name, Oid schema, const char *columns,
 	return get_relname_relid(name, schema);
 }
 
-/* What gives another table the indexes and constraints of a shard. */
+/*
+ * What gives another table the indexes and constraints of a shard, as far as a
+ * table with partitions can have them: the rest stays with the partitions.
+ */
 static const char *features_query =
 "SELECT replace(replace(replace(replace(regexp_replace(regexp_replace(f.command,"
 " '^CREATE (UNIQUE )?INDEX CONCURRENTLY', 'CREATE \\1INDEX'), ' NOT VALID$', ''),"
@@ -339,7 +361,21 @@ static const char *features_query =
 " E'\\x03', coalesce(quote_ident(replace(f.name, E'\\x02', l.relname)), '')), E'\\x02', l.relname)"
 " FROM (SELECT c.relname::text, format('%%s.%%I', c.relnamespace::regnamespace, c.relname) AS name"
 " FROM pg_class c WHERE c.oid = %u) l, shard_fdw.features_of($1) f"
-" WHERE f.rank BETWEEN 2 AND 5 ORDER BY f.rank, f.command";
+" WHERE f.rank BETWEEN 2 AND 5"
+/* What is unique must have the columns of the key, and excludes nothing else. */
+" AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid"
+" WHERE f.rank IN (2, 3) AND i.indrelid = $1 AND ic.relname = f.name"
+" AND (i.indisexclusion OR i.indisunique AND EXISTS (SELECT FROM pg_attribute a"
+" WHERE a.attrelid = $1 AND a.attname = ANY (ARRAY[%s]::name[])"
+" AND a.attnum <> ALL ((i.indkey::int2[])[0:i.indnkeyatts - 1]))))"
+/* A partition must have what the table has. */
+" AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = %u AND f.rank IN (4, 5)"
+" AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = h.inhrelid AND CASE f.rank"
+" WHEN 5 THEN k.contype = 'f' AND pg_get_constraintdef(k.oid) = f.definition"
+" ELSE k.contype = 'c' AND k.conname = f.name AND k.convalidated AND NOT k.connoinherit"
+" AND pg_get_constraintdef(k.oid) = (SELECT pg_get_constraintdef(o.oid) FROM pg_constraint o"
+" WHERE o.conrelid = $1 AND o.contype = 'c' AND o.conname = f.name) END))"
+" ORDER BY f.rank, f.command";
 
 /*
  * shard_reunite
@@ -380,7 +416,9 @@ shard_reunite(Oid logical, bool into_partitions,
 	{
 		table = shard_table_get(logical);
 		key = shard_key_columns(table->key, logical);
-		features = shard_query_rows(psprintf(features_query, logical), target, 1);
+		features = shard_query_rows(psprintf(features_query, logical,
+											 key_literals(logical), logical),
+									target, 1);
 		table = shard_table_get(logical);
 		for (int i = 0; i < table->nmembers; i++)
 			places = lappend(places,

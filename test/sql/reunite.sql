@@ -128,6 +128,31 @@ SELECT is(has_table_privilege('shard_reader', 'keyed', 'SELECT'), true, 'privile
 SELECT is_empty($$ SELECT shard_fdw.convert_table('keyed', 3, 'hash', 'k') $$, 'partitions become shards again');
 SELECT is((SELECT count(*) FROM keyed), 201::bigint, 'partitions become shards again, with all rows');
 
+-- What a partitioned table cannot have, or not all shards have, stays with the partitions.
+CREATE FOREIGN TABLE various (k int NOT NULL, n int, v text CONSTRAINT ours CHECK (v <> 'ours')) SERVER shards
+  OPTIONS (shards '2', route 'hash', key 'k');
+COMMENT ON CONSTRAINT ours ON various IS 'said of a constraint';
+INSERT INTO various SELECT g, g, 'v' FROM generate_series(1, 100) g;
+ALTER TABLE various_0 ADD CONSTRAINT own CHECK (n > 0) NO INHERIT, ADD CONSTRAINT single CHECK (n < 1000),
+  ADD CONSTRAINT other CHECK (n < 1001), ADD CONSTRAINT late CHECK (n < 1002) NOT VALID, ADD CONSTRAINT shared CHECK (n < 1003),
+  ADD UNIQUE (n), ADD EXCLUDE (v WITH =) WHERE (v <> 'v'), ADD PRIMARY KEY (k);
+ALTER TABLE various_1 ADD CONSTRAINT own CHECK (n > 0) NO INHERIT, ADD CONSTRAINT other CHECK (n < 2001),
+  ADD CONSTRAINT late CHECK (n < 1002), ADD CONSTRAINT shared CHECK (n < 1003), ADD PRIMARY KEY (k),
+  ADD CONSTRAINT small FOREIGN KEY (n) REFERENCES ref NOT VALID;
+CREATE UNIQUE INDEX ON various_0 (n, k);
+INSERT INTO various_0 SELECT k, n, v FROM various WHERE false;
+CREATE TABLE various_before AS SELECT conrelid, conname, pg_get_constraintdef(oid) FROM pg_constraint
+  WHERE conrelid IN ('various_0'::regclass, 'various_1'::regclass) AND contype <> 'n' AND conname <> 'shard_hash';
+SELECT is(shard_fdw.release('various', 'partitions')::text, 'various', 'shards that differ');
+SELECT bag_has('SELECT conrelid, conname, pg_get_constraintdef(oid) FROM pg_constraint', 'SELECT * FROM various_before',
+  'shards that differ keep their constraints');
+SELECT bag_eq($$ SELECT conname::text FROM pg_constraint WHERE conrelid = 'various'::regclass AND contype <> 'n' $$,
+  $$ VALUES ('ours'), ('shared'), ('various_pkey') $$, 'the table gets what all shards have');
+SELECT is((SELECT obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE conrelid = 'various'::regclass AND conname = 'ours'),
+  'said of a constraint', 'comments of constraints');
+SELECT is((SELECT count(*) FROM pg_index WHERE indrelid = 'various'::regclass AND indisvalid), 2::bigint,
+  'the table gets unique indexes that have the key');
+
 --
 -- What is refused
 --
