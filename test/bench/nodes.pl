@@ -179,7 +179,7 @@ sub far_work
 {
 	my (%w) = @_;
 
-	foreach my $is_away (0, 1)
+	foreach my $is_away (@{ $w{distances} // [ 0, 1 ] })
 	{
 		work(
 			name => 'nodes: ' . $w{name} . ($is_away ? ', nodes 1 ms away' : ''),
@@ -201,7 +201,7 @@ sub nodes_works
 	my (%args) = @_;
 	my $rows = $args{rows};
 	my $few = $rows < 100_000 ? $rows : 100_000;
-	my $input = "$args{tmp}/far.csv";
+	my $input = "$args{tmp}/far";
 
 	# A connection to each node, and all caches warm.
 	my $warm = 'SELECT count(*) FROM %s WHERE a = -1';
@@ -244,21 +244,26 @@ sub nodes_works
 			return pgbench(1, 'prepared', '-c session_preload_libraries=shard_fdw', 0,
 				sub { return "\\set id random(1, $rows)\nSELECT * FROM $t WHERE id = :id;\n" });
 		});
-	my %write = (
-		"INSERT ... SELECT of $few rows" => "INSERT INTO %s SELECT g, g, g, now() FROM generate_series(1, $few) g",
-		"COPY of $few rows" => "COPY %s FROM '$input'");
-	foreach my $name (reverse sort keys %write)
+	# PostgreSQL 15 sends the rows of a COPY one by one, and waits for each.
+	my $fewer = $few / 10;
+	foreach my $write (
+		[ "INSERT ... SELECT of $few rows", $few, [ 0, 1 ], "INSERT INTO %s SELECT g, g, g, now() FROM generate_series(1, $few) g" ],
+		[ "COPY of $few rows", $few, [0], "COPY %s FROM '$input$few'" ],
+		[ "COPY of $fewer rows", $fewer, [1], "COPY %s FROM '$input$fewer'" ])
 	{
+		my ($name, $n, $distances, $command) = @$write;
+
 		far_work(
 			name => $name,
 			rows => $rows,
 			writes => 1,
+			distances => $distances,
 			contenders => [ $ours, $native ],
 			yardstick => $native,
 			run => sub {
 				my $t = $table{ $_[0] };
-				psql("COPY (SELECT g, g, g, now() FROM generate_series(1, $few) g) TO '$input';") if !-e $input;
-				return timed("TRUNCATE $t; " . sprintf($warm, $t), sprintf($write{$name}, $t));
+				psql("COPY (SELECT g, g, g, now() FROM generate_series(1, $n) g) TO '$input$n';") if !-e "$input$n";
+				return timed("TRUNCATE $t; " . sprintf($warm, $t), sprintf($command, $t));
 			});
 	}
 	if ($dir)

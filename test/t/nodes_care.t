@@ -13,6 +13,7 @@ plan skip_all => 'no postgres_fdw' if !$here;
 
 my ($n1, $n2) = @nodes;
 my $session = session($here);
+my ($state, $message, $said);
 my $places = q{SELECT string_agg(shard || '@' || COALESCE(server, 'here') || CASE state WHEN 'open' THEN '' ELSE ' ' || state END, ', ' ORDER BY ordinal)
 	FROM shard_fdw.shards WHERE logical = '%s'::regclass};
 
@@ -42,7 +43,7 @@ is($n1->safe_psql('postgres', q{SELECT count(*) FROM pg_index WHERE indrelid = '
 $here->safe_psql('postgres', q{
 	INSERT INTO log_3 VALUES (1, now());
 	UPDATE shard_fdw.generations SET began = began - interval '2 days' WHERE logical = 'log'::regclass});
-my ($state, $message, undef, $said) = state_of($session, q{CALL shard_fdw.maintain('log')});
+($state, $message, undef, $said) = state_of($session, q{CALL shard_fdw.maintain('log')});
 is($state, '00000', 'maintain()');
 is( $here->safe_psql('postgres', sprintf($places, 'log') . q{ AND state = 'open'}),
 	'log_6@here, log_7@n1, log_8@n2', 'maintain(): a new generation') or diag($said);
