@@ -27,6 +27,7 @@
 #include "parser/parser.h"
 #include "parser/scansup.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -207,31 +208,55 @@ throw_error(ErrorData *error, const char *shard)
 	ThrowErrorData(error);
 }
 
+/* How long an attempt that has failed waits to be cleared away. */
+#define DROP_PATIENCE	60000	/* milliseconds */
+
 /*
  * Drop an index that is not valid, unless it has become valid when nobody is
- * building it any more.  Commits.
+ * building it any more.  Commits.  Returns the error, or NULL.
+ *
+ * It waits for locks as long as the session has patience, or if it is our own
+ * failure that is cleared away, for DROP_PATIENCE at least: those who write
+ * wait for none of these locks, but have to maintain the index.
  */
-static void
-drop_broken(const Wanted *wanted, Oid shard, Oid index)
+static ErrorData *
+drop_broken(const Wanted *wanted, Oid shard, Oid index, bool is_ours)
 {
+	int			guc_level = NewGUCNestLevel();
+	bool		is_patient = is_ours && LockTimeout > 0 &&
+		LockTimeout < DROP_PATIENCE;
 	Oid			broken;
 	char	   *name;
 	ErrorData  *error;
 
+	if (is_patient)
+		shard_set("lock_timeout", psprintf("%d", DROP_PATIENCE));
 	LockRelationOid(shard, ShareUpdateExclusiveLock);
+	AtEOXact_GUC(false, guc_level);
 	(void) find_index(wanted, shard, &broken);
 	name = broken == index ? shard_qualified_name(index) : NULL;
 	/* The worker takes the lock. */
 	SPI_commit();
 	if (name == NULL)
-		return;
+		return NULL;
+	guc_level = NewGUCNestLevel();
+	if (is_patient)
+		shard_set("lock_timeout", psprintf("%d", DROP_PATIENCE));
 	error = shard_run_outside(psprintf("DROP INDEX CONCURRENTLY IF EXISTS %s",
 									   name));
-	if (error != NULL)
-		throw_error(error, get_rel_name(shard));
-	ereport(NOTICE,
-			(errmsg("index %s, which was not valid, has been dropped", name)));
+	AtEOXact_GUC(false, guc_level);
+	if (error == NULL)
+		ereport(NOTICE,
+				(errmsg("index %s, which was not valid, has been dropped", name)));
+	else if (is_ours)
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("index %s, which is not valid, could not be dropped",
+						name),
+				 errdetail_internal("%s", error->message),
+				 errhint("The next call of create_index() drops it.")));
 	SPI_commit();
+	return error;
 }
 
 /*
@@ -257,7 +282,9 @@ build(const Wanted *wanted, Oid shard)
 			return false;
 		if (OidIsValid(broken))
 		{
-			drop_broken(wanted, shard, broken);
+			error = drop_broken(wanted, shard, broken, false);
+			if (error != NULL)
+				throw_error(error, get_rel_name(shard));
 			continue;
 		}
 		error = shard_run_outside(create_command(wanted, table, true));
@@ -278,7 +305,7 @@ build(const Wanted *wanted, Oid shard)
 			OidIsValid(broken))
 		{
 			SPI_commit();
-			drop_broken(wanted, shard, broken);
+			(void) drop_broken(wanted, shard, broken, true);
 		}
 		throw_error(error, get_rel_name(shard));
 	}

@@ -132,6 +132,38 @@ foreach my $stop ('pg_cancel_backend', 'pg_terminate_backend')
 		q{SELECT string_agg(indexrelid::regclass::text, ', ') FROM pg_index
 		   WHERE pg_get_indexdef(indexrelid) LIKE '%USING btree (id, v)'}));
 }
+# Nor does one that has waited too long, as soon as those who write are done.
+foreach my $ends ('COMMIT', 'never')
+{
+	my ($holder, $session) = (session($node), session($node, 'app'));
+
+	$holder->query_safe('BEGIN; LOCK TABLE log_1 IN ROW EXCLUSIVE MODE');
+	send_to($session, "SET lock_timeout = '200ms';\nCALL shard_fdw.create_index('log', '(id, v)');\n");
+	poll_ok($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'shard_fdw command'
+		AND query LIKE 'DROP INDEX %' AND wait_event_type = 'Lock'}, "$ends: what is left waits to be dropped");
+	if ($ends eq 'never')
+	{
+		$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE backend_type = 'shard_fdw command'});
+	}
+	else
+	{
+		$holder->query_safe($ends);
+	}
+	($state, $message, undef, $errors) = state_of($session, 'SELECT 1');
+	$holder->quit;
+	is($errors =~ /ERROR:  55P03: canceling statement due to lock timeout/, 1, "$ends: the error is the one of CREATE INDEX");
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_index WHERE NOT indisvalid'), $ends eq 'never' ? 1 : 0,
+		"$ends: what is left of it");
+	like($errors, qr/WARNING:  57P01: index public\.log_1_id_v_idx, which is not valid, could not be dropped\nDETAIL: .*\nHINT:  The next call/,
+		"$ends: that is said") if $ends eq 'never';
+	$session->quit;
+}
+like(said((create_index('(id, v)'))[3]), qr/^index public\.log_1_id_v_idx, which was not valid, has been dropped\nshard "log_1"/,
+	'the next call drops it');
+$node->safe_psql('postgres', 'DROP INDEX ' . $node->safe_psql('postgres',
+	q{SELECT string_agg(indexrelid::regclass::text, ', ') FROM pg_index
+	   WHERE pg_get_indexdef(indexrelid) LIKE '%USING btree (id, v)'}));
 # A crash.
 {
 	my ($holder, $session) = (session($node), session($node, 'app'));
