@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use ShardTest;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = shard_node('split',
@@ -196,6 +197,14 @@ $holder->query_safe("BEGIN; UPDATE $later SET t = t");
 is((state_of($splitter, "SET lock_timeout = '300ms'; CALL shard_fdw.reshard_online('log', 6)"))[0], '55P03',
 	'a shard that is in use for longer');
 is(join(', ', sort map { /(of .)/ } split /, /, places()), 'of 2, of 4, of 4', 'one step has been done');
+my $dump = PostgreSQL::Test::Utils::tempdir . '/dump';
+command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'a dump between two steps');
+$node->safe_psql('postgres', 'CREATE DATABASE copy');
+command_ok([ 'pg_restore', '-e', '-d', $node->connstr('copy'), $dump ], 'its restore');
+is($node->safe_psql('copy', q{INSERT INTO log SELECT id, v, t FROM twin ON CONFLICT (id) DO UPDATE SET v = log.v;
+	CALL shard_fdw.reshard_online('log', 6)} . ";\n$differences;" . q{SELECT count(*) FROM shard_fdw.check_shards('log');
+	SELECT count(*) FROM shard_fdw.stat_shards WHERE place ~ 'of 6'}), "0\n0\n6", 'the restored database goes on');
+$node->safe_psql('postgres', 'DROP DATABASE copy');
 $holder->query_safe('ROLLBACK');
 is($node->safe_psql('postgres', q{INSERT INTO log SELECT id, v, t FROM twin
 	ON CONFLICT (id) DO UPDATE SET v = log.v; SELECT count(*) FROM log WHERE id = 1}), '1',
