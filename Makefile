@@ -49,8 +49,10 @@ OBJS = \
 	src/plan/times.o \
 	src/remote/admin.o \
 	src/remote/alter.o \
+	src/remote/connect.o \
 	src/remote/make_table.o \
 	src/remote/session.o \
+	src/remote/transfer.o \
 	src/shards/admin.o \
 	src/shards/advice.o \
 	src/shards/clone.o \
@@ -65,6 +67,7 @@ OBJS = \
 	src/shards/event.o \
 	src/shards/lifecycle.o \
 	src/shards/maintain.o \
+	src/shards/move.o \
 	src/shards/outside.o \
 	src/shards/range.o \
 	src/shards/release.o \

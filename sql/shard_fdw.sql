@@ -634,6 +634,14 @@ SELECT pg_catalog.pg_extension_config_dump('shard_fdw.closed_shards',
   'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = shard)');
 GRANT SELECT ON shard_fdw.closed_shards TO pg_database_owner;
 
+-- A shard that has come from another place, by the transaction that has put it
+-- where it is; read in the same way, and in no dump.
+CREATE TABLE shard_fdw.moved_shards (
+  shard regclass PRIMARY KEY
+);
+COMMENT ON TABLE shard_fdw.moved_shards
+IS 'shards that move_shard() has put where they are, so that older snapshots are not used to read them';
+
 CREATE FUNCTION shard_fdw.close_shard(shard regclass)
 RETURNS void
 AS 'MODULE_PATHNAME', 'shard_close_shard'
@@ -983,6 +991,13 @@ AS 'MODULE_PATHNAME', 'shard_reshard_online'
 LANGUAGE C;
 COMMENT ON PROCEDURE shard_fdw.reshard_online(regclass, int)
 IS 'gives a hash table another number of shards, a few at a time, while others use it';
+
+CREATE FUNCTION shard_fdw.move_shard(shard regclass, node name)
+RETURNS regclass
+AS 'MODULE_PATHNAME', 'shard_move_shard'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.move_shard(regclass, name)
+IS 'moves a shard to a server of postgres_fdw, or with "local" to this one';
 
 CREATE FUNCTION shard_fdw.run_command_on_shards(
   logical regclass, command text, on_error text DEFAULT 'stop',

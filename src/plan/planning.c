@@ -442,8 +442,8 @@ may_miss_moved_rows(const PlannedStmt *plan, const ShardTable *table)
 
 /*
  * Have a query that is about to be executed, and has its locks, not miss rows
- * that have been moved since its snapshot was taken: to new shards of a hash
- * table, or by drain().
+ * that have been moved since its snapshot was taken: to shards that are in the
+ * place of others, or by drain().
  *
  * EXECUTE, CREATE TABLE AS and others take their snapshot before they wait for
  * locks.  With a snapshot that is to stay, drain() is left to PostgreSQL, which
@@ -470,11 +470,8 @@ check_snapshot(QueryDesc *query_desc)
 			 shard_plan_writes(plan, foreach_current_index(lc) + 1)) ||
 			!shard_is_logical(rte->relid))
 			continue;
-		table = shard_table_get_open(rte->relid);
-		if (table->route == SHARD_ROUTE_HASH)
-			table = shard_table_get(rte->relid);
-		if (table->route == SHARD_ROUTE_HASH &&
-			has_newer_shard(table, query_desc->snapshot))
+		table = shard_table_get(rte->relid);
+		if (has_newer_shard(table, query_desc->snapshot))
 		{
 			if (!may_take_new_snapshot(query_desc))
 				ereport(ERROR,

@@ -425,6 +425,9 @@ shard_node_make_table(Oid shard, Oid source, Oid userid)
 		/* What the user can do about it, the node does not know. */
 		if (error.hint != NULL)
 			;
+		else if (error.sqlstate == ERRCODE_DUPLICATE_TABLE &&
+				 strcmp(table_option(shard, "table_name", ""), get_rel_name(shard)) != 0)
+			error.hint = "It may have been left when the shard was moved from there. If nobody uses it, drop it there, or rename it.";
 		else if (error.sqlstate == ERRCODE_DUPLICATE_TABLE)
 			error.hint = "It has the name of the next shard. Rename or drop it there, or have a foreign table that inherits from the logical one stand for it here.";
 		else if (error.sqlstate == ERRCODE_UNDEFINED_SCHEMA)

@@ -27,6 +27,15 @@ extern void shard_alter_init(void);
 extern char *shard_node_table_name(Oid relid);
 extern void shard_node_make_table(Oid shard, Oid source, Oid userid);
 
+/* in transfer.c */
+extern uint64 shard_node_put_rows(Oid shard, Oid userid, Relation source);
+extern uint64 shard_node_get_rows(Oid shard, Oid userid, Relation target);
+extern uint64 shard_node_pass_rows(Oid from, Oid to, Oid userid);
+extern char *shard_node_hold_table(Oid shard, Oid userid, bool *is_unlogged);
+extern List *shard_node_index_commands(Oid shard, Oid userid,
+									   const char *target);
+extern void shard_node_drop_table(Oid shard, Oid userid);
+
 /* in session.c */
 extern void shard_node_connect(Oid server, Oid userid);
 extern void shard_node_init(void);

@@ -14,7 +14,21 @@
 #include "libpq-fe.h"
 
 /* A connection to a node, for this transaction. */
-typedef struct ShardNodeSession ShardNodeSession;
+typedef struct ShardNodeSession
+{
+	Oid			server;
+	Oid			userid;			/* whose user mapping it is */
+	char	   *name;			/* of the server */
+	PGconn	   *conn;			/* NULL: not connected */
+	PGresult   *result;			/* of the last command */
+	int			depth;			/* level of its innermost transaction; 0: none */
+	int			undo_to;		/* level that has been rolled back here, or 0 */
+	bool		has_changed;	/* commands may have changed something there,
+								 * ... */
+	int			level;			/* ... the first of them at this level */
+	bool		has_written;	/* they have, as far as we know */
+	bool		is_late;		/* to be committed after the local transaction */
+} ShardNodeSession;
 
 /* Why something could not be done on a node. */
 typedef struct ShardNodeError
@@ -25,6 +39,20 @@ typedef struct ShardNodeError
 	char	   *hint;			/* NULL: none */
 	bool		is_lost;		/* there is no connection */
 } ShardNodeError;
+
+/* in connect.c */
+extern void shard_node_disconnect(ShardNodeSession *session);
+extern void shard_node_set_error(ShardNodeError *error, int sqlstate,
+								 char *message, char *detail, char *hint);
+extern bool shard_node_set_lost(ShardNodeSession *session,
+								ShardNodeError *error);
+extern void shard_node_set_remote_error(const ShardNodeSession *session,
+										const PGresult *result,
+										ShardNodeError *error);
+extern void shard_node_raise(const ShardNodeError *error, const char *sql);
+extern void shard_node_wait(PGconn *conn, int events, TimestampTz until);
+extern bool shard_is_node(const ForeignServer *server);
+extern bool shard_node_open(ShardNodeSession *session, ShardNodeError *error);
 
 /* in make_table.c */
 extern char *shard_node_default(Relation rel, AttrNumber attno);
@@ -37,13 +65,12 @@ extern const char *shard_node_column_name(Oid relid, AttrNumber attno);
 /* in session.c */
 extern ShardNodeSession *shard_node_session(Oid server, Oid userid,
 											ShardNodeError *error);
-extern bool shard_is_node(const ForeignServer *server);
 extern void shard_node_note_change(ShardNodeSession *session);
+extern void shard_node_note_late_change(ShardNodeSession *session);
 extern bool shard_node_note_written(ShardNodeSession *session,
 									ShardNodeError *error);
 extern const PGresult *shard_node_query(ShardNodeSession *session,
 										const char *sql, bool is_change,
 										ShardNodeError *error);
-extern void shard_node_raise(const ShardNodeError *error, const char *sql);
 
 #endif							/* SHARD_REMOTE_PRIVATE_H */

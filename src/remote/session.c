@@ -4,13 +4,15 @@
  *	  Connections to nodes, for commands that postgres_fdw cannot send.
  *
  * The connection that postgres_fdw has is not to be had, so these are our own,
- * made from the same server and user mapping and under the same rules: who may
- * connect, and the loops that wait, are as in contrib/postgres_fdw/connection.c.
- * A connection lives until the end of the transaction, and so do the
- * transactions on the nodes:
+ * made from the same server and user mapping and under the same rules.  A
+ * connection lives until the end of the transaction, and so do the transactions
+ * on the nodes:
  *
  * - They are committed when the local transaction is about to be.  An error
  *   there fails that, too; but nodes whose turn came before have committed.
+ * - One that takes away rows which the local transaction has put elsewhere is
+ *   committed after the local one.  If that fails, rows are there twice, and
+ *   the ones that nobody reads any more are left.
  * - They are rolled back, when the local transaction is, by closing the
  *   connection, for which we wait for nobody.
  * - A subtransaction that runs commands has a savepoint there.  When it is
@@ -25,376 +27,23 @@
  */
 #include "remote/remote_private.h"
 
+#include <poll.h>
+
 #include "access/xact.h"
-#include "catalog/pg_foreign_server.h"
-#include "commands/defrem.h"
 #include "executor/executor.h"
 #include "foreign/foreign.h"
-#include "mb/pg_wchar.h"
-#include "pgstat.h"
-#include "storage/fd.h"
 #include "storage/latch.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-struct ShardNodeSession
-{
-	Oid			server;
-	Oid			userid;			/* whose user mapping it is */
-	char	   *name;			/* of the server */
-	PGconn	   *conn;			/* NULL: not connected */
-	PGresult   *result;			/* of the last command */
-	int			depth;			/* level of its innermost transaction; 0: none */
-	int			undo_to;		/* level that has been rolled back here, or 0 */
-	bool		has_changed;	/* commands may have changed something there,
-								 * ... */
-	int			level;			/* ... the first of them at this level */
-	bool		has_written;	/* they have, as far as we know */
-};
+/* How long to wait for a commit after the local one, in milliseconds. */
+#define LATE_COMMIT_TIME	10000
 
 /* Those of this transaction, in TopTransactionContext. */
 static List *sessions = NIL;
 
 static ExecutorStart_hook_type prev_executor_start_hook = NULL;
-
-/*
- * Close a connection.  Allocates nothing, and waits for nobody.
- */
-static void
-disconnect(ShardNodeSession *session)
-{
-	PQclear(session->result);
-	session->result = NULL;
-	if (session->conn != NULL)
-	{
-		PQfinish(session->conn);
-		ReleaseExternalFD();
-	}
-	session->conn = NULL;
-	session->depth = 0;
-	session->undo_to = 0;
-}
-
-/*
- * Fill in what went wrong, in the current memory context.
- */
-static void
-set_error(ShardNodeError *error, int sqlstate, char *message, char *detail,
-		  char *hint)
-{
-	error->sqlstate = sqlstate;
-	error->message = message;
-	error->detail = detail;
-	error->hint = hint;
-	error->is_lost = false;
-}
-
-/*
- * The connection is lost: close it.
- */
-static bool
-set_lost(ShardNodeSession *session, ShardNodeError *error)
-{
-	set_error(error, ERRCODE_CONNECTION_FAILURE,
-			  psprintf("connection to server \"%s\" was lost", session->name),
-			  session->conn == NULL ? NULL :
-			  pchomp(PQerrorMessage(session->conn)), NULL);
-	error->is_lost = true;
-	disconnect(session);
-	return false;
-}
-
-/*
- * shard_node_raise
- *		Raise such an error.  "sql" is the command that failed, or NULL.
- */
-void
-shard_node_raise(const ShardNodeError *error, const char *sql)
-{
-	ereport(ERROR,
-			(errcode(error->sqlstate),
-			 errmsg_internal("%s", error->message),
-			 error->detail ? errdetail_internal("%s", error->detail) : 0,
-			 error->hint ? errhint("%s", error->hint) : 0,
-			 sql ? errcontext("remote SQL command: %s", sql) : 0));
-}
-
-/*
- * Wait until something can be read or written, or until some time, if not 0.
- */
-static void
-wait_for_socket(PGconn *conn, int events, TimestampTz until)
-{
-	long		timeout = -1;
-
-	events |= WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-	if (until != 0)
-	{
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
-		events |= WL_TIMEOUT;
-	}
-	(void) WaitLatchOrSocket(MyLatch, events, PQsocket(conn), timeout,
-							 PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/*
- * The parameters of a connection: those options of the server and of the user
- * mapping that libpq knows.
- */
-static void
-get_parameters(const ForeignServer *server, const UserMapping *user,
-			   const char ***keywords, const char ***values)
-{
-	List	   *options = list_concat_copy(server->options, user->options);
-	PQconninfoOption *known = PQconndefaults();
-	int			n = 0;
-	ListCell   *lc;
-
-	if (known == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	*keywords = palloc0(sizeof(char *) * (list_length(options) + 3));
-	*values = palloc0(sizeof(char *) * (list_length(options) + 3));
-	foreach(lc, options)
-	{
-		DefElem    *def = lfirst_node(DefElem, lc);
-
-		for (PQconninfoOption *option = known; option->keyword != NULL; option++)
-		{
-			if (strcmp(option->keyword, def->defname) != 0)
-				continue;
-			(*keywords)[n] = def->defname;
-			/* It is a string, so nothing is raised. */
-			(*values)[n++] = defGetString(def);
-		}
-	}
-	(*keywords)[n] = "fallback_application_name";
-	(*values)[n++] = "shard_fdw";
-	(*keywords)[n] = "client_encoding";
-	(*values)[n++] = GetDatabaseEncodingName();
-	PQconninfoFree(known);
-}
-
-/*
- * The value of a parameter, or NULL.  The last one counts.
- */
-static const char *
-get_parameter(const char *const *keywords, const char *const *values,
-			  const char *keyword)
-{
-	const char *result = NULL;
-
-	for (int i = 0; keywords[i] != NULL; i++)
-		if (strcmp(keywords[i], keyword) == 0)
-			result = values[i];
-	return result;
-}
-
-/*
- * Must the role use a password?  Not if it is a superuser's, or a superuser has
- * said so in the user mapping; see UserMappingPasswordRequired() in postgres_fdw.
- */
-static bool
-must_use_password(const UserMapping *user)
-{
-	ListCell   *lc;
-
-	if (superuser_arg(user->userid))
-		return false;
-	foreach(lc, user->options)
-	{
-		DefElem    *def = lfirst_node(DefElem, lc);
-
-		if (strcmp(def->defname, "password_required") == 0)
-			return defGetBoolean(def);
-	}
-	return true;
-}
-
-/*
- * A role without superuser must not connect by what belongs to the server's
- * operating system user: fill in the error.
- */
-static bool
-set_no_password(const char *name, char *detail, char *hint,
-				ShardNodeError *error)
-{
-	set_error(error, ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED,
-			  psprintf("password is required for server \"%s\"", name),
-			  detail, hint);
-	return false;
-}
-
-/*
- * Wait for the connection to be made, as long as its parameters say.
- */
-static bool
-finish_connecting(PGconn *conn, const char *connect_timeout)
-{
-	int			timeout = connect_timeout == NULL ? 0 : atoi(connect_timeout);
-	const char *host = NULL;
-	TimestampTz until = 0;
-
-	if (PQstatus(conn) == CONNECTION_BAD)
-		return false;
-	/* libpq asks to wait like this before it is asked for the first time. */
-	for (PostgresPollingStatusType polling = PGRES_POLLING_WRITING;
-		 polling != PGRES_POLLING_OK; polling = PQconnectPoll(conn))
-	{
-		if (polling == PGRES_POLLING_FAILED)
-			return false;
-		/* The time is for each host. */
-		if (timeout > 0 && host != PQhost(conn))
-		{
-			host = PQhost(conn);
-			until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												(int64) Max(timeout, 2) * 1000);
-		}
-		if (until != 0 && GetCurrentTimestamp() >= until)
-			return false;
-		wait_for_socket(conn,
-						polling == PGRES_POLLING_READING ? WL_SOCKET_READABLE :
-						PQstatus(conn) == CONNECTION_STARTED ? WL_SOCKET_CONNECTED :
-						WL_SOCKET_WRITEABLE, until);
-	}
-	return true;
-}
-
-/*
- * What notices of a node become: nothing.
- */
-static void
-ignore_notice(void *arg, const char *message)
-{
-}
-
-/*
- * shard_is_node
- *		Is it a server of postgres_fdw?
- */
-bool
-shard_is_node(const ForeignServer *server)
-{
-	char	   *handler = get_func_name(GetForeignDataWrapper(server->fdwid)->fdwhandler);
-
-	return handler != NULL && strcmp(handler, "postgres_fdw_handler") == 0;
-}
-
-/*
- * Connect to a node.  Returns false and fills in *error if that fails.
- */
-static bool
-connect_to_node(ShardNodeSession *session, ShardNodeError *error)
-{
-	ForeignServer *server = GetForeignServer(session->server);
-	UserMapping *user;
-	const char **keywords;
-	const char **values;
-	const char *value;
-
-	if (!shard_is_node(server))
-	{
-		set_error(error, ERRCODE_WRONG_OBJECT_TYPE,
-				  psprintf("server \"%s\" is not a server of postgres_fdw",
-						   session->name), NULL, NULL);
-		return false;
-	}
-	if (!shard_may_use_server(session->server, session->userid))
-	{
-		set_error(error, ERRCODE_INSUFFICIENT_PRIVILEGE,
-				  psprintf("permission denied for foreign server %s",
-						   session->name), NULL, NULL);
-		return false;
-	}
-	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER,
-							   ObjectIdGetDatum(session->userid),
-							   ObjectIdGetDatum(session->server)) &&
-		!SearchSysCacheExists2(USERMAPPINGUSERSERVER,
-							   ObjectIdGetDatum(InvalidOid),
-							   ObjectIdGetDatum(session->server)))
-	{
-		char	   *role = GetUserNameFromId(session->userid, false);
-
-		set_error(error, ERRCODE_UNDEFINED_OBJECT,
-				  psprintf("role \"%s\" has no user mapping for server \"%s\"",
-						   role, session->name), NULL,
-				  psprintf("Use CREATE USER MAPPING FOR %s SERVER %s.",
-						   quote_identifier(role),
-						   quote_identifier(session->name)));
-		return false;
-	}
-	user = GetUserMapping(session->userid, session->server);
-	get_parameters(server, user, &keywords, &values);
-	value = get_parameter(keywords, values, "password");
-	if ((value == NULL || *value == '\0') && must_use_password(user))
-		return set_no_password(session->name,
-							   "Non-superusers must provide a password in the user mapping.",
-							   NULL, error);
-
-	if (!AcquireExternalFD())
-	{
-		set_error(error, ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-				  psprintf("could not connect to server \"%s\"", session->name),
-				  "There are too many open files on the local server.",
-				  "Raise the server's max_files_per_process and/or the operating system's limit.");
-		return false;
-	}
-	session->conn = PQconnectStartParams(keywords, values, 0);
-	if (session->conn == NULL)
-	{
-		ReleaseExternalFD();
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	}
-	PQsetNoticeProcessor(session->conn, ignore_notice, NULL);
-	if (!finish_connecting(session->conn,
-						   get_parameter(keywords, values, "connect_timeout")))
-	{
-		char	   *reason = pchomp(PQerrorMessage(session->conn));
-
-		set_error(error, ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-				  psprintf("could not connect to server \"%s\"", session->name),
-				  *reason != '\0' ? reason : "The time of option \"connect_timeout\" is over.",
-				  NULL);
-		error->is_lost = true;
-		disconnect(session);
-		return false;
-	}
-	if (must_use_password(user) && !PQconnectionUsedPassword(session->conn))
-	{
-		disconnect(session);
-		return set_no_password(session->name,
-							   "Non-superuser cannot connect if the server does not request a password.",
-							   "Target server's authentication method must be changed or password_required=false set in the user mapping attributes.",
-							   error);
-	}
-	return true;
-}
-
-/*
- * Fill in what the node has answered to a command that failed.
- */
-static void
-set_remote_error(const ShardNodeSession *session, const PGresult *result,
-				 ShardNodeError *error)
-{
-	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-	const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
-	const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
-
-	set_error(error,
-			  state ? MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]) :
-			  ERRCODE_CONNECTION_FAILURE,
-			  psprintf("command on server \"%s\" failed: %s", session->name,
-					   message ? message : pchomp(PQresultErrorMessage(result))),
-			  detail ? pstrdup(detail) : NULL, hint ? pstrdup(hint) : NULL);
-}
 
 /*
  * Take all results of what was sent.  The last one stays, or the first that is
@@ -409,9 +58,9 @@ take_results(ShardNodeSession *session, ShardNodeError *error)
 
 		while (PQisBusy(session->conn))
 		{
-			wait_for_socket(session->conn, WL_SOCKET_READABLE, 0);
+			shard_node_wait(session->conn, WL_SOCKET_READABLE, 0);
 			if (!PQconsumeInput(session->conn))
-				return set_lost(session, error);
+				return shard_node_set_lost(session, error);
 		}
 		result = PQgetResult(session->conn);
 		if (result == NULL)
@@ -429,21 +78,21 @@ take_results(ShardNodeSession *session, ShardNodeError *error)
 			case PGRES_COPY_IN:
 			case PGRES_COPY_OUT:
 			case PGRES_COPY_BOTH:
-				set_error(error, ERRCODE_FEATURE_NOT_SUPPORTED,
-						  psprintf("cannot copy rows from or to the client on server \"%s\"",
-								   session->name), NULL, NULL);
-				disconnect(session);
+				shard_node_set_error(error, ERRCODE_FEATURE_NOT_SUPPORTED,
+									 psprintf("cannot copy rows from or to the client on server \"%s\"",
+											  session->name), NULL, NULL);
+				shard_node_disconnect(session);
 				return false;
 			default:
 				break;
 		}
 	}
 	if (PQstatus(session->conn) == CONNECTION_BAD)
-		return set_lost(session, error);
+		return shard_node_set_lost(session, error);
 	if (session->result != NULL &&
 		PQresultStatus(session->result) == PGRES_FATAL_ERROR)
 	{
-		set_remote_error(session, session->result, error);
+		shard_node_set_remote_error(session, session->result, error);
 		return false;
 	}
 	return true;
@@ -456,11 +105,11 @@ static bool
 run(ShardNodeSession *session, const char *sql, ShardNodeError *error)
 {
 	if (session->conn == NULL)
-		return set_lost(session, error);
+		return shard_node_set_lost(session, error);
 	PQclear(session->result);
 	session->result = NULL;
 	if (!PQsendQuery(session->conn, sql))
-		return set_lost(session, error);
+		return shard_node_set_lost(session, error);
 	return take_results(session, error);
 }
 
@@ -507,8 +156,9 @@ catch_up(ShardNodeSession *session, ShardNodeError *error)
 				   error);
 		if (!run(session,
 				 XactReadOnly ?
-				 "BEGIN READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp" :
-				 "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp", error))
+				 "BEGIN READ ONLY; SET LOCAL transaction_isolation = 'read committed'; SET LOCAL search_path = pg_catalog, pg_temp" :
+				 "BEGIN; SET LOCAL transaction_isolation = 'read committed'; SET LOCAL search_path = pg_catalog, pg_temp",
+				 error))
 			return false;
 		session->depth = 1;
 	}
@@ -554,28 +204,65 @@ shard_node_session(Oid server, Oid userid, ShardNodeError *error)
 	}
 	if (session->conn == NULL && session->has_changed)
 	{
-		(void) set_lost(session, error);
+		(void) shard_node_set_lost(session, error);
 		return NULL;
 	}
 	/* An error may have left it half made. */
 	if (session->conn != NULL && session->depth == 0)
-		disconnect(session);
+		shard_node_disconnect(session);
 	if (session->conn == NULL &&
-		(!connect_to_node(session, error) || !catch_up(session, error)))
+		(!shard_node_open(session, error) || !catch_up(session, error)))
 		return NULL;
 	return session;
 }
 
 /*
+ * What is done there is to be committed before the local transaction, or after
+ * it, but not in part.
+ */
+static void
+note_change(ShardNodeSession *session, bool is_late)
+{
+	if (session->has_changed && session->is_late != is_late)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot run these commands on server \"%s\" in one transaction",
+						session->name),
+				 errdetail("A shard that is moved away is dropped there after the transaction is committed, all else before."),
+				 errhint("Commit the transaction first.")));
+	if (!session->has_changed)
+		session->level = GetCurrentTransactionNestLevel();
+	session->has_changed = true;
+	session->is_late = is_late;
+}
+
+/*
  * shard_node_note_change
- *		What is done there is to be committed with the local transaction.
+ *		What is done there is to be committed with the local transaction, shortly
+ *		before it.
+ *
+ * Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE after
+ * shard_node_note_late_change().
  */
 void
 shard_node_note_change(ShardNodeSession *session)
 {
-	if (!session->has_changed)
-		session->level = GetCurrentTransactionNestLevel();
-	session->has_changed = true;
+	note_change(session, false);
+}
+
+/*
+ * shard_node_note_late_change
+ *		What is done there is to be committed when the local transaction has
+ *		been, and not to be done if that fails.  A failure there is a warning.
+ *
+ * Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE after
+ * shard_node_note_change().
+ */
+void
+shard_node_note_late_change(ShardNodeSession *session)
+{
+	note_change(session, true);
+	session->has_written = true;
 }
 
 /*
@@ -620,10 +307,10 @@ shard_node_query(ShardNodeSession *session, const char *sql, bool is_change,
 		return NULL;
 	if (PQtransactionStatus(session->conn) != PQTRANS_INTRANS)
 	{
-		set_error(error, ERRCODE_INVALID_TRANSACTION_TERMINATION,
-				  psprintf("cannot begin or end transactions on server \"%s\"",
-						   session->name), NULL, NULL);
-		disconnect(session);
+		shard_node_set_error(error, ERRCODE_INVALID_TRANSACTION_TERMINATION,
+							 psprintf("cannot begin or end transactions on server \"%s\"",
+									  session->name), NULL, NULL);
+		shard_node_disconnect(session);
 		return NULL;
 	}
 	return session->result;
@@ -661,7 +348,7 @@ list_committed(int n)
 	{
 		ShardNodeSession *session = list_nth(sessions, i);
 
-		if (session->has_changed)
+		if (session->has_changed && !session->is_late)
 			appendStringInfo(&names, "%s\"%s\"", names.len > 0 ? ", " : "",
 							 session->name);
 	}
@@ -686,8 +373,11 @@ commit_all(void)
 		if (!session->has_changed)
 			continue;
 		nchanged++;
+		/* What is lost in a crash here must not be gone there. */
+		if (session->is_late)
+			ForceSyncCommit();
 		if (session->conn == NULL)
-			(void) set_lost(session, &error);
+			(void) shard_node_set_lost(session, &error);
 		else if (undo(session, &error) &&
 				 (list_length(sessions) == 1 || run(session, "", &error)))
 			continue;
@@ -698,16 +388,16 @@ commit_all(void)
 		ShardNodeSession *session = list_nth(sessions, i);
 		char	   *committed;
 
-		if (!session->has_changed)
+		if (!session->has_changed || session->is_late)
 			continue;
 		if (run(session, "COMMIT", &error))
 		{
 			/* A transaction that has failed would be rolled back. */
 			if (strcmp(PQcmdStatus(session->result), "COMMIT") == 0)
 				continue;
-			set_error(&error, ERRCODE_TRANSACTION_ROLLBACK,
-					  psprintf("transaction on server \"%s\" was rolled back",
-							   session->name), NULL, NULL);
+			shard_node_set_error(&error, ERRCODE_TRANSACTION_ROLLBACK,
+								 psprintf("transaction on server \"%s\" was rolled back",
+										  session->name), NULL, NULL);
 		}
 		committed = list_committed(i);
 		if (error.is_lost)
@@ -722,8 +412,69 @@ commit_all(void)
 }
 
 /*
- * Commit on the nodes before the local transaction, and close the connections
- * when it has come to its end.
+ * Wait for the end of what has been sent, without raising anything.  Returns
+ * whether it has succeeded in time.
+ */
+static bool
+await_commit(PGconn *conn)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													LATE_COMMIT_TIME);
+	bool		result = false;
+	PGresult   *answer;
+
+	for (;;)
+	{
+		struct pollfd socket = {.fd = PQsocket(conn),.events = POLLIN};
+		long		left;
+
+		while (PQisBusy(conn))
+		{
+			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+			if (left <= 0)
+				return false;
+			(void) poll(&socket, 1, (int) left);
+			if (!PQconsumeInput(conn))
+				return false;
+		}
+		answer = PQgetResult(conn);
+		if (answer == NULL)
+			return result;
+		result = PQresultStatus(answer) == PGRES_COMMAND_OK &&
+			strcmp(PQcmdStatus(answer), "COMMIT") == 0;
+		PQclear(answer);
+	}
+}
+
+/*
+ * The local transaction has been committed, so nothing must fail any more:
+ * commit on nodes what was to be committed after it.
+ */
+static void
+commit_late(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, sessions)
+	{
+		ShardNodeSession *session = lfirst(lc);
+
+		if (!session->has_changed || !session->is_late)
+			continue;
+		if (session->conn == NULL || !PQsendQuery(session->conn, "COMMIT") ||
+			!await_commit(session->conn))
+			ereport(WARNING,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("server \"%s\" may not have dropped the tables of shards that have been moved away",
+							session->name),
+					 errdetail("The shards are where they have been moved to."),
+					 errhint("Look for the tables there, and drop them.")));
+	}
+}
+
+/*
+ * Commit on the nodes before the local transaction or after it, and close the
+ * connections when it has come to its end.
  */
 static void
 on_xact_end(XactEvent event, void *arg)
@@ -749,8 +500,10 @@ on_xact_end(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
+			if (event == XACT_EVENT_COMMIT)
+				commit_late();
 			foreach(lc, sessions)
-				disconnect(lfirst(lc));
+				shard_node_disconnect(lfirst(lc));
 			sessions = NIL;
 			break;
 		default:
@@ -797,7 +550,7 @@ on_subxact_end(SubXactEvent event, SubTransactionId subid,
 			{
 				/* Nothing is left of what was done there. */
 				session->has_changed = session->has_written = false;
-				disconnect(session);
+				shard_node_disconnect(session);
 			}
 		}
 	}

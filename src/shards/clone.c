@@ -261,10 +261,12 @@ copy_column_storage(Relation source, Oid shard)
 }
 
 /*
- * Copy what is set about the statistics of columns.
+ * shard_clone_statistics
+ *		Have ANALYZE do with the columns of a shard what it has been told of
+ *		those of another one.  SPI is connected.
  */
-static void
-copy_column_statistics(Relation source, Oid shard)
+void
+shard_clone_statistics(Oid source, Oid shard)
 {
 	List	   *settings = shard_query_rows("SELECT format('ALTER COLUMN %I SET %s', a.attname, o.setting)"
 											" FROM pg_attribute a CROSS JOIN LATERAL ("
@@ -273,7 +275,7 @@ copy_column_statistics(Relation source, Oid shard)
 											" UNION ALL SELECT format('(%s)', o) FROM unnest(a.attoptions) o"
 											" WHERE o LIKE 'n\\_distinct%') o(setting)"
 											" WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
-											RelationGetRelid(source), 1);
+											source, 1);
 	ListCell   *lc;
 
 	foreach(lc, settings)
@@ -713,7 +715,7 @@ shard_clone(Relation logical, Oid schema, const char *name, Relation source,
 		else
 		{
 			copy_column_storage(source, shard);
-			copy_column_statistics(source, shard);
+			shard_clone_statistics(RelationGetRelid(source), shard);
 			copy_replica_identity(source, shard);
 		}
 		/* A sealed table can be the model, but new shards are open. */

@@ -94,6 +94,35 @@ shard_forget_closed(Oid shard)
 }
 
 /*
+ * shard_note_moved
+ *		Note that a new shard has taken the place of an old one, which is about
+ *		to be dropped: it is closed if that is, and snapshots that do not show
+ *		this transaction are not to be used to read it.
+ */
+void
+shard_note_moved(Oid old_shard, Oid new_shard)
+{
+	Oid			types[] = {REGCLASSOID, REGCLASSOID};
+	Datum		values[] = {ObjectIdGetDatum(old_shard), ObjectIdGetDatum(new_shard)};
+
+	if (shard_is_closed(old_shard))
+	{
+		set_closed(new_shard, true);
+		set_closed(old_shard, false);
+	}
+	/* One that has been dropped may have had its OID; forget these as well. */
+	shard_write_ledger("moved_shards",
+					   "DELETE FROM shard_fdw.moved_shards WHERE shard IN ($1, $2) OR ctid = ANY"
+					   " (ARRAY(SELECT s.ctid FROM shard_fdw.moved_shards s"
+					   " WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = s.shard)"
+					   " FOR UPDATE SKIP LOCKED))",
+					   2, types, values, NULL);
+	shard_write_ledger("moved_shards",
+					   "INSERT INTO shard_fdw.moved_shards (shard) VALUES ($2)",
+					   2, types, values, NULL);
+}
+
+/*
  * shard_note_generation
  *		Note that the open shards of a logical table are a new generation.
  *		Those of which that is known already only if "is_new".

@@ -249,8 +249,8 @@ detach_old_shards(Relation logical, List *shards)
 
 /*
  * shard_drop_all
- *		Drop shards, all at once, for they may refer to each other.  SPI is
- *		connected.
+ *		Drop shards, all tables or all foreign tables, at once, for they may
+ *		refer to each other.  SPI is connected.
  */
 void
 shard_drop_all(List *shards)
@@ -262,7 +262,9 @@ shard_drop_all(List *shards)
 	foreach(lc, shards)
 		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "",
 						 shard_qualified_name(lfirst_oid(lc)));
-	shard_execute("DROP TABLE %s", names.data);
+	shard_execute("DROP %sTABLE %s",
+				  get_rel_relkind(linitial_oid(shards)) == RELKIND_FOREIGN_TABLE ?
+				  "FOREIGN " : "", names.data);
 	pfree(names.data);
 }
 

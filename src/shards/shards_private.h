@@ -54,6 +54,7 @@ extern void shard_disown(Oid relid, const ShardInherited *only);
 extern void shard_set_trigger_state(Oid relid, const char *name, char state);
 extern void shard_clone_checks(Relation source, const char *source_name,
 							   Oid shard);
+extern void shard_clone_statistics(Oid source, Oid shard);
 extern void shard_clone_triggers(Relation source, Oid shard);
 extern void shard_clone_foreign_keys(Relation source, const char *source_name,
 									 Oid shard);
@@ -92,11 +93,15 @@ extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
 extern int	shard_retain_patience(void);
 extern void shard_note_generation(Oid logical, bool is_new);
 extern void shard_forget_closed(Oid shard);
+extern void shard_note_moved(Oid old_shard, Oid new_shard);
 
 /* in maintain.c */
 extern void shard_maintain_table(Oid logical);
 extern void shard_confirm(Oid logical);
 extern void shard_forget_maintenance(Oid logical);
+
+/* in move.c */
+extern Oid	shard_move(Oid shard, Oid server);
 
 /* in outside.c */
 extern bool shard_is_no_transaction(const ErrorData *error);
@@ -149,6 +154,8 @@ extern void shard_copy_privileges(Oid from, Oid to, bool only_owner);
 extern void shard_move_identities(Oid from, Oid to);
 extern List *shard_views_of(Oid relid);
 extern List *shard_query_rows(const char *sql, Oid relid, int ncolumns);
+extern void shard_run_for_both(const char *query, Oid old_shard, Oid new_shard);
+extern void shard_copy_surroundings(Oid old_shard, Oid new_shard);
 
 /* in worker.c */
 extern PGDLLEXPORT void shard_worker_main(Datum main_arg);

@@ -119,48 +119,6 @@ lock_old_shard(Oid logical, Oid shard)
 }
 
 /*
- * Run the commands that a query returns, as text, with an old and a new shard
- * as its parameters.
- */
-static void
-run_commands(const char *query, Oid old_shard, Oid new_shard)
-{
-	Oid			types[] = {OIDOID, TEXTOID};
-	Datum		values[] = {
-		ObjectIdGetDatum(old_shard),
-		CStringGetTextDatum(shard_qualified_name(new_shard))
-	};
-	List	   *commands = NIL;
-	ListCell   *lc;
-
-	if (SPI_execute_with_args(query, 2, types, values, NULL, true, 0) < 0)
-		elog(ERROR, "SPI_execute_with_args failed");
-	for (uint64 i = 0; i < SPI_processed; i++)
-		commands = lappend(commands, SPI_getvalue(SPI_tuptable->vals[i],
-												  SPI_tuptable->tupdesc, 1));
-	foreach(lc, commands)
-		shard_execute("%s", (char *) lfirst(lc));
-}
-
-/*
- * Copy what shard_clone() and shard_clone_checks() leave to the others, apart
- * from privileges: publications and comments.
- */
-static void
-copy_surroundings(Oid old_shard, Oid new_shard)
-{
-	run_commands("SELECT pg_catalog.replace(f.command, E'\\x01', $2)"
-				 " FROM shard_fdw.features_of($1) f"
-				 " WHERE f.kind = 'publication'"
-				 " AND NOT EXISTS (SELECT FROM shard_fdw.features_of($2::regclass) g"
-				 " WHERE g.kind = f.kind AND g.definition = f.definition)"
-				 " UNION ALL"
-				 " SELECT pg_catalog.format('COMMENT ON TABLE %s IS %L', $2, d)"
-				 " FROM pg_catalog.obj_description($1, 'pg_class') d WHERE d IS NOT NULL",
-				 old_shard, new_shard);
-}
-
-/*
  * Create the new shards, without foreign keys.
  */
 static void
@@ -194,7 +152,7 @@ create_new_shards(Replacement *replacement, Relation source,
 		replacement->new_shards = lappend_oid(replacement->new_shards, shard);
 		MemoryContextSwitchTo(oldcontext);
 		shard_clone_triggers(source, shard);
-		copy_surroundings(RelationGetRelid(source), shard);
+		shard_copy_surroundings(RelationGetRelid(source), shard);
 	}
 	table_close(logical, NoLock);
 	shard_free_ids(relid, replacement->new_shards);

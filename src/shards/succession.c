@@ -236,6 +236,57 @@ shard_copy_privileges(Oid from, Oid to, bool only_owner)
 }
 
 /*
+ * shard_run_for_both
+ *		Run the commands that a query returns, as text, with an old shard and the
+ *		qualified name of a new one as its parameters.  SPI is connected.
+ *
+ * Raises what they raise.
+ */
+void
+shard_run_for_both(const char *query, Oid old_shard, Oid new_shard)
+{
+	Oid			types[] = {OIDOID, TEXTOID};
+	Datum		values[] = {
+		ObjectIdGetDatum(old_shard),
+		CStringGetTextDatum(shard_qualified_name(new_shard))
+	};
+	List	   *commands = NIL;
+	ListCell   *lc;
+
+	if (SPI_execute_with_args(query, 2, types, values, NULL, true, 0) < 0)
+		elog(ERROR, "SPI_execute_with_args failed");
+	for (uint64 i = 0; i < SPI_processed; i++)
+		commands = lappend(commands, SPI_getvalue(SPI_tuptable->vals[i],
+												  SPI_tuptable->tupdesc, 1));
+	foreach(lc, commands)
+		shard_execute("%s", (char *) lfirst(lc));
+}
+
+/*
+ * shard_copy_surroundings
+ *		Copy to a new shard what an old one has beside its definition and its
+ *		privileges: publications, which a foreign table cannot belong to, and
+ *		the comment.  SPI is connected.
+ */
+void
+shard_copy_surroundings(Oid old_shard, Oid new_shard)
+{
+	bool		is_table = get_rel_relkind(new_shard) == RELKIND_RELATION;
+
+	shard_run_for_both(psprintf("SELECT pg_catalog.replace(f.command, E'\\x01', $2)"
+								" FROM shard_fdw.features_of($1) f"
+								" WHERE f.kind = 'publication' AND %s"
+								" AND NOT EXISTS (SELECT FROM shard_fdw.features_of($2::regclass) g"
+								" WHERE g.kind = f.kind AND g.definition = f.definition)"
+								" UNION ALL"
+								" SELECT pg_catalog.format('COMMENT ON %s %%s IS %%L', $2, d)"
+								" FROM pg_catalog.obj_description($1, 'pg_class') d WHERE d IS NOT NULL",
+								is_table ? "true" : "false",
+								is_table ? "TABLE" : "FOREIGN TABLE"),
+					   old_shard, new_shard);
+}
+
+/*
  * shard_note_succession
  *		Find out what has to be done to put another table in the place of this
  *		one, which still has its name.  SPI is connected.

@@ -395,34 +395,6 @@ compare_names(const void *a, const void *b)
 }
 
 /*
- * Does the relation have a column that has not been dropped?
- */
-static bool
-has_columns(Oid relid)
-{
-	int			natts = 0;
-	bool		result = false;
-	HeapTuple	tuple;
-
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	if (HeapTupleIsValid(tuple))
-	{
-		natts = ((Form_pg_class) GETSTRUCT(tuple))->relnatts;
-		ReleaseSysCache(tuple);
-	}
-	for (int attno = 1; attno <= natts && !result; attno++)
-	{
-		tuple = SearchSysCacheAttNum(relid, attno);
-		if (HeapTupleIsValid(tuple))
-		{
-			result = true;
-			ReleaseSysCache(tuple);
-		}
-	}
-	return result;
-}
-
-/*
  * The children of a logical table, in ordinal order; *n becomes their number.
  *
  * What the entry "old", if not NULL, says of a child is believed unless it is
@@ -497,6 +469,30 @@ note_open(ShardTable *table)
 }
 
 /*
+ * Note which transactions have moved members here from other places.
+ */
+static void
+note_moved(ShardTable *table)
+{
+	TransactionId *xids;
+	int			n;
+	Oid		   *moved = shard_read_moved(&n, &xids);
+
+	for (int i = 0; i < n; i++)
+	{
+		int			ordinal = shard_table_find(table, moved[i]);
+		TransactionId *xid = &table->members[Max(ordinal, 0)].place_xid;
+
+		if (ordinal >= 0 && TransactionIdIsNormal(xids[i]) &&
+			(!TransactionIdIsNormal(*xid) ||
+			 TransactionIdFollows(xids[i], *xid)))
+			*xid = xids[i];
+	}
+	pfree(moved);
+	pfree(xids);
+}
+
+/*
  * Read the catalogs into an entry, in the current memory context.  "old" is
  * what the entry has been.
  */
@@ -518,7 +514,7 @@ read_table(ShardTable *table, const ShardTable *old, bool open_only,
 	table->commit_order = options.commit_order;
 	table->single_node = options.single_node;
 	shard_has_single_node |= options.single_node;
-	table->has_columns = has_columns(table->relid);
+	table->has_columns = shard_has_columns(table->relid);
 	table->time_attno = options.time_column == NULL ? 0 :
 		get_attnum(table->relid, options.time_column);
 	table->time_type = table->time_attno <= 0 ? InvalidOid :
@@ -576,11 +572,12 @@ read_table(ShardTable *table, const ShardTable *old, bool open_only,
 	foreach(lc, unseen)
 		table->unseen[table->nunseen++] = lfirst_oid(lc);
 	qsort(table->unseen, table->nunseen, sizeof(Oid), compare_oids);
-	table->newest_place = InvalidTransactionId;
 	table->nplaces = 0;
 	table->bounds = NULL;
 	if (table->key != NULL)
 		shard_place_members(table);
+	note_moved(table);
+	shard_note_newest_place(table);
 }
 
 /*
@@ -659,6 +656,8 @@ refresh_members(ShardTable *table, bool open_only)
 			return false;
 		if (new.is_open || !open_only)
 			describe_member(&new, table);
+		/* A shard that is moved gets another OID. */
+		new.place_xid = member->place_xid;
 		oldcontext = MemoryContextSwitchTo(table->context);
 		keep_member(&new);
 		MemoryContextSwitchTo(oldcontext);

@@ -324,7 +324,8 @@ shard_read_checks(Oid relid, bool seal_only, ShardChecks *checks,
 			continue;
 		read_placement(expr, relid, con->convalidated, table->relid,
 					   table->key, table->seq_attno, member);
-		member->place_xid = HeapTupleHeaderGetXmin(tuple->t_data);
+		if (table->key != NULL)
+			member->place_xid = HeapTupleHeaderGetXmin(tuple->t_data);
 	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);

@@ -155,20 +155,20 @@ shard_is_closed(Oid shard)
 }
 
 /*
- * shard_read_closed
- *		The OIDs of all closed shards, of whatever table; *n becomes their
- *		number.  The array is allocated in the current memory context.
- *
- * As shard_is_closed().
+ * The keys of all rows of one of the tables, and, unless "xids" is NULL, which
+ * transactions have inserted them.
  */
-Oid *
-shard_read_closed(int *n)
+static Oid *
+read_keys(const char *name, int *n, TransactionId **xids)
 {
-	Relation	ledger = open_ledger("closed_shards", AccessShareLock);
+	Relation	ledger = open_ledger(name, AccessShareLock);
 	int			size = 64;
 	Oid		   *result = palloc(sizeof(Oid) * size);
 	SysScanDesc scan;
 	HeapTuple	tuple;
+
+	if (xids != NULL)
+		*xids = palloc(sizeof(TransactionId) * size);
 
 	*n = 0;
 	if (ledger == NULL)
@@ -179,7 +179,13 @@ shard_read_closed(int *n)
 		bool		isnull;
 
 		if (*n == size)
+		{
 			result = repalloc(result, sizeof(Oid) * (size *= 2));
+			if (xids != NULL)
+				*xids = repalloc(*xids, sizeof(TransactionId) * size);
+		}
+		if (xids != NULL)
+			(*xids)[*n] = HeapTupleHeaderGetXmin(tuple->t_data);
 		result[(*n)++] =
 			DatumGetObjectId(heap_getattr(tuple, 1, RelationGetDescr(ledger),
 										  &isnull));
@@ -187,6 +193,32 @@ shard_read_closed(int *n)
 	systable_endscan(scan);
 	relation_close(ledger, AccessShareLock);
 	return result;
+}
+
+/*
+ * shard_read_closed
+ *		The OIDs of all closed shards, of whatever table; *n becomes their
+ *		number.  The array is allocated in the current memory context.
+ *
+ * As shard_is_closed().
+ */
+Oid *
+shard_read_closed(int *n)
+{
+	return read_keys("closed_shards", n, NULL);
+}
+
+/*
+ * shard_read_moved
+ *		The OIDs of all shards that have come from another place, of whatever
+ *		table, and which transactions have put them where they are.
+ *
+ * As shard_read_closed().
+ */
+Oid *
+shard_read_moved(int *n, TransactionId **xids)
+{
+	return read_keys("moved_shards", n, xids);
 }
 
 /*

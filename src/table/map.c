@@ -8,6 +8,8 @@
 #include "table/table_private.h"
 
 #include "access/attmap.h"
+#include "access/htup_details.h"
+#include "utils/syscache.h"
 
 /*
  * shard_map_by_name
@@ -75,4 +77,33 @@ shard_member_map(ShardMember *member, ShardTable *table,
 	}
 	member->map_known = true;
 	return member->map;
+}
+
+/*
+ * shard_has_columns
+ *		Does the relation have a column that has not been dropped?
+ */
+bool
+shard_has_columns(Oid relid)
+{
+	int			natts = 0;
+	bool		result = false;
+	HeapTuple	tuple;
+
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	if (HeapTupleIsValid(tuple))
+	{
+		natts = ((Form_pg_class) GETSTRUCT(tuple))->relnatts;
+		ReleaseSysCache(tuple);
+	}
+	for (int attno = 1; attno <= natts && !result; attno++)
+	{
+		tuple = SearchSysCacheAttNum(relid, attno);
+		if (HeapTupleIsValid(tuple))
+		{
+			result = true;
+			ReleaseSysCache(tuple);
+		}
+	}
+	return result;
 }

@@ -12,11 +12,11 @@
  */
 #include "table/table_private.h"
 
-#include "access/transam.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_proc.h"
@@ -478,12 +478,30 @@ shard_is_newer(const ShardMember *member, Snapshot snapshot)
 }
 
 /*
+ * shard_note_newest_place
+ *		Find the latest transaction that has put rows of other shards into a
+ *		member.
+ */
+void
+shard_note_newest_place(ShardTable *table)
+{
+	table->newest_place = InvalidTransactionId;
+	for (int i = 0; i < table->nmembers; i++)
+	{
+		TransactionId xid = table->members[i].place_xid;
+
+		if (TransactionIdIsNormal(xid) &&
+			TransactionIdFollows(xid, table->newest_place))
+			table->newest_place = xid;
+	}
+}
+
+/*
  * shard_place_members
  *		Work out which member holds which hashes, for the router and, if the
  *		shards are placed as partitions would be, for the planner.
  *
- * Fills in the entry's "places" and "bounds", in the current memory context,
- * and "newest_place".
+ * Fills in the entry's "places" and "bounds", in the current memory context.
  */
 void
 shard_place_members(ShardTable *table)
@@ -494,14 +512,10 @@ shard_place_members(ShardTable *table)
 	table->places = palloc(sizeof(ShardPlace) * Max(table->nmembers, 1));
 	table->nplaces = 0;
 	table->bounds = NULL;
-	table->newest_place = InvalidTransactionId;
 	for (int i = 0; i < table->nmembers; i++)
 	{
 		const ShardMember *member = &table->members[i];
 
-		if (TransactionIdIsNormal(member->place_xid) &&
-			TransactionIdFollows(member->place_xid, table->newest_place))
-			table->newest_place = member->place_xid;
 		if (member->modulus == 0)
 			continue;
 		table->places[table->nplaces].modulus = member->modulus;

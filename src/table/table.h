@@ -110,7 +110,8 @@ typedef struct ShardMember
 	int			modulus;
 	int			remainder;
 	bool		is_place_valid; /* all rows have been checked for that */
-	TransactionId place_xid;	/* the transaction that has said so */
+	TransactionId place_xid;	/* the transaction that has said so, or, if
+								 * that is later, moved the shard */
 	int			nplace_checks;	/* own CHECK constraints that say so */
 
 	/* Column option "sequence"; see sequence.c. */
@@ -239,9 +240,10 @@ typedef struct ShardTable
 	int			nunseen;		/* closed shards that are not in "members", */
 	Oid		   *unseen;			/* ... sorted; see shard_table_get_open() */
 
+	TransactionId newest_place; /* latest "place_xid" of a member, if any */
+
 	/* Hash route only. */
 	PartitionKey key;			/* NULL: option "key" is not good */
-	TransactionId newest_place; /* latest "place_xid" of a member, if any */
 	int			nplaces;
 	ShardPlace *places;			/* by modulus and remainder */
 	PartitionBoundInfo bounds;	/* of "places" as partitions; NULL if the

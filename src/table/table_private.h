@@ -30,7 +30,11 @@ extern void shard_report_unhashable(Oid type);
 
 /* in ledger.c */
 extern Oid *shard_read_closed(int *n);
+extern Oid *shard_read_moved(int *n, TransactionId **xids);
 extern bool shard_get_generation(Oid logical, TimestampTz *began);
+
+/* in map.c */
+extern bool shard_has_columns(Oid relid);
 
 /* in option.c */
 extern bool shard_get_good_options(Oid relid, ShardOptions *options);
@@ -41,6 +45,7 @@ extern bool shard_read_id_slot(Node *expr, Oid shard, Oid logical,
 							   AttrNumber attno, int *stride, int *id_slot);
 extern bool shard_read_place(Node *expr, Oid shard, PartitionKey key,
 							 Oid logical, int *modulus, int *remainder);
+extern void shard_note_newest_place(ShardTable *table);
 extern void shard_place_members(ShardTable *table);
 extern bool shard_is_range(Node *expr);
 extern bool shard_read_range(Node *expr, Oid shard, Oid logical,

@@ -1,0 +1,623 @@
+/*-------------------------------------------------------------------------
+ *
+ * move.c
+ *	  move_shard(): a shard goes to another server, or comes back.
+ *
+ * A new table takes the place of the old one, here or as a foreign table, and
+ * gets its rows, constraints, defaults and name.  It is another shard then, with
+ * another OID, so all that is known of the old one is forgotten by itself.
+ *
+ * Only the shard is locked, and the logical table in a way that keeps its
+ * definition and its shards what they are.  Nobody writes the shard while its
+ * rows are copied; of a closed or sealed one, which hardly anybody writes,
+ * others can read it until it is replaced.
+ *
+ * A table that is made on a node is committed there before the local transaction
+ * is, one that is dropped there after that.  So whatever is lost on the way, the
+ * rows are where the local catalogs say, and a copy may be left on a node.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "remote/remote.h"
+#include "shards/shards_private.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_publication.h"
+#include "catalog/pg_statistic.h"
+#include "commands/defrem.h"
+#include "commands/tablecmds.h"
+#include "executor/spi.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/ruleutils.h"
+#include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(shard_move_shard);
+
+typedef struct Move
+{
+	Oid			shard;			/* the old one */
+	Oid			logical;
+	Oid			from;			/* a server; InvalidOid: this one */
+	Oid			to;
+	Oid			caller;			/* whose user mappings are used */
+	char	   *name;
+	char	   *schema;
+	char	   *new_name;		/* of the new one, for the time being */
+} Move;
+
+/*
+ * Raise an error because the shard cannot be moved.
+ */
+static void
+report_cannot(const Move *m, int code, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg("cannot move shard \"%s\" of foreign table \"%s\"",
+					m->name, get_rel_name(m->logical)),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
+
+/*
+ * Raise an error if the shard has something that a table elsewhere could not
+ * have.
+ */
+static void
+check_relation(const Move *m, Relation shard)
+{
+	TupleDesc	desc = RelationGetDescr(shard);
+	int			code = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped &&
+			get_attnum(m->logical, NameStr(att->attname)) == InvalidAttrNumber)
+			report_cannot(m, code,
+						  psprintf("It has a column \"%s\" that the foreign table has not.",
+								   NameStr(att->attname)),
+						  "Add the column to the foreign table, or drop it from the shard.");
+		if (!att->attisdropped && att->attidentity != '\0')
+			report_cannot(m, code,
+						  psprintf("Its column \"%s\" is an identity column, whose new sequence would begin anew.",
+								   NameStr(att->attname)),
+						  "Use option \"sequence\" of the column, or a default with nextval().");
+	}
+	if (shard->rd_rel->relrowsecurity)
+		report_cannot(m, code, "It has row-level security.", "Disable it.");
+	if (shard->rd_rules != NULL)
+		report_cannot(m, code, "It has rules.", "Drop its rules.");
+	for (int i = 0; shard->trigdesc != NULL && i < shard->trigdesc->numtriggers; i++)
+		if (!shard->trigdesc->triggers[i].tgisinternal)
+			report_cannot(m, code, "It has triggers.", "Drop its triggers.");
+	if (RelationGetFKeyList(shard) != NIL)
+		report_cannot(m, code, "It has foreign keys.", "Drop its foreign keys.");
+	if (shard_is_published(m->shard))
+		report_cannot(m, code, "It belongs to a publication.",
+					  "Drop it from the publication.");
+	if (list_length(shard_parents(m->shard)) > 1)
+		report_cannot(m, code, "It inherits from another table, too.",
+					  "Detach it from that table.");
+}
+
+/*
+ * Raise an error unless the shard, which is locked, can be moved.
+ */
+static void
+check_shard(const Move *m)
+{
+	ShardTable *table = shard_table_get(m->logical);
+	int			ordinal = shard_table_find(table, m->shard);
+	const ShardMember *member;
+	Relation	shard;
+
+	if (ordinal < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is no longer a shard of foreign table \"%s\"",
+						m->name, get_rel_name(m->logical))));
+	member = &table->members[ordinal];
+	if (table->commit_order)
+		report_cannot(m, ERRCODE_FEATURE_NOT_SUPPORTED,
+					  "The foreign table has option \"commit_order\": consumers would read the rows of the new shard once more.",
+					  "Set option \"commit_order\" to false, and drop the table's consumers.");
+	if (member->has_children)
+		report_cannot(m, ERRCODE_FEATURE_NOT_SUPPORTED,
+					  "It has inheritance children.",
+					  "Detach them, or replace the shard by an ordinary table.");
+	if (!member->is_local && !shard_is_on_node(m->shard))
+		report_cannot(m, ERRCODE_FEATURE_NOT_SUPPORTED,
+					  "It is neither an ordinary table nor a foreign table of postgres_fdw.",
+					  "Replace it by an ordinary table.");
+	shard = table_open(m->shard, NoLock);
+	if (shard->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		report_cannot(m, ERRCODE_FEATURE_NOT_SUPPORTED,
+					  "It is a temporary table.",
+					  "Copy its rows to another shard.");
+	if (member->is_local && shard->rd_rel->relam != HEAP_TABLE_AM_OID)
+		report_cannot(m, ERRCODE_FEATURE_NOT_SUPPORTED,
+					  "Its access method is not \"heap\".",
+					  "Change it with ALTER TABLE ... SET ACCESS METHOD.");
+	check_relation(m, shard);
+	CheckTableNotInUse(shard, "move");
+	table_close(shard, NoLock);
+}
+
+/*
+ * Raise an error if rows may violate constraints that a new child of the logical
+ * table would be believed to meet.  SPI is connected.
+ */
+static void
+check_inherited(const Move *m)
+{
+	List	   *rows = shard_query_rows("SELECT conname FROM pg_constraint WHERE conrelid = $1"
+										" AND contype = 'c' AND coninhcount > 0 AND NOT convalidated",
+										m->shard, 1);
+
+	if (rows != NIL)
+		report_cannot(m, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					  psprintf("CHECK constraint \"%s\" of the foreign table has not been validated.",
+							   *(char **) linitial(rows)),
+					  "Validate the constraint, or drop it.");
+}
+
+/*
+ * Find the logical table of a shard of the caller's.
+ */
+static void
+find_logical(Move *m)
+{
+	List	   *parents;
+
+	shard_check_to_alter(m->shard, false);
+	parents = shard_logical_parents(m->shard);
+	m->logical = linitial_oid(parents);
+	m->name = get_rel_name(m->shard);
+	m->schema = get_namespace_name(get_rel_namespace(m->shard));
+	shard_check_owned(m->logical);
+	m->from = InvalidOid;
+	if (get_rel_relkind(m->shard) == RELKIND_FOREIGN_TABLE &&
+		!shard_is_logical(m->shard))
+		m->from = GetForeignServerIdByRelId(m->shard);
+	if (m->from == m->to && !shard_is_logical(m->shard))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 OidIsValid(m->to) ?
+				 errmsg("shard \"%s\" is on server \"%s\" already", m->name,
+						GetForeignServer(m->to)->servername) :
+				 errmsg("shard \"%s\" is on this server already", m->name)));
+}
+
+/*
+ * Find the logical table and the shard, and lock them: the shard against all
+ * others, or, if it takes no inserts, against those who write.  Returns the mode
+ * of that lock.
+ */
+static LOCKMODE
+find_and_lock(Move *m)
+{
+	ShardTable *table;
+	int			ordinal;
+	LOCKMODE	mode;
+
+	find_logical(m);
+	shard_lock_patiently(m->logical, ShareUpdateExclusiveLock);
+	find_logical(m);
+	/* If one of them cannot be reached, nobody has to wait for that. */
+	if (OidIsValid(m->from) && shard_is_on_node(m->shard))
+		shard_node_connect(m->from, m->caller);
+	if (OidIsValid(m->to))
+		shard_node_connect(m->to, m->caller);
+	table = shard_table_get(m->logical);
+	ordinal = shard_table_find(table, m->shard);
+	mode = ordinal >= 0 && table->members[ordinal].is_open ?
+		AccessExclusiveLock : ExclusiveLock;
+	shard_lock_patiently(m->shard, mode);
+	find_logical(m);
+	check_shard(m);
+	return mode;
+}
+
+/*
+ * Columns for CREATE TABLE that can be null in the logical table and not in the
+ * shard.  A time column must be like that from the beginning.
+ */
+static char *
+strict_columns(const Move *m)
+{
+	Relation	logical = table_open(m->logical, NoLock);
+	Relation	shard = table_open(m->shard, NoLock);
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < RelationGetNumberOfAttributes(logical); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(logical), i);
+		AttrNumber	attno = att->attisdropped ? InvalidAttrNumber :
+			get_attnum(m->shard, NameStr(att->attname));
+
+		if (attno == InvalidAttrNumber || att->attnotnull ||
+			att->attgenerated != '\0' ||
+			!TupleDescAttr(RelationGetDescr(shard), attno - 1)->attnotnull)
+			continue;
+		appendStringInfo(&sql, "%s%s %s", sql.len > 0 ? ", " : "",
+						 quote_identifier(NameStr(att->attname)),
+						 format_type_extended(att->atttypid, att->atttypmod,
+											  FORMAT_TYPE_TYPEMOD_GIVEN |
+											  FORMAT_TYPE_FORCE_QUALIFY));
+		if (OidIsValid(att->attcollation))
+			appendStringInfo(&sql, " COLLATE %s",
+							 generate_collation_name(att->attcollation));
+		appendStringInfoString(&sql, " NOT NULL");
+	}
+	table_close(shard, NoLock);
+	table_close(logical, NoLock);
+	return sql.data;
+}
+
+/*
+ * The table of this name, which has just been created.  Its columns are those of
+ * the logical table, and none of its own.
+ */
+static Oid
+own_nothing(const Move *m, const char *name)
+{
+	Oid			result = get_relname_relid(name, get_rel_namespace(m->shard));
+
+	shard_disown(result, NULL);
+	return result;
+}
+
+/*
+ * Create a table here that is to be the shard, or is like it.
+ */
+static Oid
+create_table(const Move *m, const char *name, bool is_unlogged,
+			 const char *with)
+{
+	/* As postgres_fdw's tables come from tables of this kind. */
+	shard_set("default_table_access_method", "heap");
+	shard_execute("CREATE %sTABLE %s (%s) INHERITS (%s) %s",
+				  is_unlogged ? "UNLOGGED " : "",
+				  quote_qualified_identifier(m->schema, name),
+				  strict_columns(m), shard_qualified_name(m->logical), with);
+	return own_nothing(m, name);
+}
+
+/*
+ * Create a foreign table that is to be the shard.
+ */
+static Oid
+create_foreign_table(const Move *m)
+{
+	shard_execute("CREATE FOREIGN TABLE %s (%s) INHERITS (%s) SERVER %s OPTIONS (schema_name %s, table_name %s)",
+				  quote_qualified_identifier(m->schema, m->new_name),
+				  strict_columns(m),
+				  shard_qualified_name(m->logical),
+				  quote_identifier(GetForeignServer(m->to)->servername),
+				  quote_literal_cstr(m->schema), quote_literal_cstr(m->name));
+	return own_nothing(m, m->new_name);
+}
+
+/*
+ * Give the new shard what the old one has beyond the logical table: NOT NULL,
+ * defaults, and CHECK constraints that its rows meet.
+ *
+ * Seals and ranges come last, for they are none of a node's business, and a
+ * seal would keep the rows out.
+ */
+static void
+copy_definition(const Move *m, Oid new_shard)
+{
+	shard_run_for_both("SELECT pg_catalog.replace(f.command, E'\\x01', $2)"
+					   " FROM shard_fdw.features_of($1) f WHERE f.kind = 'NOT NULL constraint'"
+					   " UNION ALL"
+					   " SELECT pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s',"
+					   " $2, a.attname, pg_catalog.pg_get_expr(d.adbin, d.adrelid))"
+					   " FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_attrdef d"
+					   " ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
+					   " WHERE a.attrelid = $1 AND a.attgenerated = ''"
+					   " UNION ALL"
+					   " SELECT pg_catalog.format('ALTER TABLE %s ADD CONSTRAINT %I %s',"
+					   " $2, c.conname, pg_catalog.pg_get_constraintdef(c.oid))"
+					   " FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1"
+					   " AND c.contype = 'c' AND c.coninhcount = 0 AND c.convalidated"
+					   " AND COALESCE(shard_fdw.check_kind(c.conbin, c.conname), '')"
+					   " NOT IN ('seal', 'range')",
+					   m->shard, new_shard);
+}
+
+/*
+ * Give it the other CHECK constraints.
+ */
+static void
+copy_late_checks(const Move *m, Oid new_shard)
+{
+	shard_run_for_both("SELECT pg_catalog.format('ALTER TABLE %s ADD CONSTRAINT %I %s',"
+					   " $2, c.conname, pg_catalog.pg_get_constraintdef(c.oid))"
+					   " FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1"
+					   " AND c.contype = 'c' AND c.coninhcount = 0"
+					   " AND (NOT c.convalidated"
+					   " OR shard_fdw.check_kind(c.conbin, c.conname) IN ('seal', 'range'))",
+					   m->shard, new_shard);
+}
+
+/*
+ * Copy how many rows and pages the table had when it was analyzed.
+ */
+static void
+copy_size(Oid from, Oid to)
+{
+	Relation	catalog = table_open(RelationRelationId, RowExclusiveLock);
+	HeapTuple	source = SearchSysCache1(RELOID, ObjectIdGetDatum(from));
+	HeapTuple	target = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(to));
+
+	if (!HeapTupleIsValid(source) || !HeapTupleIsValid(target))
+		elog(ERROR, "cache lookup failed for relation %u or %u", from, to);
+	((Form_pg_class) GETSTRUCT(target))->reltuples =
+		((Form_pg_class) GETSTRUCT(source))->reltuples;
+	((Form_pg_class) GETSTRUCT(target))->relpages =
+		((Form_pg_class) GETSTRUCT(source))->relpages;
+	ReleaseSysCache(source);
+	CatalogTupleUpdate(catalog, &target->t_self, target);
+	table_close(catalog, RowExclusiveLock);
+}
+
+/*
+ * Copy the statistics that ANALYZE has collected, for a foreign table, which
+ * cannot be analyzed before it is committed.
+ */
+static void
+copy_statistics(Oid from, Oid to)
+{
+	Relation	catalog = table_open(StatisticRelationId, RowExclusiveLock);
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_statistic_starelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(from));
+	scan = systable_beginscan(catalog, StatisticRelidAttnumInhIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_statistic form = (Form_pg_statistic) GETSTRUCT(tuple);
+		AttrNumber	attno = get_attnum(to, get_attname(from, form->staattnum,
+													   false));
+		Datum		values[Natts_pg_statistic] = {0};
+		bool		nulls[Natts_pg_statistic] = {false};
+		bool		replaces[Natts_pg_statistic] = {false};
+
+		if (attno == InvalidAttrNumber || form->stainherit)
+			continue;
+		values[Anum_pg_statistic_starelid - 1] = ObjectIdGetDatum(to);
+		replaces[Anum_pg_statistic_starelid - 1] = true;
+		values[Anum_pg_statistic_staattnum - 1] = Int16GetDatum(attno);
+		replaces[Anum_pg_statistic_staattnum - 1] = true;
+		tuple = heap_modify_tuple(tuple, RelationGetDescr(catalog), values,
+								  nulls, replaces);
+		CatalogTupleInsert(catalog, tuple);
+		heap_freetuple(tuple);
+	}
+	systable_endscan(scan);
+	table_close(catalog, RowExclusiveLock);
+	copy_size(from, to);
+	CommandCounterIncrement();
+}
+
+/*
+ * Give a table here the indexes that the table of the old shard has on its node.
+ */
+static void
+copy_indexes(const Move *m, Oid table)
+{
+	ListCell   *lc;
+
+	foreach(lc, shard_node_index_commands(m->shard, m->caller,
+										  shard_qualified_name(table)))
+		shard_execute("%s", (char *) lfirst(lc));
+}
+
+/*
+ * Make a table on a node of a table here.  Returns the new shard.
+ */
+static Oid
+move_out(const Move *m)
+{
+	Oid			new_shard = create_foreign_table(m);
+	Relation	source;
+
+	copy_definition(m, new_shard);
+	shard_node_make_table(new_shard, m->shard, m->caller);
+	shard_progress_phase("copying rows");
+	source = table_open(m->shard, NoLock);
+	(void) shard_node_put_rows(new_shard, m->caller, source);
+	table_close(source, NoLock);
+	copy_statistics(m->shard, new_shard);
+	return new_shard;
+}
+
+/*
+ * Make a table here of a table on a node.
+ */
+static Oid
+move_in(const Move *m)
+{
+	bool		is_unlogged = false;
+	char	   *with = shard_node_hold_table(m->shard, m->caller, &is_unlogged);
+	Oid			new_shard = create_table(m, m->new_name, is_unlogged, with);
+	Relation	target;
+
+	copy_definition(m, new_shard);
+	shard_progress_phase("copying rows");
+	target = table_open(new_shard, NoLock);
+	(void) shard_node_get_rows(m->shard, m->caller, target);
+	table_close(target, NoLock);
+	CommandCounterIncrement();
+	shard_progress_phase("building indexes");
+	copy_indexes(m, new_shard);
+	shard_execute("ANALYZE %s", shard_qualified_name(new_shard));
+	return new_shard;
+}
+
+/*
+ * Make a table on a node of a table on another one.  A table without rows here
+ * is what the new one is made like.
+ */
+static Oid
+move_across(const Move *m)
+{
+	bool		is_unlogged = false;
+	char	   *with = shard_node_hold_table(m->shard, m->caller, &is_unlogged);
+	Oid			model = create_table(m, psprintf("%s_model", m->new_name),
+									 is_unlogged, with);
+	Oid			new_shard;
+
+	copy_indexes(m, model);
+	new_shard = create_foreign_table(m);
+	copy_definition(m, new_shard);
+	shard_node_make_table(new_shard, model, m->caller);
+	shard_drop_all(list_make1_oid(model));
+	shard_progress_phase("copying rows");
+	(void) shard_node_pass_rows(m->shard, new_shard, m->caller);
+	copy_statistics(m->shard, new_shard);
+	return new_shard;
+}
+
+/*
+ * Rename what has the name of the new shard for the time being, or one that
+ * begins with it.
+ */
+static void
+rename_all(const Move *m, Oid new_shard)
+{
+	Relation	rel = table_open(new_shard, NoLock);
+	List	   *indexes = list_copy(RelationGetIndexList(rel));
+	int			length = strlen(m->new_name);
+	ListCell   *lc;
+
+	table_close(rel, NoLock);
+	foreach(lc, indexes)
+	{
+		char	   *old_name = get_rel_name(lfirst_oid(lc));
+		char	   *name;
+
+		if (strncmp(old_name, m->new_name, length) != 0 ||
+			old_name[length] != '_')
+			continue;
+		name = makeObjectName(m->name, NULL, old_name + length + 1);
+		if (!OidIsValid(get_relname_relid(name, get_rel_namespace(new_shard))))
+			shard_execute("ALTER INDEX %s RENAME TO %s",
+						  shard_qualified_name(lfirst_oid(lc)),
+						  quote_identifier(name));
+	}
+	shard_execute("ALTER TABLE %s RENAME TO %s",
+				  shard_qualified_name(new_shard), quote_identifier(m->name));
+}
+
+/*
+ * Put the new shard in the place of the old one, which is locked for good.
+ */
+static void
+replace_shard(const Move *m, Oid new_shard)
+{
+	List	   *old_shards = list_make1_oid(m->shard);
+
+	copy_late_checks(m, new_shard);
+	shard_clone_statistics(m->shard, new_shard);
+	shard_copy_surroundings(m->shard, new_shard);
+	shard_copy_privileges(m->shard, new_shard, false);
+	shard_hand_over_sequences(old_shards, new_shard);
+	shard_note_moved(m->shard, new_shard);
+	if (OidIsValid(m->from))
+		shard_node_drop_table(m->shard, m->caller);
+	shard_drop_all(old_shards);
+	rename_all(m, new_shard);
+}
+
+/*
+ * shard_move
+ *		Move a shard to a server of postgres_fdw, or, if that is InvalidOid, to
+ *		this one, by the user mappings of the current user.  Returns the new
+ *		shard.
+ *
+ * Raises ERRCODE_WRONG_OBJECT_TYPE if the table is no shard,
+ * ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns it and the logical
+ * table, ERRCODE_ACTIVE_SQL_TRANSACTION unless the isolation level is READ
+ * COMMITTED, ERRCODE_FEATURE_NOT_SUPPORTED and
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if it cannot be moved, and what
+ * shard_lock_patiently(), shard_node_make_table(), copying rows and dropping
+ * tables raise.
+ */
+Oid
+shard_move(Oid shard, Oid server)
+{
+	Move		m = {.shard = shard,.to = server,.caller = GetUserId()};
+	LOCKMODE	mode;
+	Relation	rel;
+	ShardIdentity identity;
+	Oid			new_shard;
+
+	/* A row that the last snapshot does not show would be dropped unseen. */
+	shard_check_read_committed("move a shard");
+	mode = find_and_lock(&m);
+	m.new_name = psprintf("shard_move_%u", shard);
+
+	SPI_connect();
+	rel = table_open(m.logical, NoLock);
+	shard_become_owner(rel, &identity);
+	table_close(rel, NoLock);
+	if (client_min_messages < WARNING)
+		shard_set("client_min_messages", "warning");
+	shard_progress_start("move_shard", m.logical,
+						 shard_count_rows(list_make1_oid(shard)));
+	shard_progress_phase("looking for what depends on the shard");
+	check_inherited(&m);
+	shard_try_to_drop(list_make1_oid(shard),
+					  mode == AccessExclusiveLock ? NIL : list_make1_oid(shard));
+	shard_progress_phase("creating the table");
+	new_shard = !OidIsValid(m.from) ? move_out(&m) :
+		!OidIsValid(m.to) ? move_in(&m) : move_across(&m);
+	shard_progress_phase("waiting for a lock on the shard");
+	shard_lock_patiently(shard, AccessExclusiveLock);
+	shard_progress_phase("replacing the shard");
+	replace_shard(&m, new_shard);
+	if (OidIsValid(server))
+		shard_advise_remote(m.logical, new_shard);
+	shard_progress_end();
+	shard_restore_identity(&identity);
+	SPI_finish();
+	return new_shard;
+}
+
+/*
+ * shard_move_shard(shard regclass, node name)
+ *		SQL function move_shard(): see shard_move().
+ *
+ * Raises, besides what that does, ERRCODE_NULL_VALUE_NOT_ALLOWED,
+ * ERRCODE_UNDEFINED_OBJECT if there is no such server, and
+ * ERRCODE_WRONG_OBJECT_TYPE if it is none of postgres_fdw.
+ */
+Datum
+shard_move_shard(PG_FUNCTION_ARGS)
+{
+	List	   *servers;
+
+	shard_check_argument(fcinfo, 0, "shard");
+	shard_check_argument(fcinfo, 1, "node");
+	PreventCommandIfReadOnly("move_shard()");
+	servers = shard_node_list(quote_identifier(NameStr(*PG_GETARG_NAME(1))));
+	PG_RETURN_OID(shard_move(PG_GETARG_OID(0), linitial_oid(servers)));
+}
