@@ -70,6 +70,7 @@ OBJS = \
 	src/shards/move.o \
 	src/shards/outside.o \
 	src/shards/range.o \
+	src/shards/rebalance.o \
 	src/shards/release.o \
 	src/shards/reshard.o \
 	src/shards/reunite.o \

@@ -999,6 +999,22 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.move_shard(regclass, name)
 IS 'moves a shard to a server of postgres_fdw, or with "local" to this one';
 
+CREATE FUNCTION shard_fdw.rebalance_plan(
+  logical regclass, nodes text DEFAULT NULL,
+  OUT shard regclass, OUT source name, OUT target name,
+  OUT estimated_rows bigint, OUT bytes bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'shard_rebalance_plan'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.rebalance_plan(regclass, text)
+IS 'the moves that rebalance() would make so that all servers hold about as much of a table';
+
+CREATE PROCEDURE shard_fdw.rebalance(logical regclass, nodes text DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'shard_rebalance'
+LANGUAGE C;
+COMMENT ON PROCEDURE shard_fdw.rebalance(regclass, text)
+IS 'moves shards until all servers hold about as much of a table, a transaction for each';
+
 CREATE FUNCTION shard_fdw.run_command_on_shards(
   logical regclass, command text, on_error text DEFAULT 'stop',
   OUT shard regclass, OUT success bool, OUT result text)

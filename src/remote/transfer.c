@@ -789,3 +789,21 @@ shard_node_drop_table(Oid shard, Oid userid)
 	(void) query(session_of(shard, userid),
 				 psprintf("DROP TABLE %s", shard_node_table_name(shard)), false);
 }
+
+/*
+ * shard_node_bytes
+ *		How many bytes the table behind a foreign table takes, with its indexes;
+ *		0 if there is none.
+ */
+int64
+shard_node_bytes(Oid shard, Oid userid)
+{
+	const PGresult *result =
+		query(session_of(shard, userid),
+			  psprintf("SELECT pg_total_relation_size(to_regclass(%s))",
+					   quote_literal_cstr(shard_node_table_name(shard))),
+			  false);
+
+	return PQntuples(result) != 1 ? 0 :
+		strtoll(PQgetvalue(result, 0, 0), NULL, 10);
+}

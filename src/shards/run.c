@@ -449,7 +449,7 @@ shard_begin_commands(FunctionCallInfo fcinfo, Oid logical,
 	if (LockAcquire(tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("run_on_shards(), create_index() or reshard_online() is running on foreign table \"%s\" already",
+				 errmsg("run_on_shards(), create_index(), reshard_online() or rebalance() is running on foreign table \"%s\" already",
 						get_rel_name(logical))));
 }
 

@@ -1,4 +1,4 @@
-# move_shard(): shards that go to other servers and come back.
+# move_shard() and rebalance(): shards that go to other servers and come back.
 use strict;
 use warnings;
 
@@ -372,8 +372,32 @@ state_of($app, $_) foreach (
 	q{CREATE FOREIGN TABLE mine (i int, t text) SERVER shards OPTIONS (shards '6', template 'mine_model', route 'hash', key 'i')},
 	q{INSERT INTO mine SELECT g, repeat('x', 100) FROM generate_series(1, 6000) g});
 fails($app, q{SELECT shard_fdw.move_shard('log_1', 'n1')}, '42501', undef, title => 'a shard of somebody else');
+fails($app, q{SELECT * FROM shard_fdw.rebalance_plan('log')}, '42501', undef, title => 'a table of somebody else');
 
-is((state_of($app, "SELECT shard_fdw.move_shard('$_->[0]', '$_->[1]')"))[0], '00000', "a role without superuser: $_->[1]") foreach [ 'mine_0', 'n1' ], [ 'mine_0', 'n2' ], [ 'mine_0', 'local' ];
+# rebalance()
+
+my $plan = q{SELECT * FROM shard_fdw.rebalance_plan('mine', 'local, n1, n2')};
+my $where = q{SELECT string_agg(count::text, ' ' ORDER BY server NULLS FIRST) FROM (SELECT server, count(*) FROM shard_fdw.shards
+	WHERE logical = 'mine'::regclass GROUP BY server) c};
+is((state_of($app, q{SELECT * FROM shard_fdw.rebalance_plan('mine')}))[2], '', 'a plan for what is on one server');
+is((state_of($app, "SELECT count(*), count(DISTINCT shard), min(source), string_agg(DISTINCT target, ' '), min(bytes) > 100000 FROM ($plan) p"))[2],
+	'4|4|local|n1 n2|t', 'a plan for three servers');
+fails($app, q{BEGIN; CALL shard_fdw.rebalance('mine', 'local, n1, n2')}, '25001', 'rebalance() cannot be called in a transaction block');
+state_of($app, 'ROLLBACK');
+my $third = (split(/\n/, (state_of($app, "SELECT shard FROM ($plan) p"))[2]))[2];
+my $user = session($here);
+$user->query_safe("BEGIN; LOCK TABLE $third IN ACCESS SHARE MODE");
+is((state_of($app, q{SET lock_timeout = '300ms'; CALL shard_fdw.rebalance('mine', 'local, n1, n2')}))[0], '55P03', 'a shard that is in use');
+is($here->safe_psql('postgres', $where), '4 1 1', 'what was moved before stays');
+$user->query_safe('ROLLBACK');
+my @result = state_of($app, q{RESET lock_timeout; SET client_min_messages = notice; CALL shard_fdw.rebalance('mine', 'local, n1, n2')});
+is($result[0], '00000', 'the same call goes on') or diag($result[3]);
+is(() = $result[3] =~ /NOTICE:  00000: moved shard public.mine_\d from "local" to "n[12]"/g, 2, '... and tells what it does');
+is($here->safe_psql('postgres', $where), '2 2 2', 'three servers');
+is((state_of($app, "SELECT count(*) FROM ($plan) p"))[2], '0', 'there is nothing left to be done');
+is((state_of($app, q{CALL shard_fdw.rebalance('mine', 'local')}))[0], '00000', 'all back');
+is($here->safe_psql('postgres', "$where; SELECT count(*), count(DISTINCT i) FROM mine"), "6\n6000|6000", 'no row is lost');
+is(join(' ', map { $_->safe_psql('postgres', q{SELECT count(*) FROM pg_tables WHERE tablename LIKE 'mine%'}) } @nodes), '0 0', 'no table is left');
 
 $here->stop('immediate');
 $here->start;

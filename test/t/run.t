@@ -256,7 +256,7 @@ poll_ok($node, "$left AND EXISTS (SELECT FROM pg_locks WHERE pid = $app->{pid} A
 is((state_of($writer, 'INSERT INTO log SELECT 1, 1 FROM generate_series(1, 8)'))[0],
 	'00000', 'others write meanwhile');
 fails($writer, q{CALL shard_fdw.run_on_shards('log', 'SELECT 1')},
-	'55006', 'run_on_shards(), create_index() or reshard_online() is running on foreign table "log" already', title => 'one at a time');
+	'55006', 'run_on_shards(), create_index(), reshard_online() or rebalance() is running on foreign table "log" already', title => 'one at a time');
 $user->query_safe('COMMIT');
 is((state_of($app, 'SELECT 1'))[0], '00000', 'the run gets the lock in the end');
 $user->query_safe('BEGIN; SELECT count(*) FROM log_1');
