@@ -1980,6 +1980,11 @@ BEGIN ATOMIC
            pg_catalog.pg_get_userbyid(t.relowner))
     FROM t WHERE NOT pg_catalog.has_schema_privilege(t.relowner, t.relnamespace, 'CREATE')
    UNION ALL
+  -- New shards are made LIKE it.
+  SELECT pg_catalog.format('its owner, role %I, may not read it', pg_catalog.pg_get_userbyid(t.relowner)),
+         pg_catalog.format('GRANT SELECT ON %s TO %I', t.name, pg_catalog.pg_get_userbyid(t.relowner))
+    FROM t WHERE problems_of.route <> 'hash' AND NOT pg_catalog.has_table_privilege(t.relowner, t.oid, 'SELECT')
+   UNION ALL
   SELECT pg_catalog.format('%s %s.%I exists', o.kind, t.relnamespace::regnamespace, problems_of.old_name),
          'Rename it, or call convert_table() with another name for parameter "old_name".'
     FROM t CROSS JOIN LATERAL (
