@@ -82,7 +82,7 @@ sub delay
 sub start_nodes
 {
 	return if $dir;
-	$dir = tempdir(DIR => $ENV{HOME}, CLEANUP => 1);
+	$dir = tempdir(DIR => $ENV{PGHOST}, CLEANUP => 1);
 	psql('CREATE EXTENSION IF NOT EXISTS postgres_fdw;');
 	foreach my $name ('n1', 'n2')
 	{

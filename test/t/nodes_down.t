@@ -118,6 +118,8 @@ my $counts = join('|', @all);
 without('SELECT count(*), sum(k) FROM h', $counts, 'a query');
 without('SET enable_partitionwise_aggregate = on; SELECT count(*), sum(k) FROM h', $counts, 'partial aggregates');
 without('SELECT count(*), sum(k) FROM (SELECT * FROM h ORDER BY id LIMIT 10000) s', $counts, 'sorted');
+without("SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET enable_partitionwise_aggregate = $_; SELECT count(*), sum(k) FROM h",
+	$counts, "with workers, partition-wise aggregation $_") foreach 'on', 'off';
 without('SELECT count(*), sum(h.k) FROM h JOIN plain USING (id)', $counts, 'a join');
 without('SELECT count(*), (SELECT sum(k) FROM h) FROM h', $counts, 'a query that reads it twice');
 without('SET plan_cache_mode = force_generic_plan; PREPARE p AS SELECT count(*), sum(k) FROM h; EXECUTE p', $counts, 'a prepared query');
