@@ -307,7 +307,9 @@ shard_check_plain(Oid logical, const ShardMember *shard, const char *action)
 						   get_rel_name(shard->relid)) :
 				 errdetail("Shard \"%s\" is a foreign table.",
 						   get_rel_name(shard->relid)),
-				 errhint("Detach it, or replace it by an ordinary table.")));
+				 shard->is_local ?
+				 errhint("Detach it, or replace it by an ordinary table.") :
+				 errhint("Detach it, or replace it by an ordinary table, as move_shard() does with shards on servers of postgres_fdw.")));
 }
 
 /*
