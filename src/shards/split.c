@@ -203,9 +203,13 @@ lock_out_others(Replacement *replacement)
 {
 	List	   *relids = relations_to_lock(replacement->old_shards);
 
-	/* Whatever is in the WAL already need not be written when we commit. */
+	/*
+	 * Whatever is in the WAL already need not be written when we commit.
+	 * GetXLogInsertRecPtr() may be behind the header of a page that no record
+	 * has begun yet, to which nothing can be flushed.
+	 */
 	if (XLogInsertAllowed())
-		XLogFlush(GetXLogInsertRecPtr());
+		XLogFlush(GetInsertRecPtr());
 	shard_lock_all_patiently(relids, AccessExclusiveLock);
 	replacement->locked_at = shard_lock_try_start();
 }
