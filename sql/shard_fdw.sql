@@ -992,11 +992,12 @@ LANGUAGE C;
 COMMENT ON PROCEDURE shard_fdw.reshard_online(regclass, int)
 IS 'gives a hash table another number of shards, a few at a time, while others use it';
 
-CREATE FUNCTION shard_fdw.move_shard(shard regclass, node name)
+CREATE FUNCTION shard_fdw.move_shard(
+  shard regclass, node name, allow_reads bool DEFAULT false)
 RETURNS regclass
 AS 'MODULE_PATHNAME', 'shard_move_shard'
 LANGUAGE C VOLATILE;
-COMMENT ON FUNCTION shard_fdw.move_shard(regclass, name)
+COMMENT ON FUNCTION shard_fdw.move_shard(regclass, name, bool)
 IS 'moves a shard to a server of postgres_fdw, or with "local" to this one';
 
 CREATE FUNCTION shard_fdw.rebalance_plan(
@@ -1009,10 +1010,11 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.rebalance_plan(regclass, text)
 IS 'the moves that rebalance() would make so that all servers hold about as much of a table';
 
-CREATE PROCEDURE shard_fdw.rebalance(logical regclass, nodes text DEFAULT NULL)
+CREATE PROCEDURE shard_fdw.rebalance(
+  logical regclass, nodes text DEFAULT NULL, allow_reads bool DEFAULT false)
 AS 'MODULE_PATHNAME', 'shard_rebalance'
 LANGUAGE C;
-COMMENT ON PROCEDURE shard_fdw.rebalance(regclass, text)
+COMMENT ON PROCEDURE shard_fdw.rebalance(regclass, text, bool)
 IS 'moves shards until all servers hold about as much of a table, a transaction for each';
 
 CREATE FUNCTION shard_fdw.run_command_on_shards(

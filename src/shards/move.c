@@ -9,8 +9,10 @@
  *
  * Only the shard is locked, and the logical table in a way that keeps its
  * definition and its shards what they are.  Nobody writes the shard while its
- * rows are copied; of a closed or sealed one, which hardly anybody writes,
- * others can read it until it is replaced.
+ * rows are copied.  A closed or sealed one, which hardly anybody writes, can be
+ * read until it is replaced.  So can others if the caller wants that.  It is not
+ * the rule, because a transaction that has read such a shard, and then waits to
+ * write it, is in the way of the stronger lock that replacing it takes.
  *
  * A table that is made on a node is committed there before the local transaction
  * is, one that is dropped there after that.  So whatever is lost on the way, the
@@ -50,6 +52,7 @@ typedef struct Move
 	Oid			from;			/* a server; InvalidOid: this one */
 	Oid			to;
 	Oid			caller;			/* whose user mappings are used */
+	bool		allow_reads;	/* while rows are copied, even if it is open */
 	char	   *name;
 	char	   *schema;
 	char	   *new_name;		/* of the new one, for the time being */
@@ -202,8 +205,8 @@ find_logical(Move *m)
 
 /*
  * Find the logical table and the shard, and lock them: the shard against all
- * others, or, if it takes no inserts, against those who write.  Returns the mode
- * of that lock.
+ * others, or, if it takes no inserts or others may read, against those who
+ * write.  Returns the mode of that lock.
  */
 static LOCKMODE
 find_and_lock(Move *m)
@@ -222,8 +225,8 @@ find_and_lock(Move *m)
 		shard_node_connect(m->to, m->caller);
 	table = shard_table_get(m->logical);
 	ordinal = shard_table_find(table, m->shard);
-	mode = ordinal >= 0 && table->members[ordinal].is_open ?
-		AccessExclusiveLock : ExclusiveLock;
+	mode = ordinal >= 0 && table->members[ordinal].is_open &&
+		!m->allow_reads ? AccessExclusiveLock : ExclusiveLock;
 	shard_lock_patiently(m->shard, mode);
 	find_logical(m);
 	check_shard(m);
@@ -553,6 +556,8 @@ replace_shard(const Move *m, Oid new_shard)
  *		this one, by the user mappings of the current user.  Returns the new
  *		shard.
  *
+ * If "allow_reads", others can read it while its rows are copied.
+ *
  * Raises ERRCODE_WRONG_OBJECT_TYPE if the table is no shard,
  * ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns it and the logical
  * table, ERRCODE_ACTIVE_SQL_TRANSACTION unless the isolation level is READ
@@ -562,14 +567,18 @@ replace_shard(const Move *m, Oid new_shard)
  * tables raise.
  */
 Oid
-shard_move(Oid shard, Oid server)
+shard_move(Oid shard, Oid server, bool allow_reads)
 {
-	Move		m = {.shard = shard,.to = server,.caller = GetUserId()};
+	Move		m = {0};
 	LOCKMODE	mode;
 	Relation	rel;
 	ShardIdentity identity;
 	Oid			new_shard;
 
+	m.shard = shard;
+	m.to = server;
+	m.caller = GetUserId();
+	m.allow_reads = allow_reads;
 	/* A row that the last snapshot does not show would be dropped unseen. */
 	shard_check_read_committed("move a shard");
 	mode = find_and_lock(&m);
@@ -603,7 +612,7 @@ shard_move(Oid shard, Oid server)
 }
 
 /*
- * shard_move_shard(shard regclass, node name)
+ * shard_move_shard(shard regclass, node name, allow_reads bool)
  *		SQL function move_shard(): see shard_move().
  *
  * Raises, besides what that does, ERRCODE_NULL_VALUE_NOT_ALLOWED,
@@ -617,7 +626,9 @@ shard_move_shard(PG_FUNCTION_ARGS)
 
 	shard_check_argument(fcinfo, 0, "shard");
 	shard_check_argument(fcinfo, 1, "node");
+	shard_check_argument(fcinfo, 2, "parameter \"allow_reads\"");
 	PreventCommandIfReadOnly("move_shard()");
 	servers = shard_node_list(quote_identifier(NameStr(*PG_GETARG_NAME(1))));
-	PG_RETURN_OID(shard_move(PG_GETARG_OID(0), linitial_oid(servers)));
+	PG_RETURN_OID(shard_move(PG_GETARG_OID(0), linitial_oid(servers),
+							 PG_GETARG_BOOL(2)));
 }

@@ -310,7 +310,7 @@ shard_rebalance_plan(PG_FUNCTION_ARGS)
  * Make the next move, and commit.  Returns false if there is none.
  */
 static bool
-do_next(Oid logical, const char *nodes, List **done)
+do_next(Oid logical, const char *nodes, bool allow_reads, List **done)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "step of rebalance()",
@@ -328,7 +328,7 @@ do_next(Oid logical, const char *nodes, List **done)
 		const Step *step = linitial(steps);
 		char	   *name = shard_qualified_name(step->shard);
 
-		moved = shard_move(step->shard, step->to);
+		moved = shard_move(step->shard, step->to, allow_reads);
 		ereport(NOTICE,
 				(errmsg("moved shard %s from \"%s\" to \"%s\"", name,
 						place_name(step->from), place_name(step->to))));
@@ -343,7 +343,7 @@ do_next(Oid logical, const char *nodes, List **done)
 }
 
 /*
- * shard_rebalance(logical regclass, nodes text)
+ * shard_rebalance(logical regclass, nodes text, allow_reads bool)
  *		SQL procedure rebalance(): makes the moves of rebalance_plan(), a
  *		transaction each.
  *
@@ -357,15 +357,18 @@ shard_rebalance(PG_FUNCTION_ARGS)
 	Oid			logical;
 	char	   *nodes = PG_ARGISNULL(1) ? NULL :
 		text_to_cstring(PG_GETARG_TEXT_PP(1));
+	bool		allow_reads;
 	LOCKTAG		tag;
 	List	   *done = NIL;
 
 	shard_check_argument(fcinfo, 0, "logical table");
+	shard_check_argument(fcinfo, 2, "parameter \"allow_reads\"");
+	allow_reads = PG_GETARG_BOOL(2);
 	logical = PG_GETARG_OID(0);
 	shard_begin_commands(fcinfo, logical, "rebalance()",
 						 "In a transaction block, use move_shard().", &tag);
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
-	while (do_next(logical, nodes, &done))
+	while (do_next(logical, nodes, allow_reads, &done))
 		;
 	LockRelease(&tag, ExclusiveLock, true);
 	SPI_finish();

@@ -101,7 +101,7 @@ extern void shard_confirm(Oid logical);
 extern void shard_forget_maintenance(Oid logical);
 
 /* in move.c */
-extern Oid	shard_move(Oid shard, Oid server);
+extern Oid	shard_move(Oid shard, Oid server, bool allow_reads);
 
 /* in outside.c */
 extern bool shard_is_no_transaction(const ErrorData *error);
