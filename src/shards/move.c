@@ -603,7 +603,7 @@ shard_move(Oid shard, Oid server, bool allow_reads)
 	shard_lock_patiently(shard, AccessExclusiveLock);
 	shard_progress_phase("replacing the shard");
 	replace_shard(&m, new_shard);
-	if (OidIsValid(server))
+	if (!OidIsValid(m.from))
 		shard_advise_remote(m.logical, new_shard);
 	shard_progress_end();
 	shard_restore_identity(&identity);
