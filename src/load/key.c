@@ -449,7 +449,7 @@ hash_value(const Key *key, Oid type, const Field *field, uint64 *hash)
 {
 	size_t		size = field->size;
 	unsigned char uuid[UUID_SIZE] = {0};
-	int64		integer;
+	int64		integer = 0;
 
 	switch (type)
 	{
