@@ -27,6 +27,7 @@
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -550,6 +551,8 @@ shard_node_get_rows(Oid shard, Oid userid, Relation target)
 	PQfreemem(incoming.row);
 	memset(&incoming, 0, sizeof(incoming));
 	incoming.session = session;
+	/* The executor wants the very lock that the range table tells of. */
+	LockRelation(target, RowExclusiveLock);
 	(void) addRangeTableEntryForRelation(pstate, target, RowExclusiveLock,
 										 NULL, false, false);
 	copy = BeginCopyFrom(pstate, target, NULL, NULL, false, read_incoming, names,

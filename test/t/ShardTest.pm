@@ -16,7 +16,10 @@ use Time::HiRes qw(usleep);
 our @EXPORT = qw(
   shard_node setup_shards session send_to state_of copy_from $copy_end
   pgbench_start pgbench_finish pgbench_run pgbench_ok poll_ok indexes_ok sqlstate
-  fails copy_installation);
+  fails copy_installation has_libxml);
+
+# Whether the server that is tested has values of type xml.
+sub has_libxml { return `$ENV{PG_CONFIG} --configure` =~ /--with-libxml/; }
 
 # A running server with the extension and server "shards" in its database
 # postgres.  "conf" is appended to postgresql.conf; "install_path" is that of

@@ -49,6 +49,7 @@ sub kinds
 }
 
 # Rows of all kinds, with all that a shard can have.
+my $xml = has_libxml() ? 'xml' : 'text';
 
 $here->safe_psql('postgres', q{
 	CREATE TABLE model (
@@ -75,7 +76,7 @@ $here->safe_psql('postgres', q{
 	         g::money, '<a>b</a>'
 	    FROM generate_series(0, 500) g;
 	INSERT INTO twin (id, v, t, f, n, at, i, a, b, j, m, x) SELECT id, v, t, f, n, at, i, a, b, j, m, x FROM log;
-	ANALYZE log_0, log_1, log_2, log_3});
+	ANALYZE log_0, log_1, log_2, log_3} =~ s/ xml,/ $xml,/gr);
 
 # The same rows are in both tables, and each where its key says.
 sub same
