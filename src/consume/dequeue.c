@@ -29,6 +29,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/objectaddress.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -285,7 +286,11 @@ bury_rows(const Call *call, const Taking *taking, Datum tids)
 									   call->dead_columns),
 							  lengthof(types), types, values, NULL, false,
 							  0) != SPI_OK_INSERT)
-		elog(ERROR, "could not move rows to the dead letters");
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("could not move rows of foreign table \"%s\" to the dead letters",
+						RelationGetRelationName(call->logical)),
+				 errdetail("The table for dead letters has a rule that does something else in place of INSERT.")));
 	return SPI_processed;
 }
 
@@ -439,9 +444,12 @@ take_rows(FunctionCallInfo fcinfo, const Call *call,
 		turn = shard_backend_number() + 1;
 	for (int i = 0; i < call->nshards; i++)
 	{
-		if (take(call, call->shards[turn % call->nshards]) > 0)
+		/* After an error, go on with the next, too. */
+		if (take(call, call->shards[turn++ % call->nshards]) > 0)
+		{
+			turn--;
 			break;
-		turn++;
+		}
 	}
 	SPI_finish();
 	table_close(call->logical, NoLock);
@@ -521,6 +529,7 @@ set_dead_letters(FunctionCallInfo fcinfo, Call *call)
 	Oid			relid = RelationGetRelid(call->logical);
 	TupleDesc	desc = RelationGetDescr(call->logical);
 	Oid			table;
+	char	   *name;
 	Relation	rel;
 	StringInfoData columns;
 
@@ -542,17 +551,26 @@ set_dead_letters(FunctionCallInfo fcinfo, Call *call)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("dead letters of foreign table \"%s\" must go to another table",
 						get_rel_name(relid))));
+	/* Or anybody could lock any table. */
+	name = get_rel_name(table);
+	if (name == NULL)
+		shard_report_missing(table);
+	if (pg_class_aclcheck(table, GetUserId(), ACL_INSERT) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(table, GetUserId(), ACL_INSERT,
+								  ACLMASK_ANY) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV,
+					   get_relkind_objtype(get_rel_relkind(table)), name);
 	rel = try_relation_open(table, RowExclusiveLock);
 	if (rel == NULL)
 		shard_report_missing(table);
 	initStringInfo(&columns);
 	for (int i = 0; i < desc->natts; i++)
 	{
-		const char *name = NameStr(TupleDescAttr(desc, i)->attname);
 		AttrNumber	attno;
 
 		if (TupleDescAttr(desc, i)->attisdropped)
 			continue;
+		name = NameStr(TupleDescAttr(desc, i)->attname);
 		attno = get_attnum(table, name);
 		if (attno == InvalidAttrNumber)
 			ereport(ERROR,

@@ -135,6 +135,8 @@ GRANT UPDATE (attempts) ON task TO shard_user;
 SELECT is(claim_as_user('9'), '4', 'with the right to update the two columns');
 SELECT is(claim_as_user($$ 9, '1 day', 1, 'dead' $$), 'permission denied for table dead',
   'dead letters need the right to insert');
+SELECT is(claim_as_user($$ 9, '1 day', 9, 'dead', shard => 'task_1' $$), 'permission denied for table dead',
+  'without it the table is not locked');
 GRANT INSERT ON dead TO shard_user;
 SELECT is(claim_as_user($$ 9, '1 day', 1, 'dead' $$), 'permission denied for foreign table task',
   'dead letters need the right to delete');
@@ -157,6 +159,29 @@ UPDATE task SET attempts = 3, due = now();
 CREATE TRIGGER keep BEFORE DELETE ON task_0 FOR EACH ROW EXECUTE FUNCTION keep();
 SELECT is(claimed($$ 100, '1 hour', 3, 'dead' $$), 'none', 'a trigger keeps rows from becoming dead letters');
 SELECT is((SELECT array_agg(id ORDER BY id) FROM task), '{1,21,41}', 'a trigger has kept these');
+
+DROP TRIGGER keep ON task_0;
+
+-- Dead letters that cannot go where they should.
+CREATE RULE away AS ON INSERT TO dead DO INSTEAD NOTHING;
+SELECT fails($$ SELECT claimed($a$ 100, '1 hour', 3, 'dead', shard => 'task_0' $a$) $$, '42809',
+  'could not move rows of foreign table "task" to the dead letters',
+  'The table for dead letters has a rule that does something else in place of INSERT.', title => 'a rule in place of INSERT');
+DROP RULE away ON dead;
+ALTER TABLE dead ADD CHECK (attempts < 9) NOT VALID;
+UPDATE task SET attempts = 9;
+-- The first call that comes to that shard fails, and the next one goes on with the other.
+CREATE FUNCTION try() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN claimed($a$ 1, '1 hour', 9, 'dead' $a$) <> 'none';
+EXCEPTION WHEN check_violation THEN
+  RETURN 'error';
+END $$;
+SELECT is(try(), 'error', 'a row that cannot become a dead letter');
+SELECT set_config('shard_fdw.shard', '1', true);
+INSERT INTO task (doc) VALUES ('x');
+SELECT set_config('shard_fdw.shard', '-1', true);
+SELECT is(try(), 'true', 'after an error a session goes on with the next shard');
 
 -- Dead letters in a logical table, and another one of hash shards.  Random
 -- claims, compared with what a plain table should look like.
