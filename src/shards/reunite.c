@@ -253,6 +253,24 @@ take_identities(Oid target, Oid logical, const NewSequence *sequence)
 }
 
 /*
+ * Check what has to be checked later now, while the tables are there.  Other
+ * constraints are checked when the caller wants it.
+ */
+static void
+check_deferred(Oid target)
+{
+	char	  **names = linitial(shard_query_rows("SELECT string_agg(n, ', '), string_agg(n, ', ') FILTER (WHERE condeferred)"
+												  " FROM pg_constraint, format('%s.%I', connamespace::regnamespace, conname) n"
+												  " WHERE conrelid = $1 AND condeferrable",
+												  target, 2));
+
+	if (names[0] != NULL)
+		shard_execute("SET CONSTRAINTS %s IMMEDIATE", names[0]);
+	if (names[1] != NULL)
+		shard_execute("SET CONSTRAINTS %s DEFERRED", names[1]);
+}
+
+/*
  * Move the rows of the other shards to one of them.  Triggers have seen them.
  */
 static void
@@ -276,8 +294,7 @@ move_rows(Oid target, List *shards)
 		shard_execute("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM ONLY %s",
 					  name, columns, columns, shard_qualified_name(shard));
 	}
-	/* What has to be checked later is checked before the tables go. */
-	shard_execute("SET CONSTRAINTS ALL IMMEDIATE");
+	check_deferred(target);
 	foreach(lc, shards)
 	{
 		if (lfirst_oid(lc) != target)

@@ -182,6 +182,25 @@ INSERT INTO twice_1 VALUES (1);
 SELECT fails($$ SELECT shard_fdw.release('twice', 'one') $$, '23505', title => 'rows that cannot be in one table');
 SELECT is((SELECT count(*) FROM twice), 2::bigint, 'rows that cannot be in one table stay where they are');
 
+-- Constraints that are checked later: those of the table at once, others not.
+CREATE TABLE late_model (a int, r int REFERENCES ref DEFERRABLE INITIALLY DEFERRED, "U q" int);
+ALTER TABLE late_model ADD CONSTRAINT "a, b" UNIQUE ("U q") DEFERRABLE;
+CREATE FOREIGN TABLE late (a int, r int, "U q" int) SERVER shards OPTIONS (shards '2', template 'late_model');
+INSERT INTO late_0 VALUES (1, 1, 1);
+INSERT INTO late_1 VALUES (1, 2, 1);
+SET CONSTRAINTS ALL IMMEDIATE;
+SELECT fails($$ SELECT shard_fdw.release('late', 'one') $$, '23505', title => 'rows that break a deferrable constraint');
+UPDATE late_1 SET "U q" = 2;
+CREATE TABLE other (r int REFERENCES ref DEFERRABLE INITIALLY DEFERRED);
+SET CONSTRAINTS ALL DEFERRED;
+INSERT INTO other VALUES (77);
+SELECT is(shard_fdw.release('late', 'one')::text, 'late', 'constraints of another table are checked later');
+INSERT INTO late VALUES (2, 77, 3);
+UPDATE other SET r = 7;
+UPDATE late SET r = 7 WHERE a = 2;
+SET CONSTRAINTS ALL IMMEDIATE;
+SELECT is((SELECT count(*) FROM late), 3::bigint, 'constraints are checked later afterwards');
+
 -- Rows that would get lost, or into other columns.
 CREATE FOREIGN TABLE hidden (a int, b int) SERVER shards OPTIONS (shards '2');
 INSERT INTO hidden_0 VALUES (1, 1), (2, 2);
