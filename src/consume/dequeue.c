@@ -66,6 +66,12 @@ typedef struct Call
 	const char *dead_columns;	/* the columns, for SELECT */
 } Call;
 
+/*
+ * A call ends when it has moved so many rows of a shard to the dead letters, or
+ * as many as it may return.  They may lead back to the shard by a trigger.
+ */
+#define MANY_DEAD_LETTERS	1000
+
 /* A shard that rows are taken from. */
 typedef struct Taking
 {
@@ -329,6 +335,7 @@ claim_rows(const Call *call, Oid shard)
 {
 	char	   *due_rows;
 	uint64		nrows = 0;
+	uint64		nburied = 0;
 	uint64		limit = call->max_rows;
 	Taking		taking;
 
@@ -359,12 +366,14 @@ claim_rows(const Call *call, Oid shard)
 			uint64		nreturned;
 
 			if (call->max_attempts > 0)
-				ndone += bury_rows(call, &taking, tids);
+				ndone = bury_rows(call, &taking, tids);
+			nburied += ndone;
 			nreturned = return_claimed(call, &taking, tids);
 			nrows += nreturned;
 			ndone += nreturned;
 		}
 		if (nrows == call->max_rows ||
+			nburied >= Max(call->max_rows, MANY_DEAD_LETTERS) ||
 			(taking.nfound < limit && !taking.updated))
 			break;
 		/* As dequeue_rows(), and there are those that have been moved. */
