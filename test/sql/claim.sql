@@ -184,12 +184,12 @@ SELECT set_config('shard_fdw.shard', '-1', true);
 SELECT is(try(), 'true', 'after an error a session goes on with the next shard');
 
 -- Dead letters that lead back to the shard.
-CREATE FOREIGN TABLE circle (id int, attempts int, due timestamptz) SERVER shards OPTIONS (shards '1');
-CREATE VIEW circle_dead AS SELECT * FROM circle;
-INSERT INTO circle VALUES (1, 9, now());
-SELECT is((SELECT count(*) FROM shard_fdw.claim(NULL::circle, 1, '1 hour', 9, 'circle_dead')), 0::bigint,
+CREATE FOREIGN TABLE again (id int, attempts int, due timestamptz) SERVER shards OPTIONS (shards '1');
+CREATE VIEW again_dead AS SELECT * FROM again;
+INSERT INTO again VALUES (1, 9, now());
+SELECT is((SELECT count(*) FROM shard_fdw.claim(NULL::again, 1, '1 hour', 9, 'again_dead')), 0::bigint,
   'a call that would go on for ever comes to an end');
-SELECT is((SELECT concat_ws(' ', id, attempts) FROM circle), '1 9', 'the row has come back');
+SELECT is((SELECT concat_ws(' ', id, attempts) FROM again), '1 9', 'the row has come back');
 
 -- Dead letters in a logical table, and another one of hash shards.  Random
 -- claims, compared with what a plain table should look like.
