@@ -137,7 +137,17 @@ is($here->safe_psql('postgres', q{SELECT count(*) FROM shard_fdw.check_nodes('t'
 my $fresh = session($here);
 my $start = time();
 $proxy->mode('stall');
-fails($fresh, 'SELECT count(*) FROM t', '08001', 'could not connect to server "n1"', title => 'connect_timeout: a query');
+# Since 16, postgres_fdw does not look at connect_timeout.
+if ($here->safe_psql('postgres', 'SHOW server_version_num') < 160000)
+{
+	fails($fresh, 'SELECT count(*) FROM t', '08001', 'could not connect to server "n1"', title => 'connect_timeout: a query');
+}
+else
+{
+	state_of($fresh, q{SET statement_timeout = '1s'});
+	fails($fresh, 'SELECT count(*) FROM t', '57014', 'canceling statement due to statement timeout', title => 'no connect_timeout: a query');
+	state_of($fresh, 'RESET statement_timeout');
+}
 fails($fresh, q{SELECT shard_fdw.run_command_on_nodes('t', 'SELECT 1')}, '08001', 'could not connect to server "n1"',
 	title => 'connect_timeout: a command', detail => qr/./);
 $proxy->mode('pass');
