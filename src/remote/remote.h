@@ -35,6 +35,8 @@ extern char *shard_node_hold_table(Oid shard, Oid userid, bool *is_unlogged);
 extern List *shard_node_index_commands(Oid shard, Oid userid,
 									   const char *target);
 extern void shard_node_drop_table(Oid shard, Oid userid);
+extern const char *const shard_database_query;
+extern char *shard_node_database(Oid server, Oid userid);
 extern int64 shard_node_bytes(Oid shard, Oid userid);
 
 /* in session.c */

@@ -794,6 +794,28 @@ shard_node_drop_table(Oid shard, Oid userid)
 }
 
 /*
+ * The command that tells a database from all others, whoever asks.
+ */
+const char *const shard_database_query =
+"SELECT pg_catalog.concat(extract(epoch FROM pg_catalog.pg_postmaster_start_time()), ' ', d.oid)"
+" FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+
+/*
+ * shard_node_database
+ *		What shard_database_query gives on a node.
+ */
+char *
+shard_node_database(Oid server, Oid userid)
+{
+	ShardNodeError error;
+	ShardNodeSession *session = shard_node_session(server, userid, &error);
+
+	if (session == NULL)
+		shard_node_raise(&error, NULL);
+	return pstrdup(PQgetvalue(query(session, shard_database_query, false), 0, 0));
+}
+
+/*
  * shard_node_bytes
  *		How many bytes the table behind a foreign table takes, with its indexes;
  *		0 if there is none.

@@ -178,6 +178,39 @@ check_inherited(const Move *m)
 }
 
 /*
+ * The database of a server.  SPI is connected.
+ */
+static const char *
+database_of(const Move *m, Oid server)
+{
+	return OidIsValid(server) ? shard_node_database(server, m->caller) :
+		*(char **) linitial(shard_query_rows(shard_database_query, m->shard, 1));
+}
+
+/*
+ * Raise an error if the shard would stay where it is.  The name of its table is
+ * taken there, by the table itself, which nobody should take for a leftover.
+ */
+static void
+check_places(const Move *m)
+{
+	if (strcmp(database_of(m, m->from), database_of(m, m->to)) != 0)
+		return;
+	if (OidIsValid(m->from) && OidIsValid(m->to))
+		report_cannot(m, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					  psprintf("Servers \"%s\" and \"%s\" are connections to the same database.",
+							   GetForeignServer(m->from)->servername,
+							   GetForeignServer(m->to)->servername),
+					  "Replace the shard by a foreign table of the other server that stands for the same table.");
+	report_cannot(m, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				  psprintf("Server \"%s\" is a connection to this database.",
+						   GetForeignServer(OidIsValid(m->from) ? m->from : m->to)->servername),
+				  OidIsValid(m->from) ?
+				  "Replace the shard by the table that it stands for." :
+				  "Move the shard to another database.");
+}
+
+/*
  * Find the logical table of a shard of the caller's.
  */
 static void
@@ -595,6 +628,7 @@ shard_move(Oid shard, Oid server, bool allow_reads)
 						 shard_count_rows(list_make1_oid(shard)));
 	shard_progress_phase("looking for what depends on the shard");
 	check_inherited(&m);
+	check_places(&m);
 	shard_try_to_drop(list_make1_oid(shard),
 					  mode == AccessExclusiveLock ? NIL : list_make1_oid(shard));
 	shard_progress_phase("creating the table");

@@ -383,6 +383,16 @@ foreach (
 fails($mover, q{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT shard_fdw.move_shard('s_8', 'n1')}, '25001', undef, title => 'REPEATABLE READ');
 state_of($mover, 'ROLLBACK');
 
+# Other connections to the same database: the table that is there is no leftover.
+$here->safe_psql('postgres', sprintf(q{
+	SELECT shard_fdw.add_connections('n1', 2);
+	CREATE SERVER myself FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'postgres');
+	CREATE USER MAPPING FOR CURRENT_USER SERVER myself}, $here->host, $here->port));
+fails($mover, q{SELECT shard_fdw.move_shard('log_0', 'n1_2')}, '55000', 'cannot move shard "log_0" of foreign table "log"',
+	detail => 'Servers "n1" and "n1_2" are connections to the same database.');
+fails($mover, q{SELECT shard_fdw.move_shard('s_8', 'myself')}, '55000', undef,
+	detail => 'Server "myself" is a connection to this database.');
+
 # A role without superuser
 
 $_->safe_psql('postgres', q{CREATE ROLE app LOGIN PASSWORD 'secret'; GRANT CREATE ON SCHEMA public TO app}) foreach $here, @nodes;
