@@ -26,6 +26,7 @@
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
 #include "parser/parsetree.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -222,13 +223,30 @@ plan_gate(Plan **plan, void *arg)
 }
 
 /*
+ * Have a scan that evaluates a subplan for its rows wait for them.
+ *
+ * It would otherwise do that while its Append waits for several scans, and if
+ * the subplan uses the same connection, their requests get mixed up: core's
+ * Append then fails, or waits forever.
+ */
+static void
+plan_synchronous(Plan **plan, void *arg)
+{
+	if (IsA(*plan, ForeignScan) && (*plan)->async_capable &&
+		(contain_subplans((Node *) (*plan)->qual) ||
+		 contain_subplans((Node *) (*plan)->targetlist)))
+		(*plan)->async_capable = false;
+}
+
+/*
  * shard_plan_gates
  *		Have the gates of a plan keep scans of other wrappers from being
- *		initialized.
+ *		initialized, and scans with subplans from being asynchronous.
  */
 void
 shard_plan_gates(PlannedStmt *stmt)
 {
+	walk_statement(stmt, plan_synchronous, NULL);
 	walk_statement(stmt, plan_gate, NULL);
 }
 

@@ -312,5 +312,21 @@ is( $here->safe_psql('postgres', q{
 		INSERT INTO b SELECT g FROM generate_series(1, 1000) g;
 		SELECT * FROM seen}), "4000\n5000", 'a trigger after COPY and INSERT sees all rows');
 
+# Scans that are asynchronous, unless they ask the same connection for each row.
+
+$here->safe_psql('postgres', q{
+	CREATE FOREIGN TABLE busy (id int, k int) SERVER shards OPTIONS (route 'hash', key 'id')});
+add_shards('busy', 'id int, k int', 'shard_fdw.in_hash(5, %d, id)', 'n1', 'local', 'n2', 'n1', 'n2');
+$here->safe_psql('postgres', q{
+	INSERT INTO busy SELECT g, g % 17 FROM generate_series(1, 2000) g;
+	ALTER SERVER n1 OPTIONS (ADD async_capable 'true');
+	ALTER SERVER n2 OPTIONS (ADD async_capable 'true')});
+like($here->safe_psql('postgres', 'EXPLAIN (COSTS OFF) SELECT * FROM busy'), qr/Async Foreign Scan/, 'asynchronous scans');
+is( $here->safe_psql('postgres', q{
+		SET statement_timeout = '30s';
+		SELECT count(*) FROM busy a WHERE a.id = (SELECT max(z.id) FROM busy z WHERE z.k = a.k);
+		SELECT count(*), sum(n) FROM (SELECT a.id, (SELECT count(*) FROM busy z WHERE z.id = a.id) AS n FROM busy a OFFSET 0) s}),
+	"17\n2000|2000", 'scans with subplans, which use their connections');
+
 $_->stop foreach $here, @nodes;
 done_testing();
