@@ -30,7 +30,6 @@
 #include "catalog/indexing.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_attribute.h"
-#include "catalog/pg_publication.h"
 #include "catalog/pg_statistic.h"
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
@@ -108,9 +107,6 @@ check_relation(const Move *m, Relation shard)
 			report_cannot(m, code, "It has triggers.", "Drop its triggers.");
 	if (RelationGetFKeyList(shard) != NIL)
 		report_cannot(m, code, "It has foreign keys.", "Drop its foreign keys.");
-	if (shard_is_published(m->shard))
-		report_cannot(m, code, "It belongs to a publication.",
-					  "Drop it from the publication.");
 	if (list_length(shard_parents(m->shard)) > 1)
 		report_cannot(m, code, "It inherits from another table, too.",
 					  "Detach it from that table.");
@@ -175,6 +171,27 @@ check_inherited(const Move *m)
 					  psprintf("CHECK constraint \"%s\" of the foreign table has not been validated.",
 							   *(char **) linitial(rows)),
 					  "Validate the constraint, or drop it.");
+}
+
+/*
+ * Raise an error if a table here, the shard or what is to be the shard, belongs
+ * to a publication, by itself or as one of a schema or of all.  Subscribers would
+ * get no more rows, or all of them once more and by a name that is not the
+ * shard's.  SPI is connected.
+ */
+static void
+check_unpublished(const Move *m, Oid table)
+{
+	List	   *rows = shard_query_rows("SELECT p.pubname FROM pg_publication p,"
+										" LATERAL pg_get_publication_tables(p.pubname::text) t"
+										" WHERE t.relid = $1 LIMIT 1",
+										table, 1);
+
+	if (rows != NIL)
+		report_cannot(m, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					  psprintf("It belongs to publication \"%s\", or would so.",
+							   *(char **) linitial(rows)),
+					  "Drop it from the publication, or the publication.");
 }
 
 /*
@@ -476,6 +493,7 @@ move_out(const Move *m)
 	Oid			new_shard = create_foreign_table(m);
 	Relation	source;
 
+	check_unpublished(m, m->shard);
 	copy_definition(m, new_shard);
 	shard_node_make_table(new_shard, m->shard, m->caller);
 	shard_progress_phase("copying rows");
@@ -497,6 +515,7 @@ move_in(const Move *m)
 	Oid			new_shard = create_table(m, m->new_name, is_unlogged, with);
 	Relation	target;
 
+	check_unpublished(m, new_shard);
 	copy_definition(m, new_shard);
 	shard_progress_phase("copying rows");
 	target = table_open(new_shard, NoLock);

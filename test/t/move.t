@@ -372,7 +372,7 @@ foreach (
 	[ q{'s_3', 'n1'}, '2BP01', undef, detail => qr/view public.seen depends/ ],
 	[ q{'s_4', 'n1'}, '0A000', undef, detail => 'It has inheritance children.' ],
 	[ q{'s_5', 'n1'}, '55000', undef, detail => 'It has a column "more" that the foreign table has not.' ],
-	[ q{'s_6', 'n1'}, '55000', undef, detail => 'It belongs to a publication.' ],
+	[ q{'s_6', 'n1'}, '55000', undef, detail => 'It belongs to publication "p", or would so.' ],
 	[ q{'s_7', 'n1'}, '2BP01', undef, detail => qr/constraint pointer_i_fkey/ ],
 	[ q{'ordered_0', 'n1'}, '0A000', undef, detail => qr/commit_order/ ])
 {
@@ -382,6 +382,11 @@ foreach (
 }
 fails($mover, q{BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT shard_fdw.move_shard('s_8', 'n1')}, '25001', undef, title => 'REPEATABLE READ');
 state_of($mover, 'ROLLBACK');
+
+$here->safe_psql('postgres', 'CREATE PUBLICATION q FOR ALL TABLES');
+fails($mover, q{SELECT shard_fdw.move_shard('s_8', 'n1')}, '55000', undef, detail => qr/publication "q"/, title => 'a publication of all tables');
+fails($mover, q{SELECT shard_fdw.move_shard('log_0', 'local')}, '55000', undef, detail => qr/publication "q"/, title => '... and a shard that comes to them');
+$here->safe_psql('postgres', 'DROP PUBLICATION q');
 
 # Other connections to the same database: the table that is there is no leftover.
 $here->safe_psql('postgres', sprintf(q{
