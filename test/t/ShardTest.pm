@@ -48,12 +48,12 @@ sub setup_shards
 		  . ' CREATE SERVER shards FOREIGN DATA WRAPPER shard_fdw');
 }
 
-# A session in database postgres that goes on after errors, for state_of();
-# of another user if one is given.
+# A session that goes on after errors, for state_of(); of another user, or in
+# another database than postgres, if one is given.
 sub session
 {
-	my ($node, $user) = @_;
-	my $session = $node->background_psql('postgres',
+	my ($node, $user, $database) = @_;
+	my $session = $node->background_psql($database // 'postgres',
 		on_error_stop => 0,
 		extra_params => $user ? [ '-U', $user ] : []);
 

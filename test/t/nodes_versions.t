@@ -20,7 +20,7 @@ foreach my $server ($new, $old)
 		q{SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'});
 }
 
-my ($here, $node, $database, $title);
+my ($here, $node, $database, $title, $session);
 
 sub run_here { my ($sql) = @_; return $here->safe_psql($database, $sql); }
 sub run_there { my ($sql) = @_; return $node->safe_psql($database, $sql); }
@@ -46,14 +46,10 @@ sub both
 	foreach my $table ('t', 'twin')
 	{
 		(my $sql = $command) =~ s/(\b(?:INTO|FROM|TABLE|UPDATE|COPY) |RETURNING |WHERE )t(?=[ .;]|$)/$1$table/g;
-		my ($stdout, $stderr);
+		my ($found, undef, $output, $errors) = state_of($session, $sql);
 
-		$here->psql($database, $sql, stdout => \$stdout, stderr => \$stderr,
-			on_error_stop => 1, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
-		my $found = $stderr =~ /ERROR:  (\w{5})/ ? $1 : '00000';
-
-		push(@outcomes, join("\n", $found, sort(split(/\n/, $stdout // ''))));
-		diag("$table: $stderr") if $found ne $state;
+		push(@outcomes, join("\n", $found, sort(split(/\n/, $output))));
+		diag("$table: $errors") if $found ne $state;
 	}
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	is($outcomes[0], $outcomes[1], "$title: $what");
@@ -67,9 +63,9 @@ sub same_rows
 	my ($what) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return here_is(q{
+	return is((state_of($session, q{
 		SELECT count(*) FROM ((TABLE t EXCEPT ALL TABLE twin) UNION ALL (TABLE twin EXCEPT ALL TABLE t)) d;
-		SELECT * FROM shard_fdw.check_nodes('t')}, '0', "$what: rows");
+		SELECT * FROM shard_fdw.check_nodes('t')}))[2], '0', "$title: $what: rows");
 }
 
 # A random element.
@@ -177,6 +173,8 @@ sub with_versions
 	is(run_there(q{SELECT string_agg(pg_get_constraintdef(oid), ' ' ORDER BY conrelid) FROM pg_constraint WHERE conname = 'shard_hash'}),
 		'CHECK (shard_fdw.in_hash(4, 1, id)) CHECK (shard_fdw.in_hash(4, 3, id))', "$title: the node knows the hashes");
 
+	$session = session($here, undef, $database);
+
 	# Rows
 	my $columns = 'id, k, v, a, f, ts, d, j, x, b, i, y, u, r';
 
@@ -184,7 +182,7 @@ sub with_versions
 	both("INSERT INTO t ($columns) SELECT * FROM made WHERE id = $_") foreach 501, 502;
 	both(q{INSERT INTO t (id, k, v) VALUES (503, 1, 'v'), (504, 2, NULL), (505, 3, 'x'), (506, 4, '') RETURNING *});
 	both("COPY t ($columns) FROM STDIN;\n"
-		  . run_here('COPY (SELECT * FROM made WHERE id BETWEEN 507 AND 900) TO STDOUT') . "\n\\.\n");
+		  . run_here('COPY (SELECT * FROM made WHERE id BETWEEN 507 AND 900) TO STDOUT') . "\n$copy_end");
 	both('INSERT INTO t (id, k) VALUES (-1, -1)', '23514');
 	both('INSERT INTO t (id, k) SELECT -g, nullif(g, 9) FROM generate_series(1, 9) g', '23502');
 	both('INSERT INTO t (id, k) SELECT g, g FROM generate_series(890, 910) g', '23505');
@@ -292,6 +290,7 @@ sub with_versions
 		INSERT INTO log (v) SELECT g FROM generate_series(1, 100) g;
 		SELECT count(*), count(DISTINCT id), count(DISTINCT tableoid) FROM log},
 		"100|100|2\n\n200|200|3", 'a closed shard');
+	$session->quit;
 	return;
 }
 
