@@ -571,7 +571,10 @@ set_dead_letters(FunctionCallInfo fcinfo, Call *call)
 					   get_relkind_objtype(get_rel_relkind(table)), name);
 	rel = try_relation_open(table, RowExclusiveLock);
 	if (rel == NULL)
+	{
 		shard_report_missing(table);
+		pg_unreachable();
+	}
 	initStringInfo(&columns);
 	for (int i = 0; i < desc->natts; i++)
 	{

@@ -14,6 +14,11 @@
 
 #include "table/table.h"
 
+/* The query that tells a database from all others, whoever asks. */
+#define SHARD_DATABASE_QUERY \
+	"SELECT pg_catalog.concat(extract(epoch FROM pg_catalog.pg_postmaster_start_time()), ' ', d.oid)" \
+	" FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()"
+
 /* in admin.c */
 extern List *shard_node_list(const char *names);
 extern char *shard_node_run_command(Oid server, const char *sql);
@@ -35,7 +40,6 @@ extern char *shard_node_hold_table(Oid shard, Oid userid, bool *is_unlogged);
 extern List *shard_node_index_commands(Oid shard, Oid userid,
 									   const char *target);
 extern void shard_node_drop_table(Oid shard, Oid userid);
-extern const char *const shard_database_query;
 extern char *shard_node_database(Oid server, Oid userid);
 extern int64 shard_node_bytes(Oid shard, Oid userid);
 

@@ -794,15 +794,8 @@ shard_node_drop_table(Oid shard, Oid userid)
 }
 
 /*
- * The command that tells a database from all others, whoever asks.
- */
-const char *const shard_database_query =
-"SELECT pg_catalog.concat(extract(epoch FROM pg_catalog.pg_postmaster_start_time()), ' ', d.oid)"
-" FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
-
-/*
  * shard_node_database
- *		What shard_database_query gives on a node.
+ *		What SHARD_DATABASE_QUERY gives on a node.
  */
 char *
 shard_node_database(Oid server, Oid userid)
@@ -812,7 +805,7 @@ shard_node_database(Oid server, Oid userid)
 
 	if (session == NULL)
 		shard_node_raise(&error, NULL);
-	return pstrdup(PQgetvalue(query(session, shard_database_query, false), 0, 0));
+	return pstrdup(PQgetvalue(query(session, SHARD_DATABASE_QUERY, false), 0, 0));
 }
 
 /*
@@ -823,12 +816,14 @@ shard_node_database(Oid server, Oid userid)
 int64
 shard_node_bytes(Oid shard, Oid userid)
 {
-	const PGresult *result =
-		query(session_of(shard, userid),
-			  psprintf("SELECT pg_total_relation_size(to_regclass(%s))",
-					   quote_literal_cstr(shard_node_table_name(shard))),
-			  false);
+	ShardNodeSession *session = session_of(shard, userid);
+	const PGresult *result;
 
+	prepare(session);
+	result = query(session,
+				   psprintf("SELECT pg_total_relation_size(to_regclass(%s))",
+							quote_literal_cstr(shard_node_table_name(shard))),
+				   false);
 	return PQntuples(result) != 1 ? 0 :
 		strtoll(PQgetvalue(result, 0, 0), NULL, 10);
 }

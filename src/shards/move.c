@@ -195,13 +195,17 @@ check_unpublished(const Move *m, Oid table)
 }
 
 /*
- * The database of a server.  SPI is connected.
+ * shard_database_of
+ *		What tells the database of a server, or this one, from all others: a
+ *		string.  SPI is connected.
+ *
+ * Raises what connecting to the server raises.
  */
-static const char *
-database_of(const Move *m, Oid server)
+const char *
+shard_database_of(Oid server, Oid userid)
 {
-	return OidIsValid(server) ? shard_node_database(server, m->caller) :
-		*(char **) linitial(shard_query_rows(shard_database_query, m->shard, 1));
+	return OidIsValid(server) ? shard_node_database(server, userid) :
+		*(char **) linitial(shard_query_rows(SHARD_DATABASE_QUERY, InvalidOid, 1));
 }
 
 /*
@@ -211,7 +215,8 @@ database_of(const Move *m, Oid server)
 static void
 check_places(const Move *m)
 {
-	if (strcmp(database_of(m, m->from), database_of(m, m->to)) != 0)
+	if (strcmp(shard_database_of(m->from, m->caller),
+			   shard_database_of(m->to, m->caller)) != 0)
 		return;
 	if (OidIsValid(m->from) && OidIsValid(m->to))
 		report_cannot(m, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -26,10 +26,12 @@ PG_FUNCTION_INFO_V1(shard_rebalance);
 /* What an empty shard counts for, in bytes. */
 #define LEAST_BYTES	8192
 
-/* A server that has shards, or is to have some. */
+/* A database that has shards, or is to have some. */
 typedef struct Place
 {
 	Oid			server;			/* InvalidOid: this one */
+	List	   *servers;		/* all that are connections to it */
+	const char *database;		/* what tells it from others */
 	bool		is_target;
 	int64		bytes;
 } Place;
@@ -38,6 +40,7 @@ typedef struct Place
 typedef struct Piece
 {
 	Oid			shard;
+	Oid			server;			/* InvalidOid: this one */
 	Place	   *place;
 	int64		bytes;
 	bool		is_fixed;		/* has been moved already */
@@ -53,21 +56,35 @@ typedef struct Step
 } Step;
 
 /*
- * Find a server in a list of Place, or add it.
+ * Find a server in a list of Place, or add it.  SPI is connected.
  */
 static Place *
 find_place(List **places, Oid server)
 {
 	Place	   *place;
+	const char *database;
 	ListCell   *lc;
 
 	foreach(lc, *places)
 	{
-		if (((Place *) lfirst(lc))->server == server)
-			return lfirst(lc);
+		place = lfirst(lc);
+		if (list_member_oid(place->servers, server))
+			return place;
+	}
+	database = shard_database_of(server, GetUserId());
+	foreach(lc, *places)
+	{
+		place = lfirst(lc);
+		if (strcmp(place->database, database) == 0)
+		{
+			place->servers = lappend_oid(place->servers, server);
+			return place;
+		}
 	}
 	place = palloc0(sizeof(Place));
 	place->server = server;
+	place->servers = list_make1_oid(server);
+	place->database = database;
 	*places = lappend(*places, place);
 	return place;
 }
@@ -123,6 +140,7 @@ list_pieces(Oid logical, List *done, List **places)
 		server = shards[i].is_local ? InvalidOid : GetForeignServerIdByRelId(shard);
 		piece = palloc(sizeof(Piece));
 		piece->shard = shard;
+		piece->server = server;
 		piece->place = find_place(places, server);
 		piece->bytes = bytes_of(shard, server);
 		piece->is_fixed = list_member_oid(done, shard);
@@ -154,12 +172,13 @@ add_step(List **steps, Piece *piece, Place *target)
 	Step	   *step = palloc(sizeof(Step));
 
 	step->shard = piece->shard;
-	step->from = piece->place->server;
+	step->from = piece->server;
 	step->to = target->server;
 	step->bytes = piece->bytes;
 	*steps = lappend(*steps, step);
 	piece->place->bytes -= piece->bytes;
 	target->bytes += piece->bytes;
+	piece->server = target->server;
 	piece->place = target;
 	piece->is_fixed = true;
 }

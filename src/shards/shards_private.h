@@ -101,6 +101,7 @@ extern void shard_confirm(Oid logical);
 extern void shard_forget_maintenance(Oid logical);
 
 /* in move.c */
+extern const char *shard_database_of(Oid server, Oid userid);
 extern Oid	shard_move(Oid shard, Oid server, bool allow_reads);
 
 /* in outside.c */

@@ -397,6 +397,12 @@ fails($mover, q{SELECT shard_fdw.move_shard('log_0', 'n1_2')}, '55000', 'cannot 
 	detail => 'Servers "n1" and "n1_2" are connections to the same database.');
 fails($mover, q{SELECT shard_fdw.move_shard('s_8', 'myself')}, '55000', undef,
 	detail => 'Server "myself" is a connection to this database.');
+$here->safe_psql('postgres', q{
+	SET client_min_messages = error;
+	CREATE FOREIGN TABLE spread (id int) SERVER shards OPTIONS (shards '4', nodes 'n1, n1_2')});
+is((state_of($mover, q{SELECT * FROM shard_fdw.rebalance_plan('spread')}))[2], '', 'connections to one database need no moves');
+is((state_of($mover, q{SELECT count(*), string_agg(DISTINCT target, ' ') FROM shard_fdw.rebalance_plan('spread', 'n1, n1_2, n2')}))[2],
+	'2|n2', '... and count as one server');
 
 # A role without superuser
 
