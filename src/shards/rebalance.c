@@ -255,6 +255,8 @@ plan_steps(Oid logical, const char *nodes, List *done)
 		if (place->is_target)
 			targets = lappend(targets, place);
 	}
+	if (targets == NIL)
+		return NIL;				/* there are no shards */
 	foreach(lc, pieces)
 	{
 		Piece	   *piece = lfirst(lc);
