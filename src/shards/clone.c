@@ -586,6 +586,43 @@ append_local_table(StringInfo sql, Relation logical, Oid schema,
 }
 
 /*
+ * shard_strict_columns
+ *		Columns for CREATE TABLE, separated by commas: those that can be null in
+ *		the logical table and not in the source.
+ *
+ * A time column must be like that from the beginning.  Generated columns cannot
+ * be declared again.  Allocated in the current memory context.
+ */
+char *
+shard_strict_columns(Relation logical, Relation source)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < RelationGetNumberOfAttributes(logical); i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(logical), i);
+		AttrNumber	attno = att->attisdropped ? InvalidAttrNumber :
+			get_attnum(RelationGetRelid(source), NameStr(att->attname));
+
+		if (attno == InvalidAttrNumber || att->attnotnull ||
+			att->attgenerated != '\0' ||
+			!TupleDescAttr(RelationGetDescr(source), attno - 1)->attnotnull)
+			continue;
+		appendStringInfo(&sql, "%s%s %s", sql.len > 0 ? ", " : "",
+						 quote_identifier(NameStr(att->attname)),
+						 format_type_extended(att->atttypid, att->atttypmod,
+											  FORMAT_TYPE_TYPEMOD_GIVEN |
+											  FORMAT_TYPE_FORCE_QUALIFY));
+		if (OidIsValid(att->attcollation))
+			appendStringInfo(&sql, " COLLATE %s",
+							 generate_collation_name(att->attcollation));
+		appendStringInfoString(&sql, " NOT NULL");
+	}
+	return sql.data;
+}
+
+/*
  * Append the definition of a remote shard, whose table on the node will have
  * the same name; with those CHECK constraints of the source that say nothing
  * about columns of its own.
@@ -594,21 +631,22 @@ static void
 append_foreign_table(StringInfo sql, Relation logical, Oid schema,
 					 const char *name, Relation source, Oid server)
 {
-	const char *separator = "";
+	char	   *columns = source ? shard_strict_columns(logical, source) : "";
+	const char *separator = columns[0] == '\0' ? "" : ", ";
 	ListCell   *lc;
 
-	appendStringInfo(sql, "CREATE FOREIGN TABLE %s (",
+	appendStringInfo(sql, "CREATE FOREIGN TABLE %s (%s",
 					 quote_qualified_identifier(get_namespace_name(schema),
-												name));
+												name), columns);
 	foreach(lc, source ? find_checks(RelationGetRelid(source), true) : NIL)
 	{
 		OwnCheck   *check = lfirst(lc);
-		Bitmapset  *columns = NULL;
+		Bitmapset  *used = NULL;
 		bool		is_shared = true;
 		int			i = -1;
 
-		pull_varattnos(check->expr, 1, &columns);
-		while ((i = bms_next_member(columns, i)) >= 0)
+		pull_varattnos(check->expr, 1, &used);
+		while ((i = bms_next_member(used, i)) >= 0)
 		{
 			AttrNumber	attno = i + FirstLowInvalidHeapAttributeNumber;
 

@@ -40,7 +40,6 @@
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(shard_move_shard);
@@ -291,39 +290,18 @@ find_and_lock(Move *m)
 
 /*
  * Columns for CREATE TABLE that can be null in the logical table and not in the
- * shard.  A time column must be like that from the beginning.
+ * shard.
  */
 static char *
 strict_columns(const Move *m)
 {
 	Relation	logical = table_open(m->logical, NoLock);
 	Relation	shard = table_open(m->shard, NoLock);
-	StringInfoData sql;
+	char	   *result = shard_strict_columns(logical, shard);
 
-	initStringInfo(&sql);
-	for (int i = 0; i < RelationGetNumberOfAttributes(logical); i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(logical), i);
-		AttrNumber	attno = att->attisdropped ? InvalidAttrNumber :
-			get_attnum(m->shard, NameStr(att->attname));
-
-		if (attno == InvalidAttrNumber || att->attnotnull ||
-			att->attgenerated != '\0' ||
-			!TupleDescAttr(RelationGetDescr(shard), attno - 1)->attnotnull)
-			continue;
-		appendStringInfo(&sql, "%s%s %s", sql.len > 0 ? ", " : "",
-						 quote_identifier(NameStr(att->attname)),
-						 format_type_extended(att->atttypid, att->atttypmod,
-											  FORMAT_TYPE_TYPEMOD_GIVEN |
-											  FORMAT_TYPE_FORCE_QUALIFY));
-		if (OidIsValid(att->attcollation))
-			appendStringInfo(&sql, " COLLATE %s",
-							 generate_collation_name(att->attcollation));
-		appendStringInfoString(&sql, " NOT NULL");
-	}
 	table_close(shard, NoLock);
 	table_close(logical, NoLock);
-	return sql.data;
+	return result;
 }
 
 /*

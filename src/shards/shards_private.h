@@ -58,6 +58,7 @@ extern void shard_clone_statistics(Oid source, Oid shard);
 extern void shard_clone_triggers(Relation source, Oid shard);
 extern void shard_clone_foreign_keys(Relation source, const char *source_name,
 									 Oid shard);
+extern char *shard_strict_columns(Relation logical, Relation source);
 extern Oid	shard_clone(Relation logical, Oid schema, const char *name,
 						Relation source, const char *place, Oid server);
 extern List *shard_unfit_checks(Oid shard, List *siblings);
