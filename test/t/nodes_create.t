@@ -190,17 +190,6 @@ foreach (
 
 	fails($session, "SELECT shard_fdw.create_shards($arguments)", @expected);
 }
-# A time column cannot be null in any shard, which only the template says.
-$here->safe_psql('postgres', q{
-	CREATE TABLE timed_model (at timestamptz NOT NULL, v varchar(9) COLLATE "C" NOT NULL, g int GENERATED ALWAYS AS (1) STORED NOT NULL)});
-is((state_of($session, q{CREATE FOREIGN TABLE timed (at timestamptz, v varchar(9) COLLATE "C", g int GENERATED ALWAYS AS (1) STORED)
-	SERVER shards OPTIONS (shards '2', template 'timed_model', nodes 'local, n1', time_column 'at')}))[0], '00000', 'a time column');
-is( $here->safe_psql('postgres', q{
-		SELECT count(*), count(*) FILTER (WHERE attnotnull AND NOT attislocal AND attcollation IN (0, 950))
-		  FROM pg_attribute WHERE attrelid IN ('timed_0'::regclass, 'timed_1'::regclass) AND attnum > 0}),
-	'6|6', 'a shard on a node has the NOT NULL of the template');
-is($here->safe_psql('postgres', q{SELECT * FROM shard_fdw.check_nodes('timed')}), '', '... and the table there, too');
-
 fails($session, q{CREATE FOREIGN TABLE f (i int) SERVER shards OPTIONS (nodes 'n1')}, 'HV024',
 	'option "nodes" requires option "shards"');
 fails($session, q{CREATE FOREIGN TABLE f (i int) SERVER shards OPTIONS (shards '2', nodes 'n1,,')}, 'HV024',
@@ -264,5 +253,16 @@ state_of($session, $_)
 $n2->stop('immediate');
 fails($session, 'COMMIT', '08006', 'connection to server "n2" was lost');
 is(join('|', map { $_->safe_psql('postgres', $made) } $here, $n1), $before, 'a lost node: nothing is left elsewhere');
+
+# A time column cannot be null in any shard, which only the template says.
+$here->safe_psql('postgres', q{
+	CREATE TABLE timed_model (at timestamptz NOT NULL, v varchar(9) COLLATE "C" NOT NULL, g int GENERATED ALWAYS AS (1) STORED NOT NULL)});
+is((state_of($session, q{CREATE FOREIGN TABLE timed (at timestamptz, v varchar(9) COLLATE "C", g int GENERATED ALWAYS AS (1) STORED)
+	SERVER shards OPTIONS (shards '2', template 'timed_model', nodes 'local, n1', time_column 'at')}))[0], '00000', 'a time column');
+is( $here->safe_psql('postgres', q{
+		SELECT count(*), count(*) FILTER (WHERE attnotnull AND NOT attislocal AND attcollation IN (0, 950))
+		  FROM pg_attribute WHERE attrelid IN ('timed_0'::regclass, 'timed_1'::regclass) AND attnum > 0}),
+	'6|6', 'a shard on a node has the NOT NULL of the template');
+is($here->safe_psql('postgres', q{SELECT * FROM shard_fdw.check_nodes('timed')}), '', '... and the table there, too');
 
 done_testing();
