@@ -265,24 +265,23 @@ shard_run_for_both(const char *query, Oid old_shard, Oid new_shard)
 /*
  * shard_copy_surroundings
  *		Copy to a new shard what an old one has beside its definition and its
- *		privileges: publications, which a foreign table cannot belong to, and
- *		the comment.  SPI is connected.
+ *		privileges: publications and the comment.  SPI is connected.
+ *
+ * A foreign table cannot belong to a publication, so a shard that becomes one
+ * must have none.
  */
 void
 shard_copy_surroundings(Oid old_shard, Oid new_shard)
 {
-	bool		is_table = get_rel_relkind(new_shard) == RELKIND_RELATION;
-
 	shard_run_for_both(psprintf("SELECT pg_catalog.replace(f.command, E'\\x01', $2)"
-								" FROM shard_fdw.features_of($1) f"
-								" WHERE f.kind = 'publication' AND %s"
+								" FROM shard_fdw.features_of($1) f WHERE f.kind = 'publication'"
 								" AND NOT EXISTS (SELECT FROM shard_fdw.features_of($2::regclass) g"
 								" WHERE g.kind = f.kind AND g.definition = f.definition)"
 								" UNION ALL"
 								" SELECT pg_catalog.format('COMMENT ON %s %%s IS %%L', $2, d)"
 								" FROM pg_catalog.obj_description($1, 'pg_class') d WHERE d IS NOT NULL",
-								is_table ? "true" : "false",
-								is_table ? "TABLE" : "FOREIGN TABLE"),
+								get_rel_relkind(new_shard) == RELKIND_RELATION ?
+								"TABLE" : "FOREIGN TABLE"),
 					   old_shard, new_shard);
 }
 
