@@ -233,7 +233,6 @@ extern void shard_prune_settle(PlannerInfo *root,
 extern void shard_prune_gate(PlannerInfo *root, const ShardPruning *pruning);
 
 /* in remote_agg.c */
-extern bool shard_is_postgres_fdw(Oid serverid);
 extern void shard_offer_remote_aggregates(PlannerInfo *root, RelOptInfo *rel);
 
 /* in remote_limit.c */

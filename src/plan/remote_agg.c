@@ -24,7 +24,6 @@
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_type_d.h"
 #include "foreign/fdwapi.h"
-#include "foreign/foreign.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
@@ -32,7 +31,6 @@
 #include "optimizer/tlist.h"
 #include "utils/float.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 /*
@@ -387,19 +385,6 @@ get_upper_paths(PlannerInfo *root, UpperRelationKind stage,
 }
 
 /*
- * shard_is_postgres_fdw
- *		Is it a server of postgres_fdw, by whatever name?
- */
-bool
-shard_is_postgres_fdw(Oid serverid)
-{
-	Oid			handler = GetForeignDataWrapper(GetForeignServer(serverid)->fdwid)->fdwhandler;
-	char	   *name = get_func_name(handler);
-
-	return name != NULL && strcmp(name, "postgres_fdw_handler") == 0;
-}
-
-/*
  * shard_offer_remote_aggregates
  *		Have core find ways to aggregate the remote shards of a logical table
  *		partially where they are.  To be called when the table has been
@@ -420,7 +405,7 @@ shard_offer_remote_aggregates(PlannerInfo *root, RelOptInfo *rel)
 
 		if (child->fdwroutine == NULL ||
 			child->fdwroutine->GetForeignUpperPaths == NULL ||
-			!shard_is_postgres_fdw(child->serverid))
+			!shard_is_node(child->serverid))
 			continue;
 		agg = palloc0(sizeof(RemoteAgg));
 		memcpy(&agg->routine, child->fdwroutine, sizeof(FdwRoutine));

@@ -70,7 +70,7 @@ limit_scans(Plan *plan, int64 count, const PlannedStmt *stmt)
 		if (scan->scan.scanrelid == 0 || scan->operation != CMD_SELECT ||
 			scan->fdw_private == NIL ||
 			!IsA(linitial(scan->fdw_private), String) ||
-			!shard_is_postgres_fdw(scan->fs_server))
+			!shard_is_node(scan->fs_server))
 			return;
 		relid = rt_fetch(scan->scan.scanrelid, stmt->rtable)->relid;
 		if (shard_logical_parents(relid) != NIL)

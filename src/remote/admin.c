@@ -135,7 +135,7 @@ shard_node_list(const char *names)
 						(errcode(ERRCODE_UNDEFINED_OBJECT),
 						 errmsg("server \"%s\" does not exist", name),
 						 errhint("A node is a server of postgres_fdw; make it known with CREATE SERVER.")));
-			if (!shard_is_node(GetForeignServer(server)))
+			if (!shard_is_node(server))
 				ereport(ERROR,
 						(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						 errmsg("server \"%s\" is not a server of postgres_fdw",

@@ -538,7 +538,7 @@ shard_is_on_node(Oid relid)
 {
 	return get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE &&
 		!shard_is_logical(relid) &&
-		shard_is_node(GetForeignServer(GetForeignServerIdByRelId(relid)));
+		shard_is_node(GetForeignServerIdByRelId(relid));
 }
 
 /*

@@ -18,7 +18,6 @@
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -241,18 +240,6 @@ ignore_notice(void *arg, const char *message)
 }
 
 /*
- * shard_is_node
- *		Is it a server of postgres_fdw?
- */
-bool
-shard_is_node(const ForeignServer *server)
-{
-	char	   *handler = get_func_name(GetForeignDataWrapper(server->fdwid)->fdwhandler);
-
-	return handler != NULL && strcmp(handler, "postgres_fdw_handler") == 0;
-}
-
-/*
  * shard_node_open
  *		Connect to the node of a session.  Returns false and fills in *error if
  *		that fails.
@@ -266,7 +253,7 @@ shard_node_open(ShardNodeSession *session, ShardNodeError *error)
 	const char **values;
 	const char *value;
 
-	if (!shard_is_node(server))
+	if (!shard_is_node(session->server))
 	{
 		shard_node_set_error(error, ERRCODE_WRONG_OBJECT_TYPE,
 							 psprintf("server \"%s\" is not a server of postgres_fdw",

@@ -51,7 +51,6 @@ extern void shard_node_set_remote_error(const ShardNodeSession *session,
 										ShardNodeError *error);
 extern void shard_node_raise(const ShardNodeError *error, const char *sql);
 extern void shard_node_wait(PGconn *conn, int events, TimestampTz until);
-extern bool shard_is_node(const ForeignServer *server);
 extern bool shard_node_open(ShardNodeSession *session, ShardNodeError *error);
 
 /* in make_table.c */

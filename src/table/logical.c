@@ -275,6 +275,19 @@ shard_check_read_committed(const char *action)
 }
 
 /*
+ * shard_is_node
+ *		Is it a server of postgres_fdw, by whatever name?
+ */
+bool
+shard_is_node(Oid server)
+{
+	Oid			wrapper = GetForeignServer(server)->fdwid;
+	char	   *handler = get_func_name(GetForeignDataWrapper(wrapper)->fdwhandler);
+
+	return handler != NULL && strcmp(handler, "postgres_fdw_handler") == 0;
+}
+
+/*
  * shard_check_owned
  *		Raise ERRCODE_INSUFFICIENT_PRIVILEGE unless the current user owns the
  *		logical table, and what shard_check_logical() raises.

@@ -414,6 +414,7 @@ extern void shard_report_missing(Oid relid);
 extern void shard_check_logical(Oid relid);
 extern void shard_check_readable(Oid relid);
 extern void shard_check_read_committed(const char *action);
+extern bool shard_is_node(Oid server);
 extern void shard_check_owned(Oid relid);
 extern void shard_check_plain(Oid logical, const ShardMember *shard,
 							  const char *action);
