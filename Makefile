@@ -55,6 +55,7 @@ OBJS = \
 	src/remote/transfer.o \
 	src/shards/admin.o \
 	src/shards/advice.o \
+	src/shards/changes.o \
 	src/shards/clone.o \
 	src/shards/column_type.o \
 	src/shards/convert.o \

@@ -5,24 +5,15 @@
  *	  them.
  *
  * The first pass copies the rows that a snapshot shows.  Indexes are built
- * when that is done.  Each later pass takes a new snapshot, looks at each row
- * version again, and compares: what the last snapshot showed and this one does
- * not is deleted from the copy, and what is new is inserted there.  No trigger
- * and no log is needed for that, because the last snapshot, as long as it is
- * registered, keeps all row versions that it shows where they are.  The last
- * pass is made under a lock that keeps writers out.
- *
- * A later pass is fast, because it skips pages that have not changed since: a
- * page whose rows are all visible to everybody has nothing new unless somebody
- * writes to it, and then the page has the position of that in the WAL.
+ * when that is done.  Each later pass takes a new snapshot, and compares: what
+ * the last snapshot showed and this one does not is deleted from the copy, and
+ * what is new is inserted there; see changes.c.  The last pass is made under a
+ * lock that keeps writers out.
  *
  * To be able to delete a row from the copy, one has to know where it went.
  * For the rows of the first pass a temporary file has the old and the new
  * place of each, in the order of the old ones; for the others, which are few, a
  * hash table has them.
- *
- * All this knows heap tables from inside.  Those of other access methods are
- * copied in one pass under the lock.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,13 +22,9 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "access/xlogutils.h"
 #include "executor/executor.h"
-#include "miscadmin.h"
 #include "partitioning/partbounds.h"
 #include "storage/buffile.h"
-#include "storage/bufmgr.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -47,9 +34,6 @@
 /* Rows for one shard that are inserted at once, at most. */
 #define MAX_BUFFERED_ROWS	1000
 #define MAX_BUFFERED_BYTES	65536
-
-/* How often to report the progress. */
-#define PAGES_PER_REPORT	64
 
 /* Where a row of the first pass has gone. */
 typedef struct Move
@@ -96,17 +80,9 @@ typedef struct Source
 {
 	Relation	rel;
 	AttrNumber *columns;		/* of a new shard's columns, 0: dropped */
-	BlockNumber nblocks;		/* as of the last pass */
-	bool	   *is_settled;		/* has a page nothing that is under way? */
+	ShardChanges *changes;
 	MoveFile   *files;			/* by target */
 } Source;
-
-/* A row to be inserted when all have been deleted. */
-typedef struct LateRow
-{
-	int			source;
-	HeapTuple	tuple;
-} LateRow;
 
 struct ShardOnlineCopy
 {
@@ -114,6 +90,7 @@ struct ShardOnlineCopy
 	MemoryContext row_context;
 	int			nsources;
 	Source	   *sources;
+	Source	   *source;			/* the one whose rows are being looked at */
 	int			ntargets;
 	Target	   *targets;
 	int			modulus;
@@ -124,8 +101,7 @@ struct ShardOnlineCopy
 	Datum	   *new_values;
 	bool	   *new_nulls;
 	HTAB	   *late_moves;
-	Snapshot	snapshot;		/* of the last pass, or NULL */
-	XLogRecPtr	position;		/* before it */
+	ShardMoment last;			/* of the last pass */
 	int64		nrows;			/* now in the new shards */
 };
 
@@ -224,6 +200,7 @@ shard_online_copy_begin(Oid logical, List *old_shards, List *new_shards,
 		source->rel = table_open(lfirst_oid(lc), NoLock);
 		/* They have all been made in the same way. */
 		source->columns = match_columns(source->rel, copy->targets[0].rel);
+		source->changes = shard_changes_begin(source->rel);
 		source->files = palloc0(sizeof(MoveFile) * copy->ntargets);
 		natts = Max(natts, RelationGetNumberOfAttributes(source->rel));
 	}
@@ -339,8 +316,10 @@ flush_all(ShardOnlineCopy *copy, Source *source)
  * Have a row of the first pass inserted.
  */
 static void
-buffer_row(ShardOnlineCopy *copy, Source *source, HeapTuple tuple)
+buffer_row(void *arg, HeapTuple tuple)
 {
+	ShardOnlineCopy *copy = arg;
+	Source	   *source = copy->source;
 	Target	   *target = read_row(copy, source, tuple);
 	MemoryContext oldcontext = MemoryContextSwitchTo(copy->row_context);
 	HeapTuple	row = heap_form_tuple(RelationGetDescr(target->rel),
@@ -398,9 +377,10 @@ find_move(const MoveFile *moves, ItemPointer tid, ItemPointer new_tid)
  * Delete the copy of a row.
  */
 static void
-delete_row(ShardOnlineCopy *copy, int isource, HeapTuple tuple)
+delete_row(void *arg, HeapTuple tuple)
 {
-	Source	   *source = &copy->sources[isource];
+	ShardOnlineCopy *copy = arg;
+	Source	   *source = copy->source;
 	LateMove	key;
 	LateMove   *late;
 	ItemPointerData tid;
@@ -408,7 +388,7 @@ delete_row(ShardOnlineCopy *copy, int isource, HeapTuple tuple)
 	TM_FailureData failure;
 
 	memset(&key, 0, sizeof(key));
-	key.key.source = isource;
+	key.key.source = source - copy->sources;
 	key.key.tid = tuple->t_self;
 	late = hash_search(copy->late_moves, &key.key, HASH_FIND, NULL);
 	if (late != NULL)
@@ -441,10 +421,10 @@ delete_row(ShardOnlineCopy *copy, int isource, HeapTuple tuple)
  * A deferred one has been checked when the row was committed.
  */
 static void
-insert_row(ShardOnlineCopy *copy, const LateRow *late_row)
+insert_row(void *arg, HeapTuple tuple)
 {
-	Target	   *target = read_row(copy, &copy->sources[late_row->source],
-								  late_row->tuple);
+	ShardOnlineCopy *copy = arg;
+	Target	   *target = read_row(copy, copy->source, tuple);
 	MemoryContext oldcontext = MemoryContextSwitchTo(copy->row_context);
 	HeapTuple	row = heap_form_tuple(RelationGetDescr(target->rel),
 									  copy->new_values, copy->new_nulls);
@@ -458,8 +438,8 @@ insert_row(ShardOnlineCopy *copy, const LateRow *late_row)
 		(void) shard_insert_index_tuples(target->rri, slot, target->estate,
 										 NULL, NIL);
 	memset(&key, 0, sizeof(key));
-	key.key.source = late_row->source;
-	key.key.tid = late_row->tuple->t_self;
+	key.key.source = copy->source - copy->sources;
+	key.key.tid = tuple->t_self;
 	late = hash_search(copy->late_moves, &key.key, HASH_ENTER, NULL);
 	late->target = target - copy->targets;
 	late->new_tid = slot->tts_tid;
@@ -493,78 +473,6 @@ open_indexes(ShardOnlineCopy *copy)
 }
 
 /*
- * Look at the rows of a page of an old shard.  In the first pass they are
- * copied; later, those that are no longer there are deleted from the copy, and
- * new ones are added to *late_rows.  Returns how many of them there were.
- */
-static int
-pass_page(ShardOnlineCopy *copy, int isource, BlockNumber block, Snapshot snapshot,
-		  BufferAccessStrategy strategy, List **late_rows)
-{
-	Source	   *source = &copy->sources[isource];
-	Buffer		buffer = ReadBufferExtended(source->rel, MAIN_FORKNUM, block,
-											RBM_NORMAL, strategy);
-	Page		page;
-	HeapTupleData rows[MaxHeapTuplesPerPage];
-	bool		is_new[MaxHeapTuplesPerPage];
-	int			nrows = 0;
-	bool		is_settled = true;
-
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	if (copy->snapshot != NULL && source->is_settled[block] &&
-		BufferGetLSNAtomic(buffer) <= copy->position &&
-		RelationNeedsWAL(source->rel))
-	{
-		UnlockReleaseBuffer(buffer);
-		return 0;
-	}
-	for (OffsetNumber i = FirstOffsetNumber;
-		 i <= PageGetMaxOffsetNumber(page); i++)
-	{
-		ItemId		id = PageGetItemId(page, i);
-		HeapTuple	row = &rows[nrows];
-		bool		was_visible;
-
-		if (!ItemIdIsNormal(id))
-			continue;
-		row->t_data = (HeapTupleHeader) PageGetItem(page, id);
-		row->t_len = ItemIdGetLength(id);
-		row->t_tableOid = RelationGetRelid(source->rel);
-		ItemPointerSet(&row->t_self, block, i);
-		was_visible = copy->snapshot != NULL &&
-			HeapTupleSatisfiesVisibility(row, copy->snapshot, buffer);
-		is_new[nrows] = HeapTupleSatisfiesVisibility(row, snapshot, buffer);
-		/* What is under way may become visible, or no longer be, unseen. */
-		is_settled &= is_new[nrows] &&
-			(row->t_data->t_infomask & HEAP_XMAX_INVALID) != 0;
-		if (was_visible != is_new[nrows])
-			nrows++;
-	}
-	/* While we have the page pinned, the rows stay where they are. */
-	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
-	source->is_settled[block] = is_settled;
-
-	for (int i = 0; i < nrows; i++)
-	{
-		if (copy->snapshot == NULL)
-			buffer_row(copy, source, &rows[i]);
-		else if (!is_new[i])
-			delete_row(copy, isource, &rows[i]);
-		else
-		{
-			LateRow    *late_row = palloc(sizeof(LateRow));
-
-			late_row->source = isource;
-			late_row->tuple = heap_copytuple(&rows[i]);
-			*late_rows = lappend(*late_rows, late_row);
-		}
-	}
-	ReleaseBuffer(buffer);
-	return nrows;
-}
-
-/*
  * shard_online_copy_pass
  *		Copy what there is in the old shards, or bring the copy up to date.
  *		Returns the number of rows that have been inserted or deleted.
@@ -575,71 +483,38 @@ pass_page(ShardOnlineCopy *copy, int isource, BlockNumber block, Snapshot snapsh
 int64
 shard_online_copy_pass(ShardOnlineCopy *copy)
 {
-	MemoryContext context = AllocSetContextCreate(copy->context, "late rows",
+	MemoryContext context = AllocSetContextCreate(copy->context, "pass over rows",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
-	BufferAccessStrategy strategy = GetAccessStrategy(BAS_BULKREAD);
-
-	/* Before the snapshot: what has been written since may be new to it. */
-	XLogRecPtr	position = GetXLogInsertRecPtr();
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	List	   *late_rows = NIL;
+	ShardMoment now = shard_moment();
+	bool		is_first = copy->last.snapshot == NULL;
 	int64		result = 0;
-	int64		reported = 0;
-	ListCell   *lc;
 
-	if (copy->snapshot != NULL)
+	if (!is_first)
+	{
 		open_indexes(copy);
+		for (int i = 0; i < copy->nsources; i++)
+		{
+			copy->source = &copy->sources[i];
+			result += shard_changes_gone(copy->source->changes, &copy->last,
+										 &now, delete_row, copy);
+		}
+		/* Where there was a deleted row, a new one may have its unique key. */
+		CommandCounterIncrement();
+	}
 	for (int i = 0; i < copy->nsources; i++)
 	{
-		Source	   *source = &copy->sources[i];
-		BlockNumber nblocks = RelationGetNumberOfBlocks(source->rel);
-
-		MemoryContextSwitchTo(copy->context);
-		if (source->is_settled == NULL)
-			source->is_settled = MemoryContextAllocHuge(copy->context,
-														Max(nblocks, 1));
-		else if (nblocks > source->nblocks)
-			source->is_settled = repalloc_huge(source->is_settled, nblocks);
-		if (nblocks > source->nblocks)
-			memset(source->is_settled + source->nblocks, false,
-				   nblocks - source->nblocks);
-		source->nblocks = nblocks;
-		for (BlockNumber block = 0; block < nblocks; block++)
-		{
-			CHECK_FOR_INTERRUPTS();
-			MemoryContextSwitchTo(context);
-			result += pass_page(copy, i, block, snapshot, strategy,
-								&late_rows);
-			if (block % PAGES_PER_REPORT == 0 && copy->snapshot == NULL)
-			{
-				shard_progress_add(result - reported);
-				reported = result;
-			}
-		}
-		MemoryContextSwitchTo(copy->context);
-		if (copy->snapshot == NULL)
-			flush_all(copy, source);
-	}
-	if (copy->snapshot == NULL)
-		shard_progress_add(result - reported);
-
-	/* Where there was a deleted row, a new one may have its unique key. */
-	CommandCounterIncrement();
-	foreach(lc, late_rows)
-	{
-		CHECK_FOR_INTERRUPTS();
-		insert_row(copy, lfirst(lc));
+		copy->source = &copy->sources[i];
+		result += shard_changes_new(copy->source->changes, &copy->last, &now,
+									is_first ? buffer_row : insert_row, copy);
+		if (is_first)
+			flush_all(copy, copy->source);
 	}
 	CommandCounterIncrement();
-	FreeAccessStrategy(strategy);
+	shard_moment_end(&copy->last);
+	copy->last = now;
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
-
-	if (copy->snapshot != NULL)
-		UnregisterSnapshot(copy->snapshot);
-	copy->snapshot = snapshot;
-	copy->position = position;
 	return result;
 }
 
@@ -651,8 +526,7 @@ shard_online_copy_pass(ShardOnlineCopy *copy)
 int64
 shard_online_copy_end(ShardOnlineCopy *copy)
 {
-	if (copy->snapshot != NULL)
-		UnregisterSnapshot(copy->snapshot);
+	shard_moment_end(&copy->last);
 	for (int i = 0; i < copy->ntargets; i++)
 	{
 		Target	   *target = &copy->targets[i];

@@ -26,6 +26,16 @@ typedef enum ShardRangeStep
 	SHARD_RANGE_DONE			/* the range is valid */
 } ShardRangeStep;
 
+/* A state of the database to compare with others. */
+typedef struct ShardMoment
+{
+	Snapshot	snapshot;		/* registered, or NULL: before all */
+	XLogRecPtr	position;		/* in the WAL, not after it */
+} ShardMoment;
+
+/* What is to be done with a row, which is good for as long as this lasts. */
+typedef void (*ShardRowFunction) (void *arg, HeapTuple row);
+
 /* What puts a table in the place of another. */
 typedef struct ShardSuccession
 {
@@ -47,6 +57,18 @@ extern void shard_advise_nested(Oid logical);
 extern void shard_advise_remote(Oid logical, Oid shard);
 extern void shard_advise_not_copied(Relation source);
 extern void shard_advise_template(Oid logical, Oid template);
+
+/* in changes.c */
+typedef struct ShardChanges ShardChanges;
+extern ShardMoment shard_moment(void);
+extern void shard_moment_end(ShardMoment *moment);
+extern ShardChanges *shard_changes_begin(Relation rel);
+extern int64 shard_changes_gone(ShardChanges *changes, const ShardMoment *last,
+								const ShardMoment *now, ShardRowFunction function,
+								void *arg);
+extern int64 shard_changes_new(ShardChanges *changes, const ShardMoment *last,
+							   const ShardMoment *now, ShardRowFunction function,
+							   void *arg);
 
 /* in clone.c */
 extern ShardInherited *shard_note_inherited(Oid relid);
