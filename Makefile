@@ -50,8 +50,10 @@ OBJS = \
 	src/remote/admin.o \
 	src/remote/alter.o \
 	src/remote/connect.o \
+	src/remote/feed.o \
 	src/remote/make_table.o \
 	src/remote/session.o \
+	src/remote/stream.o \
 	src/remote/transfer.o \
 	src/shards/admin.o \
 	src/shards/advice.o \

@@ -28,12 +28,21 @@ extern bool shard_is_on_node(Oid relid);
 extern void shard_alter_on_nodes(Oid relid, const Node *parsetree);
 extern void shard_alter_init(void);
 
+/* in feed.c */
+typedef struct ShardNodeFeed ShardNodeFeed;
+extern Oid	shard_node_feed_key(Relation rel);
+extern ShardNodeFeed *shard_node_feed_begin(Oid shard, Oid userid, Relation rel,
+											Oid key);
+extern void shard_node_feed_start(ShardNodeFeed *feed);
+extern void shard_node_feed_gone(void *arg, HeapTuple row);
+extern void shard_node_feed_row(void *arg, HeapTuple row);
+extern bool shard_node_feed_finish(ShardNodeFeed *feed);
+
 /* in make_table.c */
 extern char *shard_node_table_name(Oid relid);
 extern void shard_node_make_table(Oid shard, Oid source, Oid userid);
 
 /* in transfer.c */
-extern uint64 shard_node_put_rows(Oid shard, Oid userid, Relation source);
 extern uint64 shard_node_get_rows(Oid shard, Oid userid, Relation target);
 extern uint64 shard_node_pass_rows(Oid from, Oid to, Oid userid);
 extern char *shard_node_hold_table(Oid shard, Oid userid, bool *is_unlogged);

@@ -53,6 +53,10 @@ extern void shard_node_raise(const ShardNodeError *error, const char *sql);
 extern void shard_node_wait(PGconn *conn, int events, TimestampTz until);
 extern bool shard_node_open(ShardNodeSession *session, ShardNodeError *error);
 
+/* in feed.c */
+extern char *shard_node_columns(Relation rel, bool is_foreign, List **attnos,
+								List **names);
+
 /* in make_table.c */
 extern char *shard_node_default(Relation rel, AttrNumber attno);
 extern void shard_node_append_column(StringInfo sql, Relation rel,
@@ -71,5 +75,22 @@ extern bool shard_node_note_written(ShardNodeSession *session,
 extern const PGresult *shard_node_query(ShardNodeSession *session,
 										const char *sql, bool is_change,
 										ShardNodeError *error);
+
+/* in stream.c */
+extern ShardNodeSession *shard_node_session_of(Oid shard, Oid userid);
+extern const PGresult *shard_node_command(ShardNodeSession *session,
+										  const char *sql, bool is_change);
+extern void shard_node_prepare(ShardNodeSession *session);
+extern int	shard_set_text_settings(void);
+extern void shard_node_begin_copy(ShardNodeSession *session, const char *sql,
+								  ExecStatusType expected);
+extern void shard_node_end_copy(ShardNodeSession *session, uint64 nrows);
+extern void shard_node_flush(ShardNodeSession *session);
+extern void shard_node_send(ShardNodeSession *session, const char *data,
+							int length);
+extern void shard_node_begin_sending(ShardNodeSession *session, Oid shard,
+									 const char *columns);
+extern void shard_node_end_sending(ShardNodeSession *session, uint64 nrows);
+extern int	shard_node_receive(ShardNodeSession *session, char **row);
 
 #endif							/* SHARD_REMOTE_PRIVATE_H */

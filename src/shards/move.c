@@ -8,11 +8,15 @@
  * another OID, so all that is known of the old one is forgotten by itself.
  *
  * Only the shard is locked, and the logical table in a way that keeps its
- * definition and its shards what they are.  Nobody writes the shard while its
- * rows are copied.  A closed or sealed one, which hardly anybody writes, can be
- * read until it is replaced.  So can others if the caller wants that.  It is not
- * the rule, because a transaction that has read such a shard, and then waits to
- * write it, is in the way of the stronger lock that replacing it takes.
+ * definition and its shards what they are.  A table here with a key is copied in
+ * passes while others read and write it; see changes.c.  It is locked for good
+ * for the last pass, and until the transaction ends.
+ *
+ * Nobody writes other shards while their rows are copied.  A closed or sealed
+ * one, which hardly anybody writes, can be read until it is replaced.  So can
+ * others if the caller wants that.  It is not the rule, because a transaction
+ * that has read such a shard, and then waits to write it, is in the way of the
+ * stronger lock that replacing it takes.
  *
  * A table that is made on a node is committed there before the local transaction
  * is, one that is dropped there after that.  So whatever is lost on the way, the
@@ -36,6 +40,7 @@
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -52,6 +57,9 @@ typedef struct Move
 	Oid			to;
 	Oid			caller;			/* whose user mappings are used */
 	bool		allow_reads;	/* while rows are copied, even if it is open */
+	Oid			key;			/* index by which to copy while others write */
+	bool		rows_gone;		/* have rows been deleted from the copy? */
+	TimestampTz locked_at;		/* others may wait since then; 0: not yet */
 	char	   *name;
 	char	   *schema;
 	char	   *new_name;		/* of the new one, for the time being */
@@ -259,15 +267,50 @@ find_logical(Move *m)
 }
 
 /*
- * Find the logical table and the shard, and lock them: the shard against all
- * others, or, if it takes no inserts or others may read, against those who
- * write.  Returns the mode of that lock.
+ * The index by which the rows of the shard can be copied while others write it,
+ * or InvalidOid.  The shard is locked.
+ */
+static Oid
+find_key(const Move *m)
+{
+	Relation	shard;
+	Oid			result;
+
+	if (OidIsValid(m->from) || get_rel_relkind(m->shard) != RELKIND_RELATION)
+		return InvalidOid;
+	shard = table_open(m->shard, NoLock);
+	result = shard_node_feed_key(shard);
+	table_close(shard, NoLock);
+	return result;
+}
+
+/*
+ * In which mode to lock the shard while its rows are copied: so that others can
+ * use it, or against all others, or, if it takes no inserts or others may read,
+ * against those who write.
+ */
+static LOCKMODE
+choose_lock(Move *m)
+{
+	ShardTable *table = shard_table_get(m->logical);
+	int			ordinal = shard_table_find(table, m->shard);
+
+	shard_lock_patiently(m->shard, AccessShareLock);
+	m->key = find_key(m);
+	UnlockRelationOid(m->shard, AccessShareLock);
+	if (OidIsValid(m->key))
+		return ShareUpdateExclusiveLock;
+	return ordinal >= 0 && table->members[ordinal].is_open &&
+		!m->allow_reads ? AccessExclusiveLock : ExclusiveLock;
+}
+
+/*
+ * Find the logical table and the shard, and lock them.  Returns the mode of the
+ * shard's lock.
  */
 static LOCKMODE
 find_and_lock(Move *m)
 {
-	ShardTable *table;
-	int			ordinal;
 	LOCKMODE	mode;
 
 	find_logical(m);
@@ -278,13 +321,15 @@ find_and_lock(Move *m)
 		shard_node_connect(m->from, m->caller);
 	if (OidIsValid(m->to))
 		shard_node_connect(m->to, m->caller);
-	table = shard_table_get(m->logical);
-	ordinal = shard_table_find(table, m->shard);
-	mode = ordinal >= 0 && table->members[ordinal].is_open &&
-		!m->allow_reads ? AccessExclusiveLock : ExclusiveLock;
+	mode = choose_lock(m);
 	shard_lock_patiently(m->shard, mode);
+	if (mode != ShareUpdateExclusiveLock)
+		m->locked_at = shard_lock_try_start();
 	find_logical(m);
 	check_shard(m);
+	if (OidIsValid(m->key) && m->key != find_key(m))
+		report_cannot(m, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					  "Its indexes have just been changed.", "Try again.");
 	return mode;
 }
 
@@ -468,12 +513,50 @@ copy_indexes(const Move *m, Oid table)
 }
 
 /*
+ * Lock the shard for good.
+ */
+static void
+lock_out_others(Move *m)
+{
+	shard_progress_phase("waiting for a lock on the shard");
+	shard_flush_wal();
+	shard_lock_patiently(m->shard, AccessExclusiveLock);
+	if (m->locked_at == 0)
+		m->locked_at = shard_lock_try_start();
+	shard_progress_phase("replacing the shard");
+}
+
+/*
+ * Send the rows that have changed since the last moment.  Returns their number.
+ */
+static int64
+send_changes(Move *m, ShardNodeFeed *feed, ShardChanges *changes,
+			 ShardMoment *last)
+{
+	ShardMoment now = shard_moment();
+	int64		result = 0;
+
+	shard_node_feed_start(feed);
+	if (last->snapshot != NULL)
+		result += shard_changes_gone(changes, last, &now, shard_node_feed_gone,
+									 feed);
+	result += shard_changes_new(changes, last, &now, shard_node_feed_row, feed);
+	m->rows_gone = shard_node_feed_finish(feed);
+	shard_moment_end(last);
+	*last = now;
+	return result;
+}
+
+/*
  * Make a table on a node of a table here.  Returns the new shard.
  */
 static Oid
-move_out(const Move *m)
+move_out(Move *m)
 {
 	Oid			new_shard = create_foreign_table(m);
+	ShardMoment last = {0};
+	ShardNodeFeed *feed;
+	ShardChanges *changes;
 	Relation	source;
 
 	check_unpublished(m, m->shard);
@@ -481,9 +564,26 @@ move_out(const Move *m)
 	shard_node_make_table(new_shard, m->shard, m->caller);
 	shard_progress_phase("copying rows");
 	source = table_open(m->shard, NoLock);
-	(void) shard_node_put_rows(new_shard, m->caller, source);
-	table_close(source, NoLock);
+	feed = shard_node_feed_begin(new_shard, m->caller, source, m->key);
+	changes = shard_changes_begin(source);
+	(void) send_changes(m, feed, changes, &last);
 	copy_statistics(m->shard, new_shard);
+	if (OidIsValid(m->key))
+	{
+		shard_progress_phase("copying what has changed");
+		for (int i = 0; i < SHARD_MAX_PASSES &&
+			 send_changes(m, feed, changes, &last) > SHARD_FEW_CHANGES; i++)
+			;
+	}
+	lock_out_others(m);
+	if (OidIsValid(m->key))
+	{
+		(void) send_changes(m, feed, changes, &last);
+		/* Publications of all tables do not ask for our lock. */
+		check_unpublished(m, m->shard);
+	}
+	shard_moment_end(&last);
+	table_close(source, NoLock);
 	return new_shard;
 }
 
@@ -491,7 +591,7 @@ move_out(const Move *m)
  * Make a table here of a table on a node.
  */
 static Oid
-move_in(const Move *m)
+move_in(Move *m)
 {
 	bool		is_unlogged = false;
 	char	   *with = shard_node_hold_table(m->shard, m->caller, &is_unlogged);
@@ -508,6 +608,7 @@ move_in(const Move *m)
 	shard_progress_phase("building indexes");
 	copy_indexes(m, new_shard);
 	shard_execute("ANALYZE %s", shard_qualified_name(new_shard));
+	lock_out_others(m);
 	return new_shard;
 }
 
@@ -516,7 +617,7 @@ move_in(const Move *m)
  * is what the new one is made like.
  */
 static Oid
-move_across(const Move *m)
+move_across(Move *m)
 {
 	bool		is_unlogged = false;
 	char	   *with = shard_node_hold_table(m->shard, m->caller, &is_unlogged);
@@ -532,6 +633,7 @@ move_across(const Move *m)
 	shard_progress_phase("copying rows");
 	(void) shard_node_pass_rows(m->shard, new_shard, m->caller);
 	copy_statistics(m->shard, new_shard);
+	lock_out_others(m);
 	return new_shard;
 }
 
@@ -592,7 +694,9 @@ replace_shard(const Move *m, Oid new_shard)
  *		this one, by the user mappings of the current user.  Returns the new
  *		shard.
  *
- * If "allow_reads", others can read it while its rows are copied.
+ * If "allow_reads", others can read it while its rows are copied, also if it can
+ * not be written then.  *locked_at becomes the time since which others may have
+ * waited for it; they do until the transaction ends.
  *
  * Raises ERRCODE_WRONG_OBJECT_TYPE if the table is no shard,
  * ERRCODE_INSUFFICIENT_PRIVILEGE unless the caller owns it and the logical
@@ -603,7 +707,7 @@ replace_shard(const Move *m, Oid new_shard)
  * tables raise.
  */
 Oid
-shard_move(Oid shard, Oid server, bool allow_reads)
+shard_move(Oid shard, Oid server, bool allow_reads, TimestampTz *locked_at)
 {
 	Move		m = {0};
 	LOCKMODE	mode;
@@ -636,15 +740,13 @@ shard_move(Oid shard, Oid server, bool allow_reads)
 	shard_progress_phase("creating the table");
 	new_shard = !OidIsValid(m.from) ? move_out(&m) :
 		!OidIsValid(m.to) ? move_in(&m) : move_across(&m);
-	shard_progress_phase("waiting for a lock on the shard");
-	shard_lock_patiently(shard, AccessExclusiveLock);
-	shard_progress_phase("replacing the shard");
 	replace_shard(&m, new_shard);
 	if (!OidIsValid(m.from))
 		shard_advise_remote(m.logical, new_shard);
 	shard_progress_end();
 	shard_restore_identity(&identity);
 	SPI_finish();
+	*locked_at = m.locked_at;
 	return new_shard;
 }
 
@@ -660,12 +762,21 @@ Datum
 shard_move_shard(PG_FUNCTION_ARGS)
 {
 	List	   *servers;
+	TimestampTz locked_at;
+	Oid			result;
 
 	shard_check_argument(fcinfo, 0, "shard");
 	shard_check_argument(fcinfo, 1, "node");
 	shard_check_argument(fcinfo, 2, "parameter \"allow_reads\"");
 	PreventCommandIfReadOnly("move_shard()");
 	servers = shard_node_list(quote_identifier(NameStr(*PG_GETARG_NAME(1))));
-	PG_RETURN_OID(shard_move(PG_GETARG_OID(0), linitial_oid(servers),
-							 PG_GETARG_BOOL(2)));
+	result = shard_move(PG_GETARG_OID(0), linitial_oid(servers),
+						PG_GETARG_BOOL(2), &locked_at);
+	ereport(NOTICE,
+			(errmsg("shard \"%s\" has been locked for %ld ms",
+					get_rel_name(result),
+					TimestampDifferenceMilliseconds(locked_at,
+													GetCurrentTimestamp())),
+			 errdetail("It stays locked until the transaction ends.")));
+	PG_RETURN_OID(result);
 }

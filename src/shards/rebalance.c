@@ -348,11 +348,15 @@ do_next(Oid logical, const char *nodes, bool allow_reads, List **done)
 	{
 		const Step *step = linitial(steps);
 		char	   *name = shard_qualified_name(step->shard);
+		TimestampTz locked_at;
 
-		moved = shard_move(step->shard, step->to, allow_reads);
+		moved = shard_move(step->shard, step->to, allow_reads, &locked_at);
 		ereport(NOTICE,
 				(errmsg("moved shard %s from \"%s\" to \"%s\"", name,
-						place_name(step->from), place_name(step->to))));
+						place_name(step->from), place_name(step->to)),
+				 errdetail("It has been locked for %ld ms.",
+						   TimestampDifferenceMilliseconds(locked_at,
+														   GetCurrentTimestamp()))));
 	}
 	PopActiveSnapshot();
 	MemoryContextSwitchTo(oldcontext);

@@ -26,6 +26,13 @@ typedef enum ShardRangeStep
 	SHARD_RANGE_DONE			/* the range is valid */
 } ShardRangeStep;
 
+/*
+ * While a pass over tables that are being copied has found more changes than
+ * this, make another before they are locked, but not more than so many.
+ */
+#define SHARD_FEW_CHANGES	500
+#define SHARD_MAX_PASSES	6
+
 /* A state of the database to compare with others. */
 typedef struct ShardMoment
 {
@@ -125,7 +132,8 @@ extern void shard_forget_maintenance(Oid logical);
 
 /* in move.c */
 extern const char *shard_database_of(Oid server, Oid userid);
-extern Oid	shard_move(Oid shard, Oid server, bool allow_reads);
+extern Oid	shard_move(Oid shard, Oid server, bool allow_reads,
+					   TimestampTz *locked_at);
 
 /* in outside.c */
 extern bool shard_is_no_transaction(const ErrorData *error);
@@ -169,6 +177,9 @@ extern void shard_check_ids(Oid relid, const AlterTableStmt *stmt);
 
 /* in sequence_reset.c */
 extern void shard_reset_shards(Relation logical, ReturnSetInfo *rsinfo);
+
+/* in split.c */
+extern void shard_flush_wal(void);
 
 /* in succession.c */
 extern void shard_note_succession(Oid relid, ShardSuccession *succession);

@@ -37,10 +37,6 @@ PG_FUNCTION_INFO_V1(shard_split_shard);
 PG_FUNCTION_INFO_V1(shard_merge_shards);
 PG_FUNCTION_INFO_V1(shard_reshard_online);
 
-/* While a pass has changed more rows than this, make another without the lock. */
-#define FEW_CHANGES		500
-#define MAX_PASSES		6
-
 /* Which shards are to be replaced by which. */
 typedef struct Replacement
 {
@@ -196,6 +192,22 @@ relations_to_lock(const List *shards)
 }
 
 /*
+ * shard_flush_wal
+ *		Have what this transaction has written be on disk before others have to
+ *		wait for its commit.
+ */
+void
+shard_flush_wal(void)
+{
+	/*
+	 * GetXLogInsertRecPtr() may be behind the header of a page that no record
+	 * has begun yet, to which nothing can be flushed.
+	 */
+	if (XLogInsertAllowed())
+		XLogFlush(GetInsertRecPtr());
+}
+
+/*
  * Lock the old shards for good.
  */
 static void
@@ -203,13 +215,7 @@ lock_out_others(Replacement *replacement)
 {
 	List	   *relids = relations_to_lock(replacement->old_shards);
 
-	/*
-	 * Whatever is in the WAL already need not be written when we commit.
-	 * GetXLogInsertRecPtr() may be behind the header of a page that no record
-	 * has begun yet, to which nothing can be flushed.
-	 */
-	if (XLogInsertAllowed())
-		XLogFlush(GetInsertRecPtr());
+	shard_flush_wal();
 	shard_lock_all_patiently(relids, AccessExclusiveLock);
 	replacement->locked_at = shard_lock_try_start();
 }
@@ -248,7 +254,7 @@ copy_rows(Replacement *replacement)
 	foreach(lc, replacement->new_shards)
 		shard_execute("ANALYZE %s", shard_qualified_name(lfirst_oid(lc)));
 	shard_progress_phase("copying what has changed");
-	for (int i = 0; i < MAX_PASSES && shard_online_copy_pass(copy) > FEW_CHANGES; i++)
+	for (int i = 0; i < SHARD_MAX_PASSES && shard_online_copy_pass(copy) > SHARD_FEW_CHANGES; i++)
 		;
 	shard_progress_phase("waiting for locks on the old shards");
 	lock_out_others(replacement);
