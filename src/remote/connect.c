@@ -21,6 +21,9 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+/* How many bytes of a command an error shows, at most. */
+#define MAX_SHOWN_COMMAND	1000
+
 /*
  * shard_node_disconnect
  *		Close a connection.  Allocates nothing, and waits for nobody.
@@ -78,12 +81,18 @@ shard_node_set_lost(ShardNodeSession *session, ShardNodeError *error)
 void
 shard_node_raise(const ShardNodeError *error, const char *sql)
 {
+	int			length = sql == NULL ? 0 : strlen(sql);
+	int			shown = Min(length, MAX_SHOWN_COMMAND);
+
+	if (shown < length)
+		shown = pg_mbcliplen(sql, length, shown);
 	ereport(ERROR,
 			(errcode(error->sqlstate),
 			 errmsg_internal("%s", error->message),
 			 error->detail ? errdetail_internal("%s", error->detail) : 0,
 			 error->hint ? errhint("%s", error->hint) : 0,
-			 sql ? errcontext("remote SQL command: %s", sql) : 0));
+			 sql ? errcontext("remote SQL command: %.*s%s", shown, sql,
+							  shown < length ? "..." : "") : 0));
 }
 
 /*
