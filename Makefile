@@ -84,6 +84,7 @@ OBJS = \
 	src/shards/succession.o \
 	src/shards/table_view.o \
 	src/shards/view.o \
+	src/shards/watch.o \
 	src/shards/worker.o \
 	src/table/cache.o \
 	src/table/checks.o \

@@ -543,6 +543,22 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION shard_fdw.run_command_on_nodes(regclass, text, text)
 IS 'runs a command once on every server that has shards of a table, in a transaction that ends with this one';
 
+-- What move_shard() asks a node while others write the table there.  Without a
+-- column in it, a condition that is not volatile is evaluated before the first row is read.
+CREATE FUNCTION shard_fdw.watch_rows(tbl regclass)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'shard_watch_rows'
+LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION shard_fdw.watch_rows(regclass)
+IS 'notes which rows of a table the calling query can see, for changed_rows(); returns true';
+
+CREATE FUNCTION shard_fdw.changed_rows(tbl anyelement)
+RETURNS TABLE (is_gone boolean, r anyelement)
+AS 'MODULE_PATHNAME', 'shard_changed_rows'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION shard_fdw.changed_rows(anyelement)
+IS 'the rows of a table that are gone, and those that are new, since watch_rows() or the last call in the transaction';
+
 -- postgres_fdw has one connection for each server and user.  Nothing is done that
 -- the caller could not do alone, so it runs as the caller.  An error is raised
 -- anew, so that its context has no command with a password.

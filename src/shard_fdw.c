@@ -29,6 +29,7 @@ _PG_init(void)
 	shard_route_init();
 	shard_runs_init();
 	shard_guard_init();
+	shard_watch_init();
 	shard_alter_init();
 	shard_remote_scan_init();
 	MarkGUCPrefixReserved("shard_fdw");

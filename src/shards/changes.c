@@ -86,6 +86,17 @@ shard_changes_begin(Relation rel)
 }
 
 /*
+ * shard_changes_resume
+ *		Go on with a table that has been closed and opened again since, and was
+ *		locked all the time.
+ */
+void
+shard_changes_resume(ShardChanges *changes, Relation rel)
+{
+	changes->rel = rel;
+}
+
+/*
  * Make room for pages that the table has got.
  */
 static void

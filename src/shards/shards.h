@@ -13,4 +13,7 @@
 /* in drop_guard.c */
 extern void shard_guard_init(void);
 
+/* in watch.c */
+extern void shard_watch_init(void);
+
 #endif							/* SHARD_SHARDS_H */

@@ -70,6 +70,7 @@ typedef struct ShardChanges ShardChanges;
 extern ShardMoment shard_moment(void);
 extern void shard_moment_end(ShardMoment *moment);
 extern ShardChanges *shard_changes_begin(Relation rel);
+extern void shard_changes_resume(ShardChanges *changes, Relation rel);
 extern int64 shard_changes_gone(ShardChanges *changes, const ShardMoment *last,
 								const ShardMoment *now, ShardRowFunction function,
 								void *arg);

@@ -321,7 +321,7 @@ SELECT bag_eq($$ SELECT p.proname::text, p.prosecdef, p.proleakproof,
      alter_column_type,drain,release,convert_table,problems_of,succession_of,columns_of,guard_drop,on_drop_start,
      close_shard,close_node,open_shard,add_range,rotate,retain,maintain,confirm_retention,maintenance_state,range_of,
      list_progress,split_shard,merge_shards,reshard_online,move_shard,rebalance_plan,rebalance,check_shards,features_of,expression_of,check_kind,unfit_clause,place_of,table_state,
-     run_command_on_shards,run_on_shards,create_index,format_on_shards,run_command_on_nodes,check_nodes,sync_nodes,add_connections}'::text[]) f $$, 'functions, and who may call them');
+     run_command_on_shards,run_on_shards,create_index,format_on_shards,run_command_on_nodes,check_nodes,sync_nodes,add_connections,watch_rows,changed_rows}'::text[]) f $$, 'functions, and who may call them');
 SELECT bag_eq($$ SELECT c.relname::text, c.relkind::text,
     array(SELECT a.privilege_type FROM aclexplode(c.relacl) a WHERE a.grantee = 0)::text
       FROM pg_class c
