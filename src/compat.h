@@ -150,6 +150,17 @@ shard_backend_status(int number)
 #define SHARD_ACL_LOCK	(ACL_MAINTAIN | ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE)
 #endif
 
+/*
+ * Up to 16, setting old_snapshot_threshold can have rows removed that a snapshot
+ * shows.  Raise ERRCODE_SNAPSHOT_TOO_OLD if that may have happened to a page.
+ */
+#if PG_VERSION_NUM < 170000
+#define shard_check_snapshot_age(snapshot, rel, page) \
+	TestForOldSnapshot(snapshot, rel, page)
+#else
+#define shard_check_snapshot_age(snapshot, rel, page) ((void) 0)
+#endif
+
 /* 16 renamed relfilenodes to relfilenumbers in the relation cache. */
 #if PG_VERSION_NUM < 160000
 #define shard_rel_new_storage_subid(rel) ((rel)->rd_firstRelfilenodeSubid)

@@ -139,6 +139,7 @@ look_at_page(ShardChanges *changes, BlockNumber block, const ShardMoment *last,
 		UnlockReleaseBuffer(buffer);
 		return 0;
 	}
+	shard_check_snapshot_age(last->snapshot, changes->rel, page);
 	for (OffsetNumber i = FirstOffsetNumber;
 		 i <= PageGetMaxOffsetNumber(page); i++)
 	{
@@ -183,7 +184,7 @@ look_at_page(ShardChanges *changes, BlockNumber block, const ShardMoment *last,
  *		now.  Returns the number of rows.
  *
  * The last moment is that of the last comparison.  Raises what the function
- * raises.
+ * raises, and ERRCODE_SNAPSHOT_TOO_OLD (PostgreSQL 15 and 16).
  */
 int64
 shard_changes_gone(ShardChanges *changes, const ShardMoment *last,
