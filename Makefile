@@ -39,6 +39,7 @@ OBJS = \
 	src/plan/gather.o \
 	src/plan/join.o \
 	src/plan/lookup.o \
+	src/plan/node_use.o \
 	src/plan/plan.o \
 	src/plan/planning.o \
 	src/plan/prune.o \
@@ -96,6 +97,7 @@ OBJS = \
 	src/table/lock.o \
 	src/table/logical.o \
 	src/table/map.o \
+	src/table/node_snapshot.o \
 	src/table/option.o \
 	src/table/placement.o \
 	src/table/progress.o \

@@ -653,7 +653,9 @@ GRANT SELECT ON shard_fdw.closed_shards TO pg_database_owner;
 -- A shard that has come from another place, by the transaction that has put it
 -- where it is; read in the same way, and in no dump.
 CREATE TABLE shard_fdw.moved_shards (
-  shard regclass PRIMARY KEY
+  shard regclass PRIMARY KEY,
+  -- Rows have been deleted where it is now before the move was committed.
+  rows_gone boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE shard_fdw.moved_shards
 IS 'shards that move_shard() has put where they are, so that older snapshots are not used to read them';

@@ -40,6 +40,8 @@ _PG_init(void)
 	shard_join_init();
 	shard_gather_init();
 	shard_planning_init();
+	shard_node_snapshot_init();
+	shard_node_use_init();
 	shard_remote_update_init();
 	shard_one_node_init();
 	shard_by_key_init();

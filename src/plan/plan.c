@@ -54,6 +54,7 @@ take_over_expansion(SHARD_RELATION_HOOK_PARAMETERS)
 	if (prev_relation_hook)
 		prev_relation_hook(SHARD_RELATION_HOOK_ARGUMENTS);
 
+	shard_note_planning(planner_rt_fetch(rel->relid, root)->relid, rel);
 	if (!planner_rt_fetch(rel->relid, root)->inh ||
 		rel->reloptkind != RELOPT_BASEREL ||
 		!shard_is_our_routine(rel->fdwroutine))

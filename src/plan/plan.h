@@ -19,6 +19,9 @@ extern void shard_gather_init(void);
 /* in join.c */
 extern void shard_join_init(void);
 
+/* in node_use.c */
+extern void shard_node_use_init(void);
+
 /* in plan.c */
 extern void shard_plan_init(void);
 extern void shardGetForeignRelSize(PlannerInfo *root, RelOptInfo *rel,

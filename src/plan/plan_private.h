@@ -204,6 +204,10 @@ extern Oid	shard_lock_chosen(const ShardChoice *choice, ParamListInfo params,
 							  bool *is_known);
 extern void shard_apply_lookups(List *lookups, ParamListInfo params);
 
+/* in node_use.c */
+extern void shard_note_planning(Oid relid, const RelOptInfo *rel);
+extern void shard_check_node_use(const PlannedStmt *plan);
+
 /* in planning.c */
 extern void shard_planning_missed(PlannerInfo *root);
 extern void shard_planning_begin(ShardPlanning *planning, Query *query,

@@ -333,6 +333,7 @@ shard_planning_missed(PlannerInfo *root)
 	root->glob->invalItems = lappend(root->glob->invalItems,
 									 assumption_item());
 	has_missed = true;
+	shard_forget_load();
 }
 
 static CustomScan *
@@ -519,7 +520,10 @@ start_executor(QueryDesc *query_desc, int eflags)
 			PopActiveSnapshot();
 	}
 	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
+	{
 		check_snapshot(query_desc);
+		shard_check_node_use(query_desc->plannedstmt);
+	}
 	query_desc->plannedstmt = shard_skip_nodes(query_desc->plannedstmt);
 	(prev_executor_start_hook ? prev_executor_start_hook :
 	 standard_ExecutorStart) (query_desc, eflags);

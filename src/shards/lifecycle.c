@@ -98,12 +98,15 @@ shard_forget_closed(Oid shard)
  *		Note that a new shard has taken the place of an old one, which is about
  *		to be dropped: it is closed if that is, and snapshots that do not show
  *		this transaction are not to be used to read it.
+ *
+ * "rows_gone" says that rows of the new one have been deleted already, which an
+ * older snapshot of the server that it is on still shows.
  */
 void
-shard_note_moved(Oid old_shard, Oid new_shard)
+shard_note_moved(Oid old_shard, Oid new_shard, bool rows_gone)
 {
-	Oid			types[] = {REGCLASSOID, REGCLASSOID};
-	Datum		values[] = {ObjectIdGetDatum(old_shard), ObjectIdGetDatum(new_shard)};
+	Oid			types[] = {REGCLASSOID, REGCLASSOID, BOOLOID};
+	Datum		values[] = {ObjectIdGetDatum(old_shard), ObjectIdGetDatum(new_shard), BoolGetDatum(rows_gone)};
 
 	if (shard_is_closed(old_shard))
 	{
@@ -118,8 +121,8 @@ shard_note_moved(Oid old_shard, Oid new_shard)
 					   " FOR UPDATE SKIP LOCKED))",
 					   2, types, values, NULL);
 	shard_write_ledger("moved_shards",
-					   "INSERT INTO shard_fdw.moved_shards (shard) VALUES ($2)",
-					   2, types, values, NULL);
+					   "INSERT INTO shard_fdw.moved_shards (shard, rows_gone) VALUES ($2, $3)",
+					   3, types, values, NULL);
 }
 
 /*

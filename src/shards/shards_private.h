@@ -124,7 +124,8 @@ extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
 extern int	shard_retain_patience(void);
 extern void shard_note_generation(Oid logical, bool is_new);
 extern void shard_forget_closed(Oid shard);
-extern void shard_note_moved(Oid old_shard, Oid new_shard);
+extern void shard_note_moved(Oid old_shard, Oid new_shard,
+							 bool rows_gone);
 
 /* in maintain.c */
 extern void shard_maintain_table(Oid logical);

@@ -475,21 +475,24 @@ static void
 note_moved(ShardTable *table)
 {
 	TransactionId *xids;
+	bool	   *rows_gone;
 	int			n;
-	Oid		   *moved = shard_read_moved(&n, &xids);
+	Oid		   *moved = shard_read_moved(&n, &xids, &rows_gone);
 
 	for (int i = 0; i < n; i++)
 	{
 		int			ordinal = shard_table_find(table, moved[i]);
-		TransactionId *xid = &table->members[Max(ordinal, 0)].place_xid;
+		ShardMember *member = &table->members[Max(ordinal, 0)];
 
-		if (ordinal >= 0 && TransactionIdIsNormal(xids[i]) &&
-			(!TransactionIdIsNormal(*xid) ||
-			 TransactionIdFollows(xids[i], *xid)))
-			*xid = xids[i];
+		if (ordinal < 0 || !TransactionIdIsNormal(xids[i]))
+			continue;
+		if (TransactionIdFollows(xids[i], member->place_xid))
+			member->place_xid = xids[i];
+		member->gone_xid = rows_gone[i] ? xids[i] : InvalidTransactionId;
 	}
 	pfree(moved);
 	pfree(xids);
+	pfree(rows_gone);
 }
 
 /*
@@ -658,6 +661,7 @@ refresh_members(ShardTable *table, bool open_only)
 			describe_member(&new, table);
 		/* A shard that is moved gets another OID. */
 		new.place_xid = member->place_xid;
+		new.gone_xid = member->gone_xid;
 		oldcontext = MemoryContextSwitchTo(table->context);
 		keep_member(&new);
 		MemoryContextSwitchTo(oldcontext);
@@ -786,6 +790,18 @@ shard_table_settle(Oid relid)
 	table->is_valid = false;
 	table->is_changed = true;
 	return shard_table_get(relid);
+}
+
+/*
+ * shard_table_is_known
+ *		Does the cache say that a relation that is locked is a logical table?
+ */
+bool
+shard_table_is_known(Oid relid)
+{
+	ShardTable *table = hash_search(shard_tables, &relid, HASH_FIND, NULL);
+
+	return table != NULL && table->is_valid;
 }
 
 /*

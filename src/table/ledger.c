@@ -109,9 +109,12 @@ shard_write_ledger(const char *name, const char *sql, int nargs,
 /*
  * Find the row of a relation, whose OID is the key of the table.  Takes no lock
  * on the relation.  Values that are not passed by value are not to be used.
+ *
+ * Unless "xid" is NULL, it becomes the transaction that has inserted the row.
  */
 static bool
-find_row(const char *name, Oid relid, Datum *values, bool *isnull)
+find_row(const char *name, Oid relid, Datum *values, bool *isnull,
+		 TransactionId *xid)
 {
 	Relation	ledger = open_ledger(name, AccessShareLock);
 	Oid			index;
@@ -133,6 +136,8 @@ find_row(const char *name, Oid relid, Datum *values, bool *isnull)
 		RelationGetNumberOfAttributes(ledger) <= MAX_COLUMNS;
 	if (result)
 		heap_deform_tuple(tuple, RelationGetDescr(ledger), values, isnull);
+	if (result && xid != NULL)
+		*xid = HeapTupleHeaderGetXmin(tuple->t_data);
 	systable_endscan(scan);
 	relation_close(ledger, AccessShareLock);
 	return result;
@@ -151,15 +156,15 @@ shard_is_closed(Oid shard)
 	Datum		values[MAX_COLUMNS];
 	bool		isnull[MAX_COLUMNS];
 
-	return find_row("closed_shards", shard, values, isnull);
+	return find_row("closed_shards", shard, values, isnull, NULL);
 }
 
 /*
  * The keys of all rows of one of the tables, and, unless "xids" is NULL, which
- * transactions have inserted them.
+ * transactions have inserted them, and the flags in their second columns.
  */
 static Oid *
-read_keys(const char *name, int *n, TransactionId **xids)
+read_keys(const char *name, int *n, TransactionId **xids, bool **flags)
 {
 	Relation	ledger = open_ledger(name, AccessShareLock);
 	int			size = 64;
@@ -168,7 +173,10 @@ read_keys(const char *name, int *n, TransactionId **xids)
 	HeapTuple	tuple;
 
 	if (xids != NULL)
+	{
 		*xids = palloc(sizeof(TransactionId) * size);
+		*flags = palloc(sizeof(bool) * size);
+	}
 
 	*n = 0;
 	if (ledger == NULL)
@@ -182,10 +190,18 @@ read_keys(const char *name, int *n, TransactionId **xids)
 		{
 			result = repalloc(result, sizeof(Oid) * (size *= 2));
 			if (xids != NULL)
+			{
 				*xids = repalloc(*xids, sizeof(TransactionId) * size);
+				*flags = repalloc(*flags, sizeof(bool) * size);
+			}
 		}
 		if (xids != NULL)
+		{
 			(*xids)[*n] = HeapTupleHeaderGetXmin(tuple->t_data);
+			(*flags)[*n] =
+				DatumGetBool(heap_getattr(tuple, 2, RelationGetDescr(ledger),
+										  &isnull));
+		}
 		result[(*n)++] =
 			DatumGetObjectId(heap_getattr(tuple, 1, RelationGetDescr(ledger),
 										  &isnull));
@@ -205,20 +221,42 @@ read_keys(const char *name, int *n, TransactionId **xids)
 Oid *
 shard_read_closed(int *n)
 {
-	return read_keys("closed_shards", n, NULL);
+	return read_keys("closed_shards", n, NULL, NULL);
 }
 
 /*
  * shard_read_moved
  *		The OIDs of all shards that have come from another place, of whatever
- *		table, and which transactions have put them where they are.
+ *		table, which transactions have put them where they are, and whether
+ *		these had deleted rows there before they were committed.
  *
  * As shard_read_closed().
  */
 Oid *
-shard_read_moved(int *n, TransactionId **xids)
+shard_read_moved(int *n, TransactionId **xids, bool **rows_gone)
 {
-	return read_keys("moved_shards", n, xids);
+	return read_keys("moved_shards", n, xids, rows_gone);
+}
+
+/*
+ * shard_rows_gone_xid
+ *		The transaction that has moved a table to the server where it is, and had
+ *		deleted rows there before it was committed; InvalidTransactionId if none
+ *		has, or all snapshots show it.
+ *
+ * Takes no lock on the table.
+ */
+TransactionId
+shard_rows_gone_xid(Oid shard)
+{
+	Datum		values[MAX_COLUMNS];
+	bool		isnull[MAX_COLUMNS];
+	TransactionId xid;
+
+	if (!find_row("moved_shards", shard, values, isnull, &xid) ||
+		!DatumGetBool(values[1]) || !TransactionIdIsNormal(xid))
+		return InvalidTransactionId;
+	return xid;
 }
 
 /*
@@ -232,7 +270,7 @@ shard_get_generation(Oid logical, TimestampTz *began)
 	Datum		values[MAX_COLUMNS];
 	bool		isnull[MAX_COLUMNS];
 
-	if (!find_row("generations", logical, values, isnull))
+	if (!find_row("generations", logical, values, isnull, NULL))
 		return false;
 	*began = DatumGetTimestampTz(values[1]);
 	return true;
@@ -249,7 +287,7 @@ shard_get_run(Oid logical, ShardRun *run)
 	bool		isnull[MAX_COLUMNS];
 
 	memset(run, 0, sizeof(ShardRun));
-	if (!find_row("maintenance_runs", logical, values, isnull))
+	if (!find_row("maintenance_runs", logical, values, isnull, NULL))
 		return;
 	run->is_confirmed = DatumGetBool(values[1]);
 	run->last_run = isnull[2] ? 0 : DatumGetTimestampTz(values[2]);

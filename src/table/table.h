@@ -114,6 +114,12 @@ typedef struct ShardMember
 								 * that is later, moved the shard */
 	int			nplace_checks;	/* own CHECK constraints that say so */
 
+	/*
+	 * The transaction that has moved it to where it is, if rows had been
+	 * deleted there by then; of use for remote ones, see shard_node_shows().
+	 */
+	TransactionId gone_xid;
+
 	/* Column option "sequence"; see sequence.c. */
 	Oid			sequence;		/* what its ids come from, or InvalidOid */
 	bool		owns_sequence;	/* it is the shard's or the logical table's */
@@ -285,6 +291,7 @@ extern void shard_table_init(void);
 extern ShardTable *shard_table_get_open(Oid relid);
 extern ShardTable *shard_table_get(Oid relid);
 extern ShardTable *shard_table_settle(Oid relid);
+extern bool shard_table_is_known(Oid relid);
 extern ShardMember *shard_list_members(Oid relid, int *nmembers);
 extern void shard_table_sweep(void);
 extern int	shard_find_by_oid(const ShardByOid *sorted, int n, Oid relid);
@@ -374,6 +381,7 @@ extern uint64 shard_write_ledger(const char *name, const char *sql, int nargs,
 								 const Oid *types, Datum *values,
 								 const char *nulls);
 extern bool shard_is_closed(Oid shard);
+extern TransactionId shard_rows_gone_xid(Oid shard);
 extern void shard_get_run(Oid logical, ShardRun *run);
 
 /* in lock.c */
@@ -426,6 +434,13 @@ extern void shard_check_to_alter(Oid shard, bool or_sealed);
 extern AttrMap *shard_map_by_name(Relation logical, Relation shard);
 extern const AttrMap *shard_member_map(ShardMember *member, ShardTable *table,
 									   Relation logical, Relation shard);
+
+/* in node_snapshot.c */
+extern void shard_note_node_use(void);
+extern bool shard_has_used_node(void);
+extern bool shard_node_shows(TransactionId xid);
+extern void shard_forget_load(void);
+extern void shard_node_snapshot_init(void);
 
 /* in option.c */
 extern const char *shard_route_name(ShardRoute route);

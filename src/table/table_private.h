@@ -30,7 +30,8 @@ extern void shard_report_unhashable(Oid type);
 
 /* in ledger.c */
 extern Oid *shard_read_closed(int *n);
-extern Oid *shard_read_moved(int *n, TransactionId **xids);
+extern Oid *shard_read_moved(int *n, TransactionId **xids,
+							 bool **rows_gone);
 extern bool shard_get_generation(Oid logical, TimestampTz *began);
 
 /* in map.c */

@@ -421,6 +421,8 @@ open_target(ShardInsert *insert, int ordinal)
 	ResultRelInfo *rri;
 
 	check_snapshot(insert, &insert->table->members[ordinal]);
+	if (!insert->table->members[ordinal].is_local)
+		shard_note_node_use();
 	if (unlikely(shard_has_single_node) &&
 		!shard_is_logical(insert->table->members[ordinal].relid))
 		shard_note_write(insert->table->members[ordinal].relid);
