@@ -681,7 +681,7 @@ replace_shard(const Move *m, Oid new_shard)
 	shard_copy_surroundings(m->shard, new_shard);
 	shard_copy_privileges(m->shard, new_shard, false);
 	shard_hand_over_sequences(old_shards, new_shard);
-	shard_note_moved(m->shard, new_shard, false);
+	shard_note_moved(m->shard, new_shard, m->rows_gone);
 	if (OidIsValid(m->from))
 		shard_node_drop_table(m->shard, m->caller);
 	shard_drop_all(old_shards);
