@@ -52,6 +52,7 @@ OBJS = \
 	src/remote/alter.o \
 	src/remote/connect.o \
 	src/remote/feed.o \
+	src/remote/gone.o \
 	src/remote/make_table.o \
 	src/remote/session.o \
 	src/remote/stream.o \

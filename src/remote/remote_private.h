@@ -54,8 +54,18 @@ extern void shard_node_wait(PGconn *conn, int events, TimestampTz until);
 extern bool shard_node_open(ShardNodeSession *session, ShardNodeError *error);
 
 /* in feed.c */
+extern void shard_node_feed_gone_key(ShardNodeFeed *feed, char **texts);
+extern void shard_node_feed_line(ShardNodeFeed *feed, const char *line,
+								 int length);
 extern char *shard_node_columns(Relation rel, bool is_foreign, List **attnos,
 								List **names);
+
+/* in gone.c */
+typedef struct ShardGoneRows ShardGoneRows;
+extern ShardGoneRows *shard_gone_begin(const char *table, List *key,
+									   TupleDesc desc);
+extern bool shard_gone_add(ShardGoneRows *gone, char **texts);
+extern char *shard_gone_command(ShardGoneRows *gone, uint64 *nrows);
 
 /* in make_table.c */
 extern char *shard_node_default(Relation rel, AttrNumber attno);
@@ -80,6 +90,8 @@ extern const PGresult *shard_node_query(ShardNodeSession *session,
 extern ShardNodeSession *shard_node_session_of(Oid shard, Oid userid);
 extern const PGresult *shard_node_command(ShardNodeSession *session,
 										  const char *sql, bool is_change);
+extern void shard_node_change_rows(ShardNodeSession *session, const char *sql,
+								   uint64 nrows);
 extern void shard_node_prepare(ShardNodeSession *session);
 extern int	shard_set_text_settings(void);
 extern void shard_node_begin_copy(ShardNodeSession *session, const char *sql,

@@ -62,6 +62,21 @@ shard_node_command(ShardNodeSession *session, const char *sql, bool is_change)
 	return result;
 }
 
+/*
+ * Raise an error unless the node has had to do with as many rows as we had.
+ */
+static void
+check_number(const ShardNodeSession *session, uint64 there, uint64 here)
+{
+	if (there != here)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("server \"%s\" has copied or deleted another number of rows",
+						session->name),
+				 errdetail("It was " UINT64_FORMAT " there and " UINT64_FORMAT " here.",
+						   there, here)));
+}
+
 static void
 raise_lost(ShardNodeSession *session)
 {
@@ -69,6 +84,19 @@ raise_lost(ShardNodeSession *session)
 
 	(void) shard_node_set_lost(session, &error);
 	shard_node_raise(&error, NULL);
+}
+
+/*
+ * shard_node_change_rows
+ *		Have the node change rows that this transaction has put there.
+ *
+ * Raises ERRCODE_FDW_ERROR unless they are so many.
+ */
+void
+shard_node_change_rows(ShardNodeSession *session, const char *sql, uint64 nrows)
+{
+	(void) shard_node_command(session, sql, true);
+	check_number(session, strtoull(PQcmdTuples(session->result), NULL, 10), nrows);
 }
 
 /*
@@ -179,13 +207,7 @@ shard_node_end_copy(ShardNodeSession *session, uint64 nrows)
 
 	/* That ends the command. */
 	PQclear(next_result(session));
-	if (there != nrows)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_ERROR),
-				 errmsg("server \"%s\" has copied another number of rows",
-						session->name),
-				 errdetail("It was " UINT64_FORMAT " there and " UINT64_FORMAT " here.",
-						   there, nrows)));
+	check_number(session, there, nrows);
 }
 
 /*

@@ -13,6 +13,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "commands/copy.h"
+#include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
@@ -48,18 +49,54 @@ static const struct
 /* Rows between two reports of progress. */
 #define ROWS_PER_REPORT	10000
 
-/* Bytes that are sent at once. */
-#define BLOCK_SIZE	65536
+/* What a node's changed_rows() begins a line with. */
+#define GONE_PREFIX		't'
+#define PREFIX_LENGTH	2
 
 /* The rows that CopyFrom() asks for: it has no argument for us. */
 static struct
 {
 	ShardNodeSession *session;
+	int			prefix;			/* bytes of each row that are left out */
 	char	   *row;			/* libpq's, or NULL */
 	int			length;
 	int			used;
 	uint64		nrows;
 }			incoming;
+
+/*
+ * Begin to read rows for CopyFrom() from a node.
+ */
+static void
+begin_incoming(ShardNodeSession *session, int prefix)
+{
+	/* After an error, there may be one. */
+	PQfreemem(incoming.row);
+	memset(&incoming, 0, sizeof(incoming));
+	incoming.session = session;
+	incoming.prefix = prefix;
+}
+
+/*
+ * Read the next row.  Returns false if there is none.
+ */
+static bool
+next_incoming(void)
+{
+	incoming.length = shard_node_receive(incoming.session, &incoming.row);
+	incoming.used = incoming.prefix;
+	if (incoming.length < 0)
+		return false;
+	incoming.nrows++;
+	return true;
+}
+
+static void
+free_incoming(void)
+{
+	PQfreemem(incoming.row);
+	incoming.row = NULL;
+}
 
 /*
  * What CopyFrom() reads.
@@ -75,11 +112,9 @@ read_incoming(void *outbuf, int minread, int maxread)
 
 		if (incoming.row == NULL)
 		{
-			incoming.length = shard_node_receive(incoming.session, &incoming.row);
-			incoming.used = 0;
-			if (incoming.length < 0)
+			if (!next_incoming())
 				break;
-			if (++incoming.nrows % ROWS_PER_REPORT == 0)
+			if (incoming.nrows % ROWS_PER_REPORT == 0 && incoming.prefix == 0)
 				shard_progress_add(ROWS_PER_REPORT);
 		}
 		n = Min(maxread - done, incoming.length - incoming.used);
@@ -87,51 +122,20 @@ read_incoming(void *outbuf, int minread, int maxread)
 		done += n;
 		incoming.used += n;
 		if (incoming.used == incoming.length)
-		{
-			PQfreemem(incoming.row);
-			incoming.row = NULL;
-		}
+			free_incoming();
 	}
 	return done;
 }
 
 /*
- * The command that reads the table behind a foreign table.
+ * Insert the rows that are to be read into a table.
  */
-static char *
-reading_command(Oid shard, List **names)
+static void
+copy_incoming(Relation target, List *names)
 {
-	Relation	rel = table_open(shard, NoLock);
-	List	   *attnos = NIL;
-	char	   *columns = shard_node_columns(rel, true, &attnos, names);
-
-	table_close(rel, NoLock);
-	return psprintf("COPY %s%s TO STDOUT", shard_node_table_name(shard),
-					columns);
-}
-
-/*
- * shard_node_get_rows
- *		Copy the rows of the table behind a foreign table, which
- *		shard_node_hold_table() has locked, into a table.  Returns their number.
- *
- * Raises ERRCODE_CHECK_VIOLATION and the like if a row should not be there.
- */
-uint64
-shard_node_get_rows(Oid shard, Oid userid, Relation target)
-{
-	ShardNodeSession *session = shard_node_session_of(shard, userid);
-	List	   *names = NIL;
-	char	   *sql = reading_command(shard, &names);
 	ParseState *pstate = make_parsestate(NULL);
-	int			guc_level = shard_set_text_settings();
 	CopyFromState copy;
-	uint64		nrows;
 
-	shard_node_begin_copy(session, sql, PGRES_COPY_OUT);
-	PQfreemem(incoming.row);
-	memset(&incoming, 0, sizeof(incoming));
-	incoming.session = session;
 	/* The executor wants the very lock that the range table tells of. */
 	LockRelation(target, RowExclusiveLock);
 	(void) addRangeTableEntryForRelation(pstate, target, RowExclusiveLock,
@@ -140,55 +144,311 @@ shard_node_get_rows(Oid shard, Oid userid, Relation target)
 						 list_make1(makeDefElem("encoding",
 												(Node *) makeString(pstrdup(GetDatabaseEncodingName())),
 												-1)));
-	nrows = CopyFrom(copy);
+	(void) CopyFrom(copy);
 	EndCopyFrom(copy);
 	free_parsestate(pstate);
-	shard_node_end_copy(session, nrows);
-	shard_progress_add(nrows % ROWS_PER_REPORT);
+}
+
+/*
+ * The command that reads the table behind a foreign table, as it is or, if
+ * "is_watched", so that what others change from then on can be read; or what
+ * they have changed.  *attnos become the numbers of the columns it returns,
+ * *names their names here.
+ */
+static char *
+reading_command(Oid shard, bool is_watched, bool changes, List **attnos,
+				List **names)
+{
+	Relation	rel = table_open(shard, NoLock);
+	char	   *table = shard_node_table_name(shard);
+	char	   *columns = shard_node_columns(rel, true, attnos, names);
+	StringInfoData sql;
+	ListCell   *lc;
+
+	table_close(rel, NoLock);
+	if (!is_watched)
+		return psprintf("COPY %s%s TO STDOUT", table, columns);
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "COPY (SELECT %s", changes ? "c.is_gone" : "");
+	foreach(lc, *attnos)
+		appendStringInfo(&sql, "%s%s.%s",
+						 changes || foreach_current_index(lc) > 0 ? ", " : "",
+						 changes ? "(c.r)" : "t",
+						 quote_identifier(shard_node_column_name(shard, lfirst_int(lc))));
+	if (changes)
+		appendStringInfo(&sql, " FROM shard_fdw.changed_rows(NULL::%s) c", table);
+	else
+		appendStringInfo(&sql, " FROM ONLY %s t WHERE shard_fdw.watch_rows(%s)",
+						 table, quote_literal_cstr(table));
+	appendStringInfoString(&sql, ") TO STDOUT");
+	return sql.data;
+}
+
+/*
+ * shard_node_get_rows
+ *		Copy the rows of the table behind a foreign table, which
+ *		shard_node_hold_table() has locked, into a table.  Returns their number.
+ *
+ * If "is_watched", shard_node_get_changes() will be called.  Raises
+ * ERRCODE_CHECK_VIOLATION and the like if a row should not be there.
+ */
+uint64
+shard_node_get_rows(Oid shard, Oid userid, Relation target, bool is_watched)
+{
+	ShardNodeSession *session = shard_node_session_of(shard, userid);
+	List	   *attnos = NIL;
+	List	   *names = NIL;
+	char	   *sql = reading_command(shard, is_watched, false, &attnos, &names);
+	int			guc_level = shard_set_text_settings();
+
+	shard_node_begin_copy(session, sql, PGRES_COPY_OUT);
+	begin_incoming(session, 0);
+	copy_incoming(target, names);
+	shard_node_end_copy(session, incoming.nrows);
+	shard_progress_add(incoming.nrows % ROWS_PER_REPORT);
 	AtEOXact_GUC(false, guc_level);
-	return nrows;
+	return incoming.nrows;
+}
+
+/*
+ * The text of a field of a line of COPY, where the next one begins, or NULL for
+ * null.  The line is changed.
+ */
+static char *
+next_field(char **line)
+{
+	char	   *result = *line;
+	char	   *to = result;
+	char	   *from = result;
+
+	if (from[0] == '\\' && from[1] == 'N')
+		result = NULL;
+	while (*from != '\t' && *from != '\n' && *from != '\0')
+	{
+		if (*from != '\\')
+		{
+			*to++ = *from++;
+			continue;
+		}
+		switch (*++from)
+		{
+			case 'b':
+				*to++ = '\b';
+				break;
+			case 'f':
+				*to++ = '\f';
+				break;
+			case 'n':
+				*to++ = '\n';
+				break;
+			case 'r':
+				*to++ = '\r';
+				break;
+			case 't':
+				*to++ = '\t';
+				break;
+			case 'v':
+				*to++ = '\v';
+				break;
+			default:
+				*to++ = *from;
+				break;
+		}
+		if (*from != '\0')
+			from++;
+	}
+	*line = *from == '\0' ? from : from + 1;
+	*to = '\0';
+	return result;
+}
+
+/*
+ * The texts of the key's columns of the row that has been read; it has these
+ * columns.  They are good until the next row.
+ */
+static void
+read_key(ShardNodeSession *session, List *attnos, List *key, char **texts)
+{
+	char	   *line = incoming.row + incoming.prefix;
+	ListCell   *lc;
+	ListCell   *lc2;
+
+	foreach(lc, attnos)
+	{
+		char	   *text = next_field(&line);
+
+		foreach(lc2, key)
+		{
+			if (((ShardKeyColumn *) lfirst(lc2))->attno != lfirst_int(lc))
+				continue;
+			if (text == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_FDW_ERROR),
+						 errmsg("server \"%s\" has not told which row is gone",
+								session->name)));
+			texts[foreach_current_index(lc2)] = text;
+		}
+	}
+}
+
+/*
+ * Read what has changed in the table behind a foreign table up to the first row
+ * that is new, and call a function for the key of each one that is gone.
+ * Returns whether there is a new one.
+ */
+static bool
+read_gone(Oid shard, ShardNodeSession *session, List *key, List **names,
+		  void (*function) (void *arg, char **texts), void *arg)
+{
+	List	   *attnos = NIL;
+	char	   *sql = reading_command(shard, true, true, &attnos, names);
+	char	  **texts = palloc0(sizeof(char *) * list_length(key));
+
+	shard_node_begin_copy(session, sql, PGRES_COPY_OUT);
+	begin_incoming(session, PREFIX_LENGTH);
+	while (next_incoming())
+	{
+		if (incoming.row[0] != GONE_PREFIX)
+			return true;
+		read_key(session, attnos, key, texts);
+		function(arg, texts);
+		free_incoming();
+	}
+	return false;
+}
+
+/* Rows to be deleted from a table here. */
+typedef struct Deletion
+{
+	Relation	target;
+	ShardGoneRows *gone;
+} Deletion;
+
+/*
+ * Delete them.
+ */
+static void
+delete_here(Deletion *deletion)
+{
+	uint64		nrows;
+	char	   *sql = shard_gone_command(deletion->gone, &nrows);
+
+	if (sql == NULL)
+		return;
+	if (SPI_execute(sql, false, 0) != SPI_OK_DELETE || SPI_processed != nrows)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("could not delete copied rows of table \"%s\"",
+						RelationGetRelationName(deletion->target)),
+				 errdetail("There are " UINT64_FORMAT ", and should be " UINT64_FORMAT ".",
+						   SPI_processed, nrows)));
+	pfree(sql);
+}
+
+static void
+note_gone_here(void *arg, char **texts)
+{
+	Deletion   *deletion = arg;
+
+	if (shard_gone_add(deletion->gone, texts))
+		delete_here(deletion);
+}
+
+/*
+ * shard_node_get_changes
+ *		Bring the copy that shard_node_get_rows() has made up to date, by a key
+ *		of columns of the foreign table.  Returns the number of rows that are
+ *		gone or new.  SPI is connected.
+ *
+ * Raises what shard_node_get_rows() raises, and ERRCODE_FDW_ERROR if the copy
+ * does not have a row.
+ */
+int64
+shard_node_get_changes(Oid shard, Oid userid, Relation target, List *key)
+{
+	ShardNodeSession *session = shard_node_session_of(shard, userid);
+	Relation	rel = table_open(shard, NoLock);
+	Deletion	deletion = {.target = target};
+	List	   *names = NIL;
+	int			guc_level = shard_set_text_settings();
+
+	deletion.gone = shard_gone_begin(shard_qualified_name(RelationGetRelid(target)),
+									 key, RelationGetDescr(rel));
+	if (read_gone(shard, session, key, &names, note_gone_here, &deletion))
+	{
+		delete_here(&deletion);
+		copy_incoming(target, names);
+	}
+	else
+		delete_here(&deletion);
+	shard_node_end_copy(session, incoming.nrows);
+	AtEOXact_GUC(false, guc_level);
+	table_close(rel, NoLock);
+	return incoming.nrows;
 }
 
 /*
  * shard_node_pass_rows
  *		Copy the rows of the table behind a foreign table, which
- *		shard_node_hold_table() has locked, into that behind another one, which
- *		this transaction has created on another server.  Returns their number.
+ *		shard_node_hold_table() has locked, to that behind another one.  Returns
+ *		their number.
+ *
+ * If "is_watched", shard_node_pass_changes() will be called.
  */
 uint64
-shard_node_pass_rows(Oid from, Oid to, Oid userid)
+shard_node_pass_rows(Oid shard, Oid userid, ShardNodeFeed *feed, bool is_watched)
 {
-	ShardNodeSession *source = shard_node_session_of(from, userid);
-	ShardNodeSession *target = shard_node_session_of(to, userid);
-	List	   *names = NIL;
+	ShardNodeSession *session = shard_node_session_of(shard, userid);
 	List	   *attnos = NIL;
-	char	   *sql = reading_command(from, &names);
-	Relation	rel = table_open(from, NoLock);
-	char	   *columns = shard_node_columns(rel, false, &attnos, &names);
-	int			unsent = 0;
-	uint64		nrows = 0;
-	char	   *row;
-	int			length;
+	List	   *names = NIL;
+	char	   *sql = reading_command(shard, is_watched, false, &attnos, &names);
 
-	table_close(rel, NoLock);
-	shard_node_begin_copy(source, sql, PGRES_COPY_OUT);
-	shard_node_begin_sending(target, to, columns);
-	while ((length = shard_node_receive(source, &row)) >= 0)
+	shard_node_begin_copy(session, sql, PGRES_COPY_OUT);
+	begin_incoming(session, 0);
+	while (next_incoming())
 	{
-		shard_node_send(target, row, length);
-		PQfreemem(row);
-		unsent += length;
-		if (++nrows % ROWS_PER_REPORT == 0)
+		shard_node_feed_line(feed, incoming.row, incoming.length);
+		free_incoming();
+		if (incoming.nrows % ROWS_PER_REPORT == 0)
 			shard_progress_add(ROWS_PER_REPORT);
-		if (unsent < BLOCK_SIZE)
-			continue;
-		shard_node_flush(target);
-		unsent = 0;
 	}
-	shard_node_end_copy(source, nrows);
-	shard_node_end_sending(target, nrows);
-	shard_progress_add(nrows % ROWS_PER_REPORT);
-	return nrows;
+	shard_node_end_copy(session, incoming.nrows);
+	shard_progress_add(incoming.nrows % ROWS_PER_REPORT);
+	return incoming.nrows;
+}
+
+static void
+note_gone_there(void *arg, char **texts)
+{
+	shard_node_feed_gone_key(arg, texts);
+}
+
+/*
+ * shard_node_pass_changes
+ *		Bring the copy that shard_node_pass_rows() has made up to date, by a key
+ *		of columns of the foreign table.  Returns the number of rows that are
+ *		gone or new.
+ *
+ * Raises what the nodes raise, and ERRCODE_FDW_ERROR if the copy does not have a
+ * row.
+ */
+int64
+shard_node_pass_changes(Oid shard, Oid userid, ShardNodeFeed *feed, List *key)
+{
+	ShardNodeSession *session = shard_node_session_of(shard, userid);
+	List	   *names = NIL;
+
+	if (read_gone(shard, session, key, &names, note_gone_there, feed))
+	{
+		do
+		{
+			shard_node_feed_line(feed, incoming.row + incoming.prefix,
+								 incoming.length - incoming.prefix);
+			free_incoming();
+		} while (next_incoming());
+	}
+	shard_node_end_copy(session, incoming.nrows);
+	return incoming.nrows;
 }
 
 /*
@@ -246,15 +506,15 @@ check_obstacles(ShardNodeSession *session, Oid shard, const char *table)
 /*
  * shard_node_hold_table
  *		Lock the table behind a foreign table against all that writes it there,
- *		and find out how it is stored: the clause WITH of CREATE TABLE, perhaps
- *		empty.
+ *		or, if others may write, what changes its definition; and find out how it
+ *		is stored: the clause WITH of CREATE TABLE, perhaps empty.
  *
  * Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if moving its rows elsewhere
  * and dropping it would lose something, and if other commands have changed the
  * node in this transaction.
  */
 char *
-shard_node_hold_table(Oid shard, Oid userid, bool *is_unlogged)
+shard_node_hold_table(Oid shard, Oid userid, bool allow_writes, bool *is_unlogged)
 {
 	ShardNodeSession *session = shard_node_session_of(shard, userid);
 	char	   *table = shard_node_table_name(shard);
@@ -264,7 +524,9 @@ shard_node_hold_table(Oid shard, Oid userid, bool *is_unlogged)
 	shard_node_note_late_change(session);
 	shard_node_prepare(session);
 	check_obstacles(session, shard, table);
-	(void) shard_node_command(session, psprintf("LOCK TABLE %s IN EXCLUSIVE MODE", table), false);
+	(void) shard_node_command(session, psprintf("LOCK TABLE %s IN %s MODE", table,
+												allow_writes ? "SHARE UPDATE EXCLUSIVE" : "EXCLUSIVE"),
+							  false);
 	check_obstacles(session, shard, table);
 	result = shard_node_command(session,
 								psprintf("SELECT c.relpersistence = 'u', r.prefix,"
@@ -360,6 +622,76 @@ shard_node_index_commands(Oid shard, Oid userid, const char *target)
 	for (int i = 0; i < list_length(commands); i++)
 		check_index_command(session, target, list_nth(commands, i));
 	return commands;
+}
+
+/*
+ * shard_row_key_column
+ *		A column of a relation as part of a key, in the current memory context.
+ */
+ShardKeyColumn *
+shard_row_key_column(Oid relid, AttrNumber attno, const char *equality)
+{
+	ShardKeyColumn *result = palloc(sizeof(ShardKeyColumn));
+
+	result->attno = attno;
+	result->name = get_attname(relid, attno, false);
+	result->equality = pstrdup(equality);
+	return result;
+}
+
+/*
+ * shard_node_row_key
+ *		The columns of a unique index that tells the rows of the table behind a
+ *		foreign table from each other: a list of ShardKeyColumn, NIL if there is
+ *		none, or if the node could not tell what others change.
+ */
+List *
+shard_node_row_key(Oid shard, Oid userid)
+{
+	ShardNodeSession *session = shard_node_session_of(shard, userid);
+	const PGresult *result;
+	List	   *key = NIL;
+	Relation	rel;
+
+	result = shard_node_command(session,
+								psprintf(SHARD_ROW_KEY_QUERY " AND to_regprocedure('shard_fdw.changed_rows(anyelement)') IS NOT NULL",
+										 psprintf("to_regclass(%s)", quote_literal_cstr(shard_node_table_name(shard)))),
+								false);
+	rel = table_open(shard, NoLock);
+	for (int i = 0; i < PQntuples(result); i++)
+	{
+		AttrNumber	found = InvalidAttrNumber;
+
+		for (AttrNumber attno = 1; attno <= RelationGetNumberOfAttributes(rel); attno++)
+			if (!TupleDescAttr(RelationGetDescr(rel), attno - 1)->attisdropped &&
+				strcmp(shard_node_column_name(shard, attno), PQgetvalue(result, i, 0)) == 0)
+				found = attno;
+		if (found == InvalidAttrNumber)
+			break;
+		key = lappend(key, shard_row_key_column(shard, found,
+												PQgetvalue(result, i, 1)));
+	}
+	if (list_length(key) != PQntuples(result))
+		key = NIL;
+	table_close(rel, NoLock);
+	return key;
+}
+
+/*
+ * shard_node_lock_out
+ *		Lock the table behind a foreign table against all others, for which the
+ *		node waits for at most so many milliseconds.
+ *
+ * Raises ERRCODE_LOCK_NOT_AVAILABLE.
+ */
+void
+shard_node_lock_out(Oid shard, Oid userid, int timeout)
+{
+	(void) shard_node_command(shard_node_session_of(shard, userid),
+							  psprintf("SET LOCAL lock_timeout = %d; LOCK TABLE %s IN ACCESS EXCLUSIVE MODE;"
+									   " SET LOCAL lock_timeout = %d",
+									   timeout, shard_node_table_name(shard),
+									   shard_lock_patience()), false);
 }
 
 /*

@@ -8,9 +8,10 @@
  * another OID, so all that is known of the old one is forgotten by itself.
  *
  * Only the shard is locked, and the logical table in a way that keeps its
- * definition and its shards what they are.  A table here with a key is copied in
- * passes while others read and write it; see changes.c.  It is locked for good
- * for the last pass, and until the transaction ends.
+ * definition and its shards what they are.  A table with a key is copied in passes
+ * while others read and write it; see changes.c.  It is locked for good for the
+ * last pass, and until the transaction ends.  A node tells what has changed there
+ * if it has this extension.
  *
  * Nobody writes other shards while their rows are copied.  A closed or sealed
  * one, which hardly anybody writes, can be read until it is replaced.  So can
@@ -27,14 +28,10 @@
 #include "remote/remote.h"
 #include "shards/shards_private.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/indexing.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_attribute.h"
-#include "catalog/pg_statistic.h"
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
 #include "executor/spi.h"
@@ -42,7 +39,6 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -57,7 +53,8 @@ typedef struct Move
 	Oid			to;
 	Oid			caller;			/* whose user mappings are used */
 	bool		allow_reads;	/* while rows are copied, even if it is open */
-	Oid			key;			/* index by which to copy while others write */
+	List	   *key;			/* ShardKeyColumns by which to copy while
+								 * others write, or NIL */
 	bool		rows_gone;		/* have rows been deleted from the copy? */
 	TimestampTz locked_at;		/* others may wait since then; 0: not yet */
 	char	   *name;
@@ -267,21 +264,30 @@ find_logical(Move *m)
 }
 
 /*
- * The index by which the rows of the shard can be copied while others write it,
- * or InvalidOid.  The shard is locked.
+ * The key by which the rows of the shard can be copied while others write it, or
+ * NIL.  The shard is locked, and SPI is connected.
  */
-static Oid
+static List *
 find_key(const Move *m)
 {
-	Relation	shard;
-	Oid			result;
+	List	   *rows;
+	List	   *key = NIL;
+	ListCell   *lc;
 
-	if (OidIsValid(m->from) || get_rel_relkind(m->shard) != RELKIND_RELATION)
-		return InvalidOid;
-	shard = table_open(m->shard, NoLock);
-	result = shard_node_feed_key(shard);
-	table_close(shard, NoLock);
-	return result;
+	if (OidIsValid(m->from))
+		return shard_is_on_node(m->shard) ? shard_node_row_key(m->shard, m->caller) : NIL;
+	if (get_rel_relkind(m->shard) != RELKIND_RELATION)
+		return NIL;
+	rows = shard_query_rows(psprintf(SHARD_ROW_KEY_QUERY, "$1"), m->shard, 2);
+	foreach(lc, rows)
+	{
+		char	  **row = lfirst(lc);
+
+		key = lappend(key, shard_row_key_column(m->shard,
+												get_attnum(m->shard, row[0]),
+												row[1]));
+	}
+	return key;
 }
 
 /*
@@ -298,7 +304,7 @@ choose_lock(Move *m)
 	shard_lock_patiently(m->shard, AccessShareLock);
 	m->key = find_key(m);
 	UnlockRelationOid(m->shard, AccessShareLock);
-	if (OidIsValid(m->key))
+	if (m->key != NIL)
 		return ShareUpdateExclusiveLock;
 	return ordinal >= 0 && table->members[ordinal].is_open &&
 		!m->allow_reads ? AccessExclusiveLock : ExclusiveLock;
@@ -327,7 +333,7 @@ find_and_lock(Move *m)
 		m->locked_at = shard_lock_try_start();
 	find_logical(m);
 	check_shard(m);
-	if (OidIsValid(m->key) && m->key != find_key(m))
+	if (m->key != NIL && (m->key = find_key(m)) == NIL)
 		report_cannot(m, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 					  "Its indexes have just been changed.", "Try again.");
 	return mode;
@@ -437,69 +443,6 @@ copy_late_checks(const Move *m, Oid new_shard)
 }
 
 /*
- * Copy how many rows and pages the table had when it was analyzed.
- */
-static void
-copy_size(Oid from, Oid to)
-{
-	Relation	catalog = table_open(RelationRelationId, RowExclusiveLock);
-	HeapTuple	source = SearchSysCache1(RELOID, ObjectIdGetDatum(from));
-	HeapTuple	target = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(to));
-
-	if (!HeapTupleIsValid(source) || !HeapTupleIsValid(target))
-		elog(ERROR, "cache lookup failed for relation %u or %u", from, to);
-	((Form_pg_class) GETSTRUCT(target))->reltuples =
-		((Form_pg_class) GETSTRUCT(source))->reltuples;
-	((Form_pg_class) GETSTRUCT(target))->relpages =
-		((Form_pg_class) GETSTRUCT(source))->relpages;
-	ReleaseSysCache(source);
-	CatalogTupleUpdate(catalog, &target->t_self, target);
-	table_close(catalog, RowExclusiveLock);
-}
-
-/*
- * Copy the statistics that ANALYZE has collected, for a foreign table, which
- * cannot be analyzed before it is committed.
- */
-static void
-copy_statistics(Oid from, Oid to)
-{
-	Relation	catalog = table_open(StatisticRelationId, RowExclusiveLock);
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_pg_statistic_starelid, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(from));
-	scan = systable_beginscan(catalog, StatisticRelidAttnumInhIndexId, true,
-							  NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_statistic form = (Form_pg_statistic) GETSTRUCT(tuple);
-		AttrNumber	attno = get_attnum(to, get_attname(from, form->staattnum,
-													   false));
-		Datum		values[Natts_pg_statistic] = {0};
-		bool		nulls[Natts_pg_statistic] = {false};
-		bool		replaces[Natts_pg_statistic] = {false};
-
-		if (attno == InvalidAttrNumber || form->stainherit)
-			continue;
-		values[Anum_pg_statistic_starelid - 1] = ObjectIdGetDatum(to);
-		replaces[Anum_pg_statistic_starelid - 1] = true;
-		values[Anum_pg_statistic_staattnum - 1] = Int16GetDatum(attno);
-		replaces[Anum_pg_statistic_staattnum - 1] = true;
-		tuple = heap_modify_tuple(tuple, RelationGetDescr(catalog), values,
-								  nulls, replaces);
-		CatalogTupleInsert(catalog, tuple);
-		heap_freetuple(tuple);
-	}
-	systable_endscan(scan);
-	table_close(catalog, RowExclusiveLock);
-	copy_size(from, to);
-	CommandCounterIncrement();
-}
-
-/*
  * Give a table here the indexes that the table of the old shard has on its node.
  */
 static void
@@ -513,14 +456,72 @@ copy_indexes(const Move *m, Oid table)
 }
 
 /*
- * Lock the shard for good.
+ * Lock the shard for good, and its table on a node if that is not locked
+ * against those who write: the shard first, for whoever has that locked may have
+ * to wait for the table.  Returns false if others have the table locked.
+ */
+static bool
+try_to_lock_out(Move *m)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool has_shard = false;
+	volatile bool result = true;
+
+	if (!OidIsValid(m->from) || m->key == NIL)
+	{
+		shard_lock_patiently(m->shard, AccessExclusiveLock);
+		return true;
+	}
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		shard_lock_patiently(m->shard, AccessExclusiveLock);
+		has_shard = true;
+		shard_node_lock_out(m->shard, m->caller, SHARD_LOCK_TRY_TIME);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = shard_catch(context, owner);
+
+		if (!has_shard || error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		FreeErrorData(error);
+		result = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return result;
+}
+
+/*
+ * Do so, for as long as others keep us from it and we have patience.
  */
 static void
 lock_out_others(Move *m)
 {
+	TimestampTz start = GetCurrentTimestamp();
+	int			pause = 0;
+
 	shard_progress_phase("waiting for a lock on the shard");
 	shard_flush_wal();
-	shard_lock_patiently(m->shard, AccessExclusiveLock);
+	while (!try_to_lock_out(m))
+	{
+		long		left = shard_lock_patience() -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+
+		if (left <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not obtain lock on the table of shard \"%s\" on server \"%s\" within %d ms",
+							m->name, GetForeignServer(m->from)->servername,
+							shard_lock_patience()),
+					 errhint("Try again when the transactions that use the table there have ended, or set \"lock_timeout\" to a longer time.")));
+		shard_pause_lock_wait(&pause, left);
+	}
 	if (m->locked_at == 0)
 		m->locked_at = shard_lock_try_start();
 	shard_progress_phase("replacing the shard");
@@ -567,8 +568,8 @@ move_out(Move *m)
 	feed = shard_node_feed_begin(new_shard, m->caller, source, m->key);
 	changes = shard_changes_begin(source);
 	(void) send_changes(m, feed, changes, &last);
-	copy_statistics(m->shard, new_shard);
-	if (OidIsValid(m->key))
+	shard_copy_statistics(m->shard, new_shard);
+	if (m->key != NIL)
 	{
 		shard_progress_phase("copying what has changed");
 		for (int i = 0; i < SHARD_MAX_PASSES &&
@@ -576,7 +577,7 @@ move_out(Move *m)
 			;
 	}
 	lock_out_others(m);
-	if (OidIsValid(m->key))
+	if (m->key != NIL)
 	{
 		(void) send_changes(m, feed, changes, &last);
 		/* Publications of all tables do not ask for our lock. */
@@ -594,7 +595,8 @@ static Oid
 move_in(Move *m)
 {
 	bool		is_unlogged = false;
-	char	   *with = shard_node_hold_table(m->shard, m->caller, &is_unlogged);
+	char	   *with = shard_node_hold_table(m->shard, m->caller, m->key != NIL,
+											 &is_unlogged);
 	Oid			new_shard = create_table(m, m->new_name, is_unlogged, with);
 	Relation	target;
 
@@ -602,14 +604,41 @@ move_in(Move *m)
 	copy_definition(m, new_shard);
 	shard_progress_phase("copying rows");
 	target = table_open(new_shard, NoLock);
-	(void) shard_node_get_rows(m->shard, m->caller, target);
+	(void) shard_node_get_rows(m->shard, m->caller, target, m->key != NIL);
 	table_close(target, NoLock);
 	CommandCounterIncrement();
 	shard_progress_phase("building indexes");
 	copy_indexes(m, new_shard);
 	shard_execute("ANALYZE %s", shard_qualified_name(new_shard));
+	if (m->key != NIL)
+		shard_progress_phase("copying what has changed");
+	target = table_open(new_shard, NoLock);
+	for (int i = 0; m->key != NIL && i < SHARD_MAX_PASSES &&
+		 shard_node_get_changes(m->shard, m->caller, target, m->key) > SHARD_FEW_CHANGES; i++)
+		;
 	lock_out_others(m);
+	if (m->key != NIL)
+		(void) shard_node_get_changes(m->shard, m->caller, target, m->key);
+	table_close(target, NoLock);
+	CommandCounterIncrement();
 	return new_shard;
+}
+
+/*
+ * Pass the rows of a table on a node to that of the new shard, or what has
+ * changed.  Returns their number.
+ */
+static int64
+pass_rows(Move *m, ShardNodeFeed *feed, bool is_first)
+{
+	int64		result;
+
+	shard_node_feed_start(feed);
+	result = is_first ?
+		shard_node_pass_rows(m->shard, m->caller, feed, m->key != NIL) :
+		shard_node_pass_changes(m->shard, m->caller, feed, m->key);
+	m->rows_gone = shard_node_feed_finish(feed);
+	return result;
 }
 
 /*
@@ -620,10 +649,13 @@ static Oid
 move_across(Move *m)
 {
 	bool		is_unlogged = false;
-	char	   *with = shard_node_hold_table(m->shard, m->caller, &is_unlogged);
+	char	   *with = shard_node_hold_table(m->shard, m->caller, m->key != NIL,
+											 &is_unlogged);
 	Oid			model = create_table(m, psprintf("%s_model", m->new_name),
 									 is_unlogged, with);
 	Oid			new_shard;
+	Relation	source;
+	ShardNodeFeed *feed;
 
 	copy_indexes(m, model);
 	new_shard = create_foreign_table(m);
@@ -631,9 +663,19 @@ move_across(Move *m)
 	shard_node_make_table(new_shard, model, m->caller);
 	shard_drop_all(list_make1_oid(model));
 	shard_progress_phase("copying rows");
-	(void) shard_node_pass_rows(m->shard, new_shard, m->caller);
-	copy_statistics(m->shard, new_shard);
+	source = table_open(m->shard, NoLock);
+	feed = shard_node_feed_begin(new_shard, m->caller, source, m->key);
+	(void) pass_rows(m, feed, true);
+	shard_copy_statistics(m->shard, new_shard);
+	if (m->key != NIL)
+		shard_progress_phase("copying what has changed");
+	for (int i = 0; m->key != NIL && i < SHARD_MAX_PASSES &&
+		 pass_rows(m, feed, false) > SHARD_FEW_CHANGES; i++)
+		;
 	lock_out_others(m);
+	if (m->key != NIL)
+		(void) pass_rows(m, feed, false);
+	table_close(source, NoLock);
 	return new_shard;
 }
 
@@ -721,10 +763,10 @@ shard_move(Oid shard, Oid server, bool allow_reads, TimestampTz *locked_at)
 	m.allow_reads = allow_reads;
 	/* A row that the last snapshot does not show would be dropped unseen. */
 	shard_check_read_committed("move a shard");
-	mode = find_and_lock(&m);
 	m.new_name = psprintf("shard_move_%u", shard);
 
 	SPI_connect();
+	mode = find_and_lock(&m);
 	rel = table_open(m.logical, NoLock);
 	shard_become_owner(rel, &identity);
 	table_close(rel, NoLock);

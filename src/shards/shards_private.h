@@ -192,6 +192,7 @@ extern void shard_move_identities(Oid from, Oid to);
 extern List *shard_views_of(Oid relid);
 extern List *shard_query_rows(const char *sql, Oid relid, int ncolumns);
 extern void shard_run_for_both(const char *query, Oid old_shard, Oid new_shard);
+extern void shard_copy_statistics(Oid from, Oid to);
 extern void shard_copy_surroundings(Oid old_shard, Oid new_shard);
 
 /* in worker.c */

@@ -13,15 +13,18 @@
  */
 #include "shards/shards_private.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_attribute.h"
+#include "catalog/pg_statistic.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -405,5 +408,69 @@ shard_move_identities(Oid from, Oid to)
 												  RelationRelationId, from);
 		recordDependencyOn(&sequence, &column, DEPENDENCY_INTERNAL);
 	}
+	CommandCounterIncrement();
+}
+
+/*
+ * Copy how many rows and pages the table had when it was analyzed.
+ */
+static void
+copy_size(Oid from, Oid to)
+{
+	Relation	catalog = table_open(RelationRelationId, RowExclusiveLock);
+	HeapTuple	source = SearchSysCache1(RELOID, ObjectIdGetDatum(from));
+	HeapTuple	target = SearchSysCacheCopy1(RELOID, ObjectIdGetDatum(to));
+
+	if (!HeapTupleIsValid(source) || !HeapTupleIsValid(target))
+		elog(ERROR, "cache lookup failed for relation %u or %u", from, to);
+	((Form_pg_class) GETSTRUCT(target))->reltuples =
+		((Form_pg_class) GETSTRUCT(source))->reltuples;
+	((Form_pg_class) GETSTRUCT(target))->relpages =
+		((Form_pg_class) GETSTRUCT(source))->relpages;
+	ReleaseSysCache(source);
+	CatalogTupleUpdate(catalog, &target->t_self, target);
+	table_close(catalog, RowExclusiveLock);
+}
+
+/*
+ * shard_copy_statistics
+ *		Copy the statistics that ANALYZE has collected, for a foreign table, which
+ *		cannot be analyzed before it is committed.
+ */
+void
+shard_copy_statistics(Oid from, Oid to)
+{
+	Relation	catalog = table_open(StatisticRelationId, RowExclusiveLock);
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_statistic_starelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(from));
+	scan = systable_beginscan(catalog, StatisticRelidAttnumInhIndexId, true,
+							  NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_statistic form = (Form_pg_statistic) GETSTRUCT(tuple);
+		AttrNumber	attno = get_attnum(to, get_attname(from, form->staattnum,
+													   false));
+		Datum		values[Natts_pg_statistic] = {0};
+		bool		nulls[Natts_pg_statistic] = {false};
+		bool		replaces[Natts_pg_statistic] = {false};
+
+		if (attno == InvalidAttrNumber || form->stainherit)
+			continue;
+		values[Anum_pg_statistic_starelid - 1] = ObjectIdGetDatum(to);
+		replaces[Anum_pg_statistic_starelid - 1] = true;
+		values[Anum_pg_statistic_staattnum - 1] = Int16GetDatum(attno);
+		replaces[Anum_pg_statistic_staattnum - 1] = true;
+		tuple = heap_modify_tuple(tuple, RelationGetDescr(catalog), values,
+								  nulls, replaces);
+		CatalogTupleInsert(catalog, tuple);
+		heap_freetuple(tuple);
+	}
+	systable_endscan(scan);
+	table_close(catalog, RowExclusiveLock);
+	copy_size(from, to);
 	CommandCounterIncrement();
 }

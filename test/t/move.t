@@ -237,14 +237,14 @@ $holder->query_safe('ROLLBACK');
 is((state_of($mover, 'SELECT'))[0], '00000', '... until it has been');
 is((state_of($running, 'SELECT'))[0], '00000', '... and the writer goes on');
 # One that has read it, and then waits to write it.
-my $there_holder = session($n2);
-$there_holder->query_safe('BEGIN; LOCK TABLE events_1 IN ROW EXCLUSIVE MODE');
+moves_ok('events_1', 'n1');
+$holder->query_safe('BEGIN; LOCK TABLE events_1 IN ROW EXCLUSIVE MODE');
 send_to($mover, "SELECT shard_fdw.move_shard('events_1', 'local', allow_reads => true);\n");
-poll_ok($n2, q{SELECT count(*) > 0 FROM pg_locks WHERE NOT granted}, 'it is being moved again');
+poll_ok($n1, q{SELECT count(*) > 0 FROM pg_locks WHERE NOT granted}, 'it is being moved again');
 $running->query_safe('BEGIN; SELECT count(*) FROM events_1');
 send_to($running, "UPDATE events SET v = v WHERE id = $some; COMMIT;\n");
 poll_ok($here, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND pid = $running->{pid}", '... and one waits to write it');
-$there_holder->query_safe('ROLLBACK');
+$holder->query_safe('ROLLBACK');
 like((state_of($mover, 'SELECT'))[0], qr/^(40P01|55P03)$/, '... which makes the move fail');
 is((state_of($running, 'SELECT'))[0], '00000', '... and the other one goes on');
 moves_ok('events_1', 'local');

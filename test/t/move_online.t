@@ -29,12 +29,12 @@ my ($mover, $writer, $reader) = map { session($here) } 1 .. 3;
 $_->safe_psql('postgres', q{
 	CREATE TYPE mood AS ENUM ('it''s', 'b\ad', 'ok');
 	CREATE DOMAIN code AS varchar(20) CHECK (VALUE <> '');
-	CREATE FUNCTION gate(id int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN id; END $$}) foreach $here, @nodes;
-# A node waits there when it gets this row.
-$n1->safe_psql('postgres', q{
-	CREATE OR REPLACE FUNCTION gate(id int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
-	  IF id = 0 THEN PERFORM pg_advisory_lock_shared(4711), pg_advisory_unlock_shared(4711); END IF;
-	  RETURN id; END $$});
+	CREATE FUNCTION gate(id int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+	  -- Who copies this row waits there.
+	  IF id = 0 AND current_setting('application_name') IN ('shard_fdw', 'mover') THEN
+	    PERFORM pg_advisory_lock_shared(4711), pg_advisory_unlock_shared(4711);
+	  END IF;
+	  RETURN id; END $$}) foreach $here, @nodes;
 $here->safe_psql('postgres', q{
 	CREATE TABLE model (
 	  id int, v int, place int NOT NULL, t text COLLATE "C" NOT NULL, n numeric NOT NULL, f float8 NOT NULL,
@@ -90,18 +90,22 @@ sub change
 	return;
 }
 
-my $keeper = session($n1);
+my %server = (local => $here, n1 => $n1, n2 => $n2);
+my $keeper;
 
 # Begin to move a shard, and come to the middle of the first pass; then keep it
 # from taking the last lock.
 sub begin_move
 {
-	my ($session, $shard) = @_;
+	my ($session, $shard, $to) = @_;
 
+	$to //= 'n1';
+	$keeper = session($server{$to});
 	$keeper->query_safe('SELECT pg_advisory_lock(4711)');
-	send_to($session, "SELECT shard_fdw.move_shard('$shard', 'n1');\n");
+	$session->query_safe(q{SET application_name = 'mover'});
+	send_to($session, "SELECT shard_fdw.move_shard('$shard', '$to');\n");
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	poll_ok($n1, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, "$shard is being moved");
+	poll_ok($server{$to}, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, "$shard is being moved to $to");
 	$reader->query_safe("BEGIN; SELECT FROM $shard LIMIT 1");
 	return;
 }
@@ -109,7 +113,7 @@ sub begin_move
 # Go on until that lock is needed.
 sub go_on
 {
-	$keeper->query_safe('SELECT pg_advisory_unlock(4711)');
+	$keeper->quit;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	poll_ok($here, q{SELECT phase = 'waiting for a lock on the shard' FROM shard_fdw.progress WHERE command = 'move_shard'},
 		'all but the last pass is done');
@@ -261,6 +265,67 @@ $reader->query_safe('COMMIT');
 moved_ok('an unlogged one');
 same('an unlogged one', 'u', 'u_twin');
 
+# From nodes that have the extension, in the same way.
+$_->safe_psql('postgres', 'CREATE EXTENSION shard_fdw') foreach @nodes;
+is((state_of($mover, q{SELECT shard_fdw.move_shard('log_0', 'n1')}))[0], '00000', 'there');
+is($here->safe_psql('postgres', 'SELECT count(*) FROM twin WHERE id = 0'), '1', 'the row that it waits for');
+
+sub change_much
+{
+	my ($n) = @_;
+
+	change("DELETE FROM TBL WHERE id % 12 = $n AND id > 0",
+		"UPDATE TBL SET t = t || '''\\', v = NULL WHERE id % 6 = $n AND id > 0 AND id < 4000",
+		"UPDATE TBL SET long = 'kurz' WHERE id % 10 = $n", "UPDATE TBL SET a = a || 'y'::text, i = i + '1 s' WHERE id % 14 = $n AND id > 0");
+	$writer->query_safe("SELECT fill(t, 5000 + 50 * $n, 5049 + 50 * $n) FROM unnest(ARRAY['log', 'twin']) t");
+	$writer->query_safe('BEGIN');
+	change("DELETE FROM TBL WHERE id BETWEEN 3500 AND 3700");
+	$writer->query_safe('ROLLBACK');
+	return;
+}
+begin_move($mover, 'log_0', 'local');
+change_much(2);
+go_on();
+change_much(4);
+is($here->safe_psql('postgres', 'SELECT count(*) > 1000 FROM log_0'), 't', 'it can be read');
+$reader->query_safe('COMMIT');
+moved_ok('back, with changes');
+same('back');
+indexes_ok($here, 'back');
+is((state_of($mover, q{SELECT shard_fdw.move_shard('log_0', 'n1')}))[0], '00000', 'there again');
+begin_move($mover, 'log_0', 'n2');
+go_on();
+change_much(6);
+$reader->query_safe('COMMIT');
+moved_ok('from node to node, with changes');
+same('from node to node');
+is(join(' ', map { $_->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname = 'log_0'}) } @nodes), '0 1', 'one table');
+
+# Somebody uses the table on the node itself: those who use the shard do not wait
+# for that.
+my $holder = session($n2);
+$holder->query_safe('BEGIN; DELETE FROM log_0 WHERE id = 3800');
+$here->safe_psql('postgres', 'DELETE FROM twin WHERE id = 3800');
+send_to($mover, "SELECT shard_fdw.move_shard('log_0', 'local');\n");
+poll_ok($here, q{SELECT phase = 'waiting for a lock on the shard' FROM shard_fdw.progress WHERE command = 'move_shard'}, 'it waits for the table');
+$writer->query_safe(q{SET statement_timeout = '5s'});
+change("UPDATE TBL SET long = 'x' WHERE id = 3900") foreach 1 .. 3;
+$holder->query_safe('COMMIT');
+moved_ok('back, in spite of that');
+same('a table that is used on the node');
+is((state_of($mover, q{SELECT shard_fdw.move_shard('log_0', 'n2')}))[0], '00000', 'there once more');
+$holder->query_safe('BEGIN; DELETE FROM log_0 WHERE id = 3900');
+fails($mover, q{SET lock_timeout = '500ms'; SELECT shard_fdw.move_shard('log_0', 'local')}, '55P03',
+	'could not obtain lock on the table of shard "log_0" on server "n2" within 500 ms');
+state_of($mover, 'RESET lock_timeout');
+$holder->query_safe('ROLLBACK');
+same('not moved');
+is((state_of($mover, q{SELECT shard_fdw.move_shard('log_0', 'n1')}))[0], '00000', 'to the first');
+$proxy->mode('cut is_gone');
+like((state_of($mover, q{SELECT shard_fdw.move_shard('log_0', 'local')}))[0], qr/^08/, 'a connection that is lost between two passes');
+$proxy->mode('pass');
+same('not moved either');
+
 # Several writers, upserts among them.
 $here->safe_psql('postgres', q{
 	CREATE TABLE acc_model (id bigint PRIMARY KEY, v int NOT NULL, t text);
@@ -281,14 +346,19 @@ UPDATE acc_twin SET v = v + 10 WHERE id BETWEEN :other AND :other + 200 AND id %
 COMMIT;
 };
 my $read = q{SELECT 1 / (count(*) = 20001)::int FROM acc WHERE id <= 0;};
-my $clients = pgbench_start($here, [ [ $write, 5 ], [ $read, 1 ] ], '-c', '4', '-j', '1', '-M', 'prepared', '-T', '5', '--max-tries=50');
+my $clients = pgbench_start($here, [ [ $write, 5 ], [ $read, 1 ] ], '-c', '4', '-j', '1', '-M', 'prepared', '-T', '6', '--max-tries=50');
 
 foreach my $shard (0 .. 3)
 {
 	is((state_of($mover, "SELECT shard_fdw.move_shard('acc_$shard', 'n" . (1 + $shard % 2) . "')"))[0], '00000', "acc_$shard, with writers");
 }
+foreach my $move ([ 0, 'n2' ], [ 1, 'local' ], [ 2, 'n2' ], [ 0, 'local' ])
+{
+	is((state_of($mover, "SELECT shard_fdw.move_shard('acc_$move->[0]', '$move->[1]')"))[0], '00000', "acc_$move->[0] to $move->[1], with writers");
+}
 pgbench_ok($clients, 'writers');
 same('after writers', 'acc', 'acc_twin');
-is($n1->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname ~ '^acc_\d$'}), '2', 'half of them on each node');
+indexes_ok($here, 'after writers');
+is(join(' ', map { $_->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname ~ '^acc_\d$'}) } @nodes), '0 2', 'each is in one place');
 
 done_testing();
