@@ -12,6 +12,9 @@ use POSIX ();
 use Socket qw(IPPROTO_TCP TCP_NODELAY);
 use Time::HiRes qw(time);
 
+# For beside_writers().
+require './test/bench/growth.pl';
+
 # With both, all tables have the same rows.
 my $columns = 'id bigint, a int, b int, at timestamptz';
 my $ours = 'shard_fdw, 8 shards on nodes';
@@ -196,6 +199,32 @@ sub far_work
 	return;
 }
 
+# Move a shard of so many rows to a node and back beside writers.  Returns how long each move takes, and
+# the longest time that a writer has needed for a row, in ms.
+sub move_there_and_back
+{
+	my ($tmp, $n, $key) = @_;
+	my %result;
+
+	on_node('n1', 'CREATE EXTENSION IF NOT EXISTS shard_fdw;');
+	psql("SET client_min_messages = error;
+		DROP FOREIGN TABLE IF EXISTS moved CASCADE; DROP TABLE IF EXISTS moved_model; DROP SEQUENCE IF EXISTS moved_ids;
+		CREATE SEQUENCE moved_ids START 1000000000 CACHE 100;
+		CREATE TABLE moved_model (id bigint $key, at timestamptz NOT NULL DEFAULT now(), message text);
+		CREATE FOREIGN TABLE moved (id bigint, at timestamptz NOT NULL DEFAULT now(), message text)
+		  SERVER shards OPTIONS (shards '2', route 'hash', key 'id', template 'moved_model');
+		INSERT INTO moved (id, message) SELECT g, md5(g::text) FROM generate_series(1, 2 * $n) g;
+		VACUUM ANALYZE; CHECKPOINT;");
+	on_node('n1', 'CHECKPOINT;');
+	foreach my $to ('n1', 'local')
+	{
+		$result{$to} = [
+			beside_writers($tmp, 4, "INSERT INTO moved (id, message) VALUES (nextval('moved_ids'), 'new')",
+				"DO \$\$ BEGIN PERFORM shard_fdw.move_shard('moved_0', '$to'); END \$\$") ];
+	}
+	return \%result;
+}
+
 sub nodes_works
 {
 	my (%args) = @_;
@@ -266,10 +295,34 @@ sub nodes_works
 				return timed("TRUNCATE $t; " . sprintf($warm, $t), sprintf($command, $t));
 			});
 	}
+
+	# A shard goes to a node and comes back.  Without a key, it is locked meanwhile.
+	my %key = ('move_shard(), no key' => '', 'move_shard()' => 'PRIMARY KEY');
+	my %seen;
+	my $move = sub {
+		my ($which, $to, $name, $round) = @_;
+		$seen{"$name $round"} //= move_there_and_back($args{tmp}, $rows / 2, $key{$name});
+		return $seen{"$name $round"}{$to}[$which];
+	};
+	foreach my $figure ([ 0, 'time of' ], [ 1, 'the longest wait of 4 writers beside' ])
+	{
+		foreach my $to ('n1', 'local')
+		{
+			my ($which, $what) = @$figure;
+
+			far_work(
+				name => "$what a move of " . $rows / 2 . ' rows ' . ($to eq 'n1' ? 'to a node' : 'from a node'),
+				rows => $rows,
+				distances => [0],
+				contenders => [ sort { $b cmp $a } keys %key ],
+				yardstick => 'move_shard(), no key',
+				run => sub { return $move->($which, $to, @_) });
+		}
+	}
 	if ($dir)
 	{
 		psql('SET client_min_messages = error;
-			DROP TABLE far_native, far_model CASCADE; DROP FOREIGN TABLE far, near, mixed CASCADE;
+			DROP TABLE far_native, far_model CASCADE; DROP FOREIGN TABLE IF EXISTS far, near, mixed, moved CASCADE;
 			DROP SERVER n1, n2 CASCADE;');
 	}
 	return;
