@@ -41,6 +41,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(shard_move_shard);
@@ -300,10 +301,14 @@ choose_lock(Move *m)
 {
 	ShardTable *table = shard_table_get(m->logical);
 	int			ordinal = shard_table_find(table, m->shard);
+	ResourceOwner owner = CurrentResourceOwner;
 
+	/* A lock for which we have waited is the transaction's, not the portal's. */
+	CurrentResourceOwner = CurTransactionResourceOwner;
 	shard_lock_patiently(m->shard, AccessShareLock);
 	m->key = find_key(m);
 	UnlockRelationOid(m->shard, AccessShareLock);
+	CurrentResourceOwner = owner;
 	if (m->key != NIL)
 		return ShareUpdateExclusiveLock;
 	return ordinal >= 0 && table->members[ordinal].is_open &&

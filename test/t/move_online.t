@@ -62,7 +62,8 @@ $here->safe_psql('postgres', q{
 	CREATE FUNCTION fill(target text, low int, high int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
 	  EXECUTE format('INSERT INTO %s (id, v, place, t, n, f, at, d, u, b, c, m, a, o, i, long) SELECT * FROM rows WHERE id BETWEEN $1 AND $2', target)
 	    USING low, high; END $$;
-	DO $$ BEGIN PERFORM fill('log', 0, 3999); END $$;
+	INSERT INTO log_0 (id, v, place, t, n, f, at, d, u, b, c, m, a, o, i, long) SELECT * FROM rows WHERE id < 4000 AND id % 2 = 0;
+	INSERT INTO log_1 (id, v, place, t, n, f, at, d, u, b, c, m, a, o, i, long) SELECT * FROM rows WHERE id < 4000 AND id % 2 = 1;
 	INSERT INTO twin (id, v, place, t, n, f, at, d, u, b, c, m, a, o, i, long)
 	  SELECT id, v, place, t, n, f, at, d, u, b, c, m, a, o, i, long FROM log;
 	ANALYZE log_0});
@@ -264,6 +265,17 @@ $writer->query_safe($_) foreach map { ("DELETE FROM $_ WHERE k LIKE '%7'", "UPDA
 $reader->query_safe('COMMIT');
 moved_ok('an unlogged one');
 same('an unlogged one', 'u', 'u_twin');
+
+# A lock for which it has waited is given back like one that was free.
+is((state_of($mover, q{SELECT shard_fdw.move_shard('u_0', 'local')}))[0], '00000', 'back');
+$reader->query_safe('BEGIN; LOCK TABLE u_0');
+send_to($mover, "BEGIN; SELECT shard_fdw.move_shard('u_0', 'n1');\n");
+poll_ok($here, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND pid = $mover->{pid}", 'it waits for its first lock');
+$reader->query_safe('COMMIT');
+($state, undef, $output, $said) = state_of($mover, q{COMMIT});
+is("$state $output", '00000 u_0', 'it has been moved');
+unlike($said, qr/own a lock/, '... without a warning of locks');
+same('after waiting', 'u', 'u_twin');
 
 # From nodes that have the extension, in the same way.
 $_->safe_psql('postgres', 'CREATE EXTENSION shard_fdw') foreach @nodes;
