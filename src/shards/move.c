@@ -512,6 +512,7 @@ lock_out_others(Move *m)
 	int			pause = 0;
 
 	shard_progress_phase("waiting for a lock on the shard");
+	shard_hold_privileges(m->shard);
 	shard_flush_wal();
 	while (!try_to_lock_out(m))
 	{

@@ -187,6 +187,7 @@ extern void shard_flush_wal(void);
 extern void shard_note_succession(Oid relid, ShardSuccession *succession);
 extern void shard_succeed(Oid relid, const ShardSuccession *succession);
 extern void shard_succeed_others(const ShardSuccession *succession);
+extern void shard_hold_privileges(Oid relid);
 extern void shard_copy_privileges(Oid from, Oid to, bool only_owner);
 extern void shard_move_identities(Oid from, Oid to);
 extern List *shard_views_of(Oid relid);

@@ -215,6 +215,8 @@ lock_out_others(Replacement *replacement)
 {
 	List	   *relids = relations_to_lock(replacement->old_shards);
 
+	/* Those whose privileges the new shards will get. */
+	shard_hold_privileges(linitial_oid(replacement->old_shards));
 	shard_flush_wal();
 	shard_lock_all_patiently(relids, AccessExclusiveLock);
 	replacement->locked_at = shard_lock_try_start();

@@ -14,6 +14,7 @@
 #include "shards/shards_private.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
@@ -22,10 +23,13 @@
 #include "catalog/pg_statistic.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
@@ -166,13 +170,53 @@ hold_acl(Oid relid, AttrNumber attno)
 {
 	Relation	catalog = table_open(attno == 0 ? RelationRelationId :
 									 AttributeRelationId, RowExclusiveLock);
-	HeapTuple	tuple = find_tuple(relid, attno);
-	HeapTuple	copy = heap_copytuple(tuple);
+	TM_Result	result;
 
-	CatalogTupleUpdate(catalog, &tuple->t_self, copy);
-	ReleaseSysCache(tuple);
+	do
+	{
+		HeapTuple	found = find_tuple(relid, attno);
+		HeapTupleData tuple = {.t_self = found->t_self};
+		Buffer		buffer;
+		TM_FailureData failure;
+
+		ReleaseSysCache(found);
+		result = heap_lock_tuple(catalog, &tuple, GetCurrentCommandId(true),
+								 LockTupleNoKeyExclusive, LockWaitBlock, false,
+								 &buffer, &failure);
+		ReleaseBuffer(buffer);
+		/* If it was changed, the cache has another one now. */
+		if (result != TM_Ok)
+			AcceptInvalidationMessages();
+		CHECK_FOR_INTERRUPTS();
+	} while (result == TM_Updated || result == TM_Deleted);
+	if (result != TM_Ok)
+		elog(ERROR, "could not lock privileges of relation %u: %d", relid,
+			 result);
 	table_close(catalog, RowExclusiveLock);
-	CommandCounterIncrement();
+}
+
+/*
+ * shard_hold_privileges
+ *		Have GRANT and REVOKE on a relation, and on its columns, wait for this
+ *		transaction.
+ *
+ * To be called before others have to wait for a lock on the relation, because
+ * transactions that have changed its privileges are waited for: as long as
+ * shard_lock_patiently() waits, and then ERRCODE_LOCK_NOT_AVAILABLE is raised.
+ */
+void
+shard_hold_privileges(Oid relid)
+{
+	int			guc_level = NewGUCNestLevel();
+	Relation	rel = table_open(relid, NoLock);
+	int			natts = RelationGetNumberOfAttributes(rel);
+
+	table_close(rel, NoLock);
+	shard_limit_lock_wait(shard_lock_patience());
+	for (AttrNumber attno = 0; attno <= natts; attno++)
+		if (attno == 0 || get_attname(relid, attno, true) != NULL)
+			hold_acl(relid, attno);
+	AtEOXact_GUC(false, guc_level);
 }
 
 /*

@@ -266,6 +266,22 @@ $reader->query_safe('COMMIT');
 moved_ok('an unlogged one');
 same('an unlogged one', 'u', 'u_twin');
 
+# Privileges that are being granted do not make others wait.
+my $granter = session($here);
+
+is((state_of($mover, q{SELECT shard_fdw.move_shard('u_0', 'local')}))[0], '00000', 'back');
+begin_move($mover, 'u_0');
+$granter->query_safe('CREATE ROLE other; BEGIN; GRANT SELECT, UPDATE (w) ON u_0 TO other');
+go_on();
+$reader->query_safe('COMMIT');
+$writer->query_safe(q{SET statement_timeout = '20s'});
+$writer->query_safe("UPDATE $_ SET w = 10 WHERE k LIKE 'k2%'") foreach 'u', 'u_twin';
+$granter->query_safe('COMMIT');
+moved_ok('after GRANT');
+same('after GRANT', 'u', 'u_twin');
+is($here->safe_psql('postgres', q{SELECT has_table_privilege('other', 'u_0', 'SELECT'), has_column_privilege('other', 'u_0', 'w', 'UPDATE')}),
+	't|t', 'the privileges are there');
+
 # A lock for which it has waited is given back like one that was free.
 is((state_of($mover, q{SELECT shard_fdw.move_shard('u_0', 'local')}))[0], '00000', 'back');
 $reader->query_safe('BEGIN; LOCK TABLE u_0');

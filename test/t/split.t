@@ -98,6 +98,9 @@ change($writer, "UPDATE TBL SET v = 500 WHERE id = $others[5]",
 	"INSERT INTO TBL SELECT g, 3, 'late' FROM generate_series(3000, 3020) g");
 # GRANT and REVOKE do not wait.
 $node->safe_psql('postgres', "GRANT SELECT, DELETE ON $shard TO PUBLIC; REVOKE DELETE ON $shard FROM PUBLIC");
+# One that is not committed is waited for, and nobody else waits then.
+my $granter = session($node);
+$granter->query_safe("BEGIN; GRANT UPDATE (v) ON $shard TO PUBLIC");
 $holder->query_safe('SELECT pg_advisory_unlock(4711)');
 poll_ok($node,
 	q{SELECT phase = 'waiting for locks on the old shards' FROM shard_fdw.progress WHERE command = 'split_shard'},
@@ -106,6 +109,9 @@ is($node->safe_psql('postgres', "SET statement_timeout = '60s'; SELECT count(*) 
 	'1', 'while it waits, others do not');
 change($writer, "UPDATE TBL SET v = 501 WHERE id = $others[7]");
 $writer->query_safe('COMMIT');
+change($writer, "UPDATE TBL SET v = 502 WHERE id = $others[7]");
+$granter->query_safe('COMMIT');
+$granter->quit;
 my ($state, undef, $output, $said) = state_of($splitter, 'SELECT');
 is($state, '00000', 'the shard is split');
 like($said, qr/NOTICE:  00000: the old shards of foreign table "log" have been locked for \d+ ms/,
@@ -117,7 +123,9 @@ same('after a split');
 my @granted = split(/\n/, $node->safe_psql('postgres',
 	q{SELECT shard FROM shard_fdw.list_shards('log') JOIN pg_class ON oid = shard WHERE relacl::text ~ ',=r/'}));
 is(@granted, 2, 'privileges that were granted meanwhile are those of the new shards');
-$node->safe_psql('postgres', "REVOKE SELECT ON $_ FROM PUBLIC") foreach @granted;
+is($node->safe_psql('postgres', "SELECT attacl FROM pg_attribute WHERE attrelid = '$_'::regclass AND attname = 'v'"),
+	'{=w/postgres}', '... those of columns, too') foreach @granted;
+$node->safe_psql('postgres', "REVOKE SELECT, UPDATE (v) ON $_ FROM PUBLIC") foreach @granted;
 
 # What a statement that waits for the old shard does: it finds the new ones.
 sub waits_and_finds
