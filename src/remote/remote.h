@@ -25,7 +25,7 @@
  * ever null, or computed.  Columns of a primary key if there is one.
  */
 #define SHARD_ROW_KEY_QUERY \
-	"SELECT a.attname, quote_ident(n.nspname) || '.' || o.oprname FROM" \
+	"SELECT a.attname, n.nspname, o.oprname FROM" \
 	" (SELECT i.* FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam" \
 	" WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND NOT i.indisexclusion" \
 	" AND i.indexprs IS NULL AND i.indpred IS NULL AND m.amname = 'btree' AND NOT EXISTS" \
@@ -83,7 +83,8 @@ extern int64 shard_node_pass_changes(Oid shard, Oid userid, ShardNodeFeed *feed,
 extern char *shard_node_hold_table(Oid shard, Oid userid, bool allow_writes,
 								   bool *is_unlogged);
 extern ShardKeyColumn *shard_row_key_column(Oid relid, AttrNumber attno,
-											const char *equality);
+											const char *schema,
+											const char *operator);
 extern List *shard_node_row_key(Oid shard, Oid userid);
 extern void shard_node_lock_out(Oid shard, Oid userid, int timeout);
 extern List *shard_node_index_commands(Oid shard, Oid userid,

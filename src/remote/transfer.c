@@ -12,11 +12,13 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "commands/copy.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
+#include "parser/parse_oper.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "storage/lmgr.h"
@@ -626,53 +628,96 @@ shard_node_index_commands(Oid shard, Oid userid, const char *target)
 
 /*
  * shard_row_key_column
- *		A column of a relation as part of a key, in the current memory context.
+ *		A column of a relation as part of a key, in the current memory context; by
+ *		the schema and the name of the operator that says what is equal.
  */
 ShardKeyColumn *
-shard_row_key_column(Oid relid, AttrNumber attno, const char *equality)
+shard_row_key_column(Oid relid, AttrNumber attno, const char *schema,
+					 const char *operator)
 {
 	ShardKeyColumn *result = palloc(sizeof(ShardKeyColumn));
 
 	result->attno = attno;
 	result->name = get_attname(relid, attno, false);
-	result->equality = pstrdup(equality);
+	result->equality = psprintf("%s.%s", quote_identifier(schema), operator);
 	return result;
+}
+
+/*
+ * Is there such an operator here that tells for btree indexes which values of a
+ * column are equal?  These are made by superusers.  So what a node says does not
+ * have us, or another node, run anything else.
+ */
+static bool
+is_equality(Oid relid, AttrNumber attno, char *schema, char *operator)
+{
+	Oid			type = get_atttype(relid, attno);
+	Oid			found;
+
+	if (!OidIsValid(get_namespace_oid(schema, true)))
+		return false;
+	found = compatible_oper_opid(list_make2(makeString(schema), makeString(operator)),
+								 type, type, true);
+	return OidIsValid(found) && get_mergejoin_opfamilies(found) != NIL;
+}
+
+/*
+ * The number of the column that is called so on the node and has a value of its
+ * own there.
+ */
+static AttrNumber
+find_column(Relation rel, const char *name)
+{
+	for (AttrNumber attno = 1; attno <= RelationGetNumberOfAttributes(rel); attno++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
+
+		if (!att->attisdropped && !att->attgenerated &&
+			strcmp(shard_node_column_name(RelationGetRelid(rel), attno), name) == 0)
+			return attno;
+	}
+	return InvalidAttrNumber;
 }
 
 /*
  * shard_node_row_key
  *		The columns of a unique index that tells the rows of the table behind a
  *		foreign table from each other: a list of ShardKeyColumn, NIL if there is
- *		none, or if the node could not tell what others change.
+ *		none that we could use, or if the node could not, or would not, tell what
+ *		others change.
  */
 List *
 shard_node_row_key(Oid shard, Oid userid)
 {
 	ShardNodeSession *session = shard_node_session_of(shard, userid);
+	char	   *table = psprintf("to_regclass(%s)", quote_literal_cstr(shard_node_table_name(shard)));
 	const PGresult *result;
 	List	   *key = NIL;
 	Relation	rel;
 
 	result = shard_node_command(session,
-								psprintf(SHARD_ROW_KEY_QUERY " AND to_regprocedure('shard_fdw.changed_rows(anyelement)') IS NOT NULL",
-										 psprintf("to_regclass(%s)", quote_literal_cstr(shard_node_table_name(shard)))),
+								psprintf(SHARD_ROW_KEY_QUERY
+										 " AND EXISTS (SELECT FROM pg_class t JOIN pg_am h ON h.oid = t.relam"
+										 " WHERE t.oid = %s AND h.amname = 'heap')"
+										 " AND 2 = (SELECT count(*) FROM pg_proc f JOIN pg_namespace s ON s.oid = f.pronamespace"
+										 " WHERE s.nspname = 'shard_fdw' AND f.proname IN ('watch_rows', 'changed_rows')"
+										 " AND has_schema_privilege(s.oid, 'USAGE') AND has_function_privilege(f.oid, 'EXECUTE'))",
+										 table, table),
 								false);
 	rel = table_open(shard, NoLock);
 	for (int i = 0; i < PQntuples(result); i++)
 	{
-		AttrNumber	found = InvalidAttrNumber;
+		AttrNumber	attno = find_column(rel, PQgetvalue(result, i, 0));
+		char	   *schema = PQgetvalue(result, i, 1);
+		char	   *operator = PQgetvalue(result, i, 2);
 
-		for (AttrNumber attno = 1; attno <= RelationGetNumberOfAttributes(rel); attno++)
-			if (!TupleDescAttr(RelationGetDescr(rel), attno - 1)->attisdropped &&
-				strcmp(shard_node_column_name(shard, attno), PQgetvalue(result, i, 0)) == 0)
-				found = attno;
-		if (found == InvalidAttrNumber)
+		if (attno == InvalidAttrNumber || !is_equality(shard, attno, schema, operator))
+		{
+			key = NIL;
 			break;
-		key = lappend(key, shard_row_key_column(shard, found,
-												PQgetvalue(result, i, 1)));
+		}
+		key = lappend(key, shard_row_key_column(shard, attno, schema, operator));
 	}
-	if (list_length(key) != PQntuples(result))
-		key = NIL;
 	table_close(rel, NoLock);
 	return key;
 }

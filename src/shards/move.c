@@ -279,14 +279,14 @@ find_key(const Move *m)
 		return shard_is_on_node(m->shard) ? shard_node_row_key(m->shard, m->caller) : NIL;
 	if (get_rel_relkind(m->shard) != RELKIND_RELATION)
 		return NIL;
-	rows = shard_query_rows(psprintf(SHARD_ROW_KEY_QUERY, "$1"), m->shard, 2);
+	rows = shard_query_rows(psprintf(SHARD_ROW_KEY_QUERY, "$1"), m->shard, 3);
 	foreach(lc, rows)
 	{
 		char	  **row = lfirst(lc);
 
 		key = lappend(key, shard_row_key_column(m->shard,
 												get_attnum(m->shard, row[0]),
-												row[1]));
+												row[1], row[2]));
 	}
 	return key;
 }
@@ -525,7 +525,7 @@ lock_out_others(Move *m)
 					 errmsg("could not obtain lock on the table of shard \"%s\" on server \"%s\" within %d ms",
 							m->name, GetForeignServer(m->from)->servername,
 							shard_lock_patience()),
-					 errhint("Try again when the transactions that use the table there have ended, or set \"lock_timeout\" to a longer time.")));
+					 errhint("If this transaction has used the table on the server, commit it first. Else try again when the transactions that use it there have ended, or set \"lock_timeout\" to a longer time.")));
 		shard_pause_lock_wait(&pause, left);
 	}
 	if (m->locked_at == 0)

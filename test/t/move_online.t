@@ -354,6 +354,43 @@ like((state_of($mover, q{SELECT shard_fdw.move_shard('log_0', 'local')}))[0], qr
 $proxy->mode('pass');
 same('not moved either');
 
+# Where the node could not tell, must not tell, or tells of what is not here, it
+# is locked against those who write.  So is a column whose value it does not have.
+my $ops = q{CREATE OPERATOR CLASS ops FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 %s, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 btint4cmp(int, int)};
+
+$here->safe_psql('postgres', sprintf($ops, '='));
+$n1->safe_psql('postgres', q{
+	CREATE OPERATOR === (FUNCTION = int4eq, LEFTARG = int, RIGHTARG = int);
+	CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler;
+	CREATE ROLE bob LOGIN;
+	GRANT CREATE ON SCHEMA public TO bob;
+	REVOKE EXECUTE ON FUNCTION shard_fdw.changed_rows FROM PUBLIC;} . sprintf($ops, '==='));
+foreach my $case (
+	[ 'generated here', 'id int, k int PRIMARY KEY', 'id int, k int GENERATED ALWAYS AS (id * 2) STORED' ],
+	[ 'another access method', 'id int PRIMARY KEY, k int) USING other WITH (fillfactor = 90' ],
+	[ 'an operator that is not here', 'id int NOT NULL, k int' ],
+	[ 'no right to ask', 'id int PRIMARY KEY, k int' ],
+	[ 'a right', 'id int PRIMARY KEY, k int', undef, 0 ])
+{
+	my ($title, $there, $columns, $waits) = @$case;
+
+	$n1->safe_psql('postgres', "CREATE TABLE o_0 ($there); INSERT INTO o_0 SELECT g, g * 2 FROM generate_series(1, 10) g");
+	$n1->safe_psql('postgres', 'CREATE UNIQUE INDEX ON o_0 (id ops)') if $title =~ /operator/;
+	$n1->safe_psql('postgres', 'GRANT EXECUTE ON FUNCTION shard_fdw.changed_rows TO bob') if $title eq 'a right';
+	$n1->safe_psql('postgres', 'ALTER TABLE o_0 OWNER TO bob');
+	$here->safe_psql('postgres', sprintf(q{
+		CREATE FOREIGN TABLE o (%s) SERVER shards;
+		CREATE FOREIGN TABLE o_0 () INHERITS (o) SERVER n1}, $columns // 'id int, k int'));
+	$here->safe_psql('postgres', q{ALTER USER MAPPING FOR CURRENT_USER SERVER n1 OPTIONS (user 'bob')}) if $title =~ /right/;
+	is((state_of($mover, q{BEGIN; SELECT shard_fdw.move_shard('o_0', 'local')}))[0], '00000', "$title: it is moved");
+	is($n1->safe_psql('postgres', q{SELECT count(*) FROM pg_locks WHERE mode = 'ExclusiveLock' AND relation = (SELECT oid FROM pg_class WHERE relname = 'o_0')}),
+		$waits // 1, "$title: how it was locked");
+	$mover->query_safe('COMMIT');
+	is($here->safe_psql('postgres', 'SELECT count(*), sum(k) FROM o'), '10|110', "$title: its rows");
+	$here->safe_psql('postgres', q{ALTER USER MAPPING FOR CURRENT_USER SERVER n1 OPTIONS (DROP user)}) if $title =~ /right/;
+	$here->safe_psql('postgres', 'SET client_min_messages = error; DROP FOREIGN TABLE o CASCADE');
+}
+
 # Several writers, upserts among them.
 $here->safe_psql('postgres', q{
 	CREATE TABLE acc_model (id bigint PRIMARY KEY, v int NOT NULL, t text);
