@@ -45,7 +45,10 @@ static const struct
 	{"EXISTS (SELECT FROM pg_publication_rel p WHERE p.prrelid = c.oid)",
 	"Its table there belongs to a publication."},
 	{"EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attidentity <> '')",
-	"Its table there has an identity column."}
+	"Its table there has an identity column."},
+	{"EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_rewrite'::regclass"
+		" AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid)",
+	"A view or a rule uses its table there."}
 };
 
 /* Rows between two reports of progress. */
@@ -476,9 +479,11 @@ check_obstacles(ShardNodeSession *session, Oid shard, const char *table)
 {
 	Relation	rel = table_open(shard, NoLock);
 	StringInfoData sql;
+	StringInfoData renamed;
 	const PGresult *result;
 
 	initStringInfo(&sql);
+	initStringInfo(&renamed);
 	appendStringInfoString(&sql, "SELECT CASE");
 	for (int i = 0; i < lengthof(obstacles); i++)
 		appendStringInfo(&sql, " WHEN %s THEN %d", obstacles[i].condition, i);
@@ -486,12 +491,25 @@ check_obstacles(ShardNodeSession *session, Oid shard, const char *table)
 						   " AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT IN (''");
 	for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
 	{
-		if (!TupleDescAttr(RelationGetDescr(rel), i)->attisdropped)
-			appendStringInfo(&sql, ", %s",
-							 quote_literal_cstr(shard_node_column_name(shard, i + 1)));
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+		const char *name = att->attisdropped ? NULL :
+			shard_node_column_name(shard, att->attnum);
+
+		if (name == NULL)
+			continue;
+		appendStringInfo(&sql, ", %s", quote_literal_cstr(name));
+		if (strcmp(name, NameStr(att->attname)) != 0)
+			appendStringInfo(&renamed, ", %s", quote_literal_cstr(name));
 	}
-	appendStringInfo(&sql, ")) FROM pg_class c WHERE c.oid = to_regclass(%s)",
-					 quote_literal_cstr(table));
+	/* What the node says of indexes has the names that columns have there. */
+	appendStringInfo(&sql, ")), (SELECT min(a.attname) FROM pg_attribute a JOIN pg_depend d"
+					 " ON d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum"
+					 " WHERE a.attrelid = c.oid AND a.attname IN (''%s)"
+					 " AND (EXISTS (SELECT FROM pg_index i WHERE d.classid = 'pg_class'::regclass AND i.indexrelid = d.objid)"
+					 " OR EXISTS (SELECT FROM pg_constraint n WHERE d.classid = 'pg_constraint'::regclass AND n.oid = d.objid"
+					 " AND n.contype IN ('p', 'u', 'x'))))"
+					 " FROM pg_class c WHERE c.oid = to_regclass(%s)",
+					 renamed.data, quote_literal_cstr(table));
 	table_close(rel, NoLock);
 
 	result = shard_node_command(session, sql.data, false);
@@ -503,6 +521,10 @@ check_obstacles(ShardNodeSession *session, Oid shard, const char *table)
 		report_obstacle(shard,
 						psprintf("Its table there has a column \"%s\" that the shard has not.",
 								 PQgetvalue(result, 0, 1)));
+	if (!PQgetisnull(result, 0, 2))
+		report_obstacle(shard,
+						psprintf("Its table there has an index on column \"%s\", which has another name here.",
+								 PQgetvalue(result, 0, 2)));
 }
 
 /*

@@ -338,7 +338,14 @@ fails($mover, q{SELECT shard_fdw.move_shard('log_0', 'local')}, '55000', 'shard 
 $n1->safe_psql('postgres', 'DROP TRIGGER noop ON log_0; ALTER TABLE log_0 ADD more int');
 fails($mover, q{SELECT shard_fdw.move_shard('log_0', 'local')}, '55000', undef,
 	detail => 'Its table there has a column "more" that the shard has not.');
-$n1->safe_psql('postgres', 'ALTER TABLE log_0 DROP more');
+$n1->safe_psql('postgres', 'ALTER TABLE log_0 DROP more; CREATE VIEW seen AS SELECT id FROM log_0');
+fails($mover, q{SELECT shard_fdw.move_shard('log_0', 'local')}, '55000', undef, detail => 'A view or a rule uses its table there.');
+$n1->safe_psql('postgres', q{DROP VIEW seen; ALTER TABLE log_0 RENAME v TO "V'"});
+$here->safe_psql('postgres', q{ALTER FOREIGN TABLE log_0 ALTER v OPTIONS (ADD column_name 'V''')});
+fails($mover, q{SELECT shard_fdw.move_shard('log_0', 'local')}, '55000', undef,
+	detail => q{Its table there has an index on column "V'", which has another name here.});
+$n1->safe_psql('postgres', q{ALTER TABLE log_0 RENAME "V'" TO v});
+$here->safe_psql('postgres', q{ALTER FOREIGN TABLE log_0 ALTER v OPTIONS (DROP column_name)});
 $here->safe_psql('postgres', q{
 	CREATE SERVER n9 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1');
 	CREATE USER MAPPING FOR CURRENT_USER SERVER n9;
