@@ -78,6 +78,7 @@ OBJS = \
 	src/shards/rebalance.o \
 	src/shards/release.o \
 	src/shards/reshard.o \
+	src/shards/retain.o \
 	src/shards/reunite.o \
 	src/shards/run.o \
 	src/shards/split.o \

@@ -118,10 +118,6 @@ extern List *shard_create(Oid logical_relid, int count, Oid template,
 extern bool shard_close(Oid shard);
 extern List *shard_referenced_tables(Oid relid);
 extern List *shard_rotate(Oid logical, int count);
-extern ShardTable *shard_check_timed(Oid logical);
-extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
-						  bool keep_tables, int patience, char **trouble);
-extern int	shard_retain_patience(void);
 extern void shard_note_generation(Oid logical, bool is_new);
 extern void shard_forget_closed(Oid shard);
 extern void shard_note_moved(Oid old_shard, Oid new_shard,
@@ -157,6 +153,12 @@ extern void shard_try_to_drop(List *shards, List *to_lock);
 extern void shard_hand_over_sequences(List *shards, Oid first);
 extern void shard_free_ids(Oid relid, List *shards);
 extern int64 shard_count_rows(List *shards);
+
+/* in retain.c */
+extern ShardTable *shard_check_timed(Oid logical);
+extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
+						  bool keep_tables, int patience, char **trouble);
+extern int	shard_retain_patience(void);
 
 /* in reunite.c */
 extern Oid	shard_reunite(Oid logical, bool into_partitions,
