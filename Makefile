@@ -54,6 +54,7 @@ OBJS = \
 	src/remote/feed.o \
 	src/remote/gone.o \
 	src/remote/make_table.o \
+	src/remote/retire.o \
 	src/remote/session.o \
 	src/remote/stream.o \
 	src/remote/transfer.o \

@@ -151,6 +151,9 @@ shard_unread_by(Oid logical, Oid shard)
 	uint64		n;
 	ShardReader *readers = shard_list_readers(logical, shard, &n);
 
+	/* Nobody can read the table as long as this is a shard. */
+	if (n > 0 && get_rel_relkind(shard) == RELKIND_FOREIGN_TABLE)
+		return readers[0].consumer;
 	for (uint64 i = 0; i < n; i++)
 	{
 		const ShardProgress *progress = &readers[i].progress;

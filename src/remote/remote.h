@@ -71,6 +71,13 @@ extern bool shard_node_feed_finish(ShardNodeFeed *feed);
 extern char *shard_node_table_name(Oid relid);
 extern void shard_node_make_table(Oid shard, Oid source, Oid userid);
 
+/* in retire.c */
+extern bool shard_node_is_old(Oid shard, Oid userid, AttrNumber attno, Oid type,
+							  TimestampTz limit, int patience);
+extern void shard_node_begin_retire(Oid shard, Oid userid);
+extern bool shard_node_retire(Oid shard, Oid userid, AttrNumber attno, Oid type,
+							  TimestampTz limit, bool keep_table);
+
 /* in transfer.c */
 extern uint64 shard_node_get_rows(Oid shard, Oid userid, Relation target,
 								  bool is_watched);

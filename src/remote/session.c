@@ -10,9 +10,9 @@
  *
  * - They are committed when the local transaction is about to be.  An error
  *   there fails that, too; but nodes whose turn came before have committed.
- * - One that takes away rows which the local transaction has put elsewhere is
- *   committed after the local one.  If that fails, rows are there twice, and
- *   the ones that nobody reads any more are left.
+ * - One that takes away rows which the local transaction has put elsewhere, or
+ *   for which no shard stands any more, is committed after the local one.  If
+ *   that fails, rows that nobody reads any more are left.
  * - They are rolled back, when the local transaction is, by closing the
  *   connection, for which we wait for nobody.
  * - A subtransaction that runs commands has a savepoint there.  When it is
@@ -228,7 +228,7 @@ note_change(ShardNodeSession *session, bool is_late)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot run these commands on server \"%s\" in one transaction",
 						session->name),
-				 errdetail("A shard that is moved away is dropped there after the transaction is committed, all else before."),
+				 errdetail("A shard that is moved away or dropped is dropped there after the transaction is committed, all else is done before."),
 				 errhint("Commit the transaction first.")));
 	if (!session->has_changed)
 		session->level = GetCurrentTransactionNestLevel();
@@ -465,9 +465,9 @@ commit_late(void)
 			!await_commit(session->conn))
 			ereport(WARNING,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("server \"%s\" may not have dropped the tables of shards that have been moved away",
+					 errmsg("server \"%s\" may not have dropped the tables of shards that have been moved away or dropped",
 							session->name),
-					 errdetail("The shards are where they have been moved to."),
+					 errdetail("No shard stands for these tables any more."),
 					 errhint("Look for the tables there, and drop them.")));
 	}
 }
@@ -531,9 +531,11 @@ on_subxact_end(SubXactEvent event, SubTransactionId subid,
 
 			if (session->conn != NULL && session->depth >= level)
 			{
+				/* After ROLLBACK TO, this may be what is to be undone. */
 				if (!undo(session, &error) ||
-					!run(session, psprintf("RELEASE SAVEPOINT s%d", level),
-						 &error))
+					(session->depth >= level &&
+					 !run(session, psprintf("RELEASE SAVEPOINT s%d", level),
+						  &error)))
 					shard_node_raise(&error, NULL);
 				session->depth = level - 1;
 			}

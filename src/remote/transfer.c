@@ -763,8 +763,8 @@ shard_node_lock_out(Oid shard, Oid userid, int timeout)
 
 /*
  * shard_node_drop_table
- *		Drop the table behind a foreign table, which shard_node_hold_table() has
- *		locked, when the local transaction is committed.
+ *		Drop the table behind a foreign table, which has been locked after
+ *		shard_node_note_late_change(), when the local transaction is committed.
  */
 void
 shard_node_drop_table(Oid shard, Oid userid)

@@ -61,6 +61,8 @@ typedef struct MaintenanceRun
 	char	   *name;
 	MemoryContext context;		/* holds what is below */
 	List	   *ranges;			/* shards that are to get a range */
+	List	   *remote;			/* closed ones that are not here, which may be
+								 * old */
 	List	   *expired;		/* shards that are to be dropped */
 	bool		has_failed;
 	char	   *trouble;		/* the first that there was, or NULL */
@@ -237,14 +239,21 @@ look_at_shards(MaintenanceRun *run, Oid unused)
 		shard_retention_limit(GetCurrentTimestamp(), &schedule->retain_for);
 
 	run->ranges = NIL;
+	run->remote = NIL;
 	run->expired = NIL;
 	for (int i = 0; i < table->nmembers; i++)
 	{
 		const ShardMember *member = &table->members[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (member->is_open || !member->is_local)
+		if (member->is_open)
 			continue;
+		if (!member->is_local)
+		{
+			if (schedule->has_retain_for)
+				run->remote = lappend_oid(run->remote, member->relid);
+			continue;
+		}
 		if (!member->has_range && !member->has_children)
 			run->ranges = lappend_oid(run->ranges, member->relid);
 		/* One that cannot have a range has to be asked for its rows. */
@@ -254,6 +263,35 @@ look_at_shards(MaintenanceRun *run, Oid unused)
 			 member->has_children) &&
 			(member->state == SHARD_CLOSED || shard_is_closed(member->relid)))
 			run->expired = lappend_oid(run->expired, member->relid);
+	}
+	MemoryContextSwitchTo(oldcontext);
+	return STEP_DONE;
+}
+
+/*
+ * Ask nodes which of their shards are to be dropped.
+ */
+static StepResult
+ask_nodes(MaintenanceRun *run, Oid unused)
+{
+	const ShardSchedule *schedule = &shard_table_get(run->logical)->schedule;
+	MemoryContext oldcontext = MemoryContextSwitchTo(run->context);
+	TimestampTz limit;
+	List	   *lost = NIL;
+	ListCell   *lc;
+
+	/* The option may have gone. */
+	limit = !schedule->has_retain_for ? DT_NOBEGIN :
+		shard_retention_limit(GetCurrentTimestamp(), &schedule->retain_for);
+	foreach(lc, schedule->has_retain_for ? run->remote : NIL)
+	{
+		char	   *trouble;
+
+		if (shard_ask_node(run->logical, lfirst_oid(lc), limit,
+						   shard_retain_patience(), &lost, &trouble))
+			run->expired = lappend_oid(run->expired, lfirst_oid(lc));
+		else if (trouble != NULL)
+			note_trouble(run, trouble);
 	}
 	MemoryContextSwitchTo(oldcontext);
 	return STEP_DONE;
@@ -471,6 +509,11 @@ shard_maintain_table(Oid logical)
 		shard_progress_phase("adding ranges");
 		add_ranges(&run);
 		(void) do_step(&run, look_at_shards, InvalidOid);
+	}
+	if (run.remote != NIL)
+	{
+		shard_progress_phase("asking nodes for old shards");
+		(void) do_step(&run, ask_nodes, InvalidOid);
 	}
 	shard_progress_expect(list_length(run.expired));
 	shard_progress_phase("dropping old shards");

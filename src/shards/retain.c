@@ -3,15 +3,24 @@
  * retain.c
  *	  Dropping old shards.
  *
+ * A remote shard is dropped with its table on the node, which is locked with it
+ * while the node looks at the rows.  The node commits after this server: if that
+ * fails, a table is left there that no shard stands for.
+ *
+ * No range tells how old the rows of a remote shard are, so its node is asked,
+ * before anything is locked.
+ *
  *-------------------------------------------------------------------------
  */
 #include "consume/consume.h"
+#include "remote/remote.h"
 #include "shards/shards_private.h"
 
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "foreign/foreign.h"
 #include "funcapi.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
@@ -23,6 +32,14 @@ PG_FUNCTION_INFO_V1(shard_retain_sql);
 
 /* How long to wait for a shard that is to be dropped, in milliseconds. */
 #define RETAIN_PATIENCE		5000
+
+/* How it went to lock a shard that may be old. */
+typedef enum Attempt
+{
+	ATTEMPT_BUSY,				/* others use it */
+	ATTEMPT_KEPT,				/* it has rows that are to be kept */
+	ATTEMPT_DONE				/* it can go, and stays locked */
+} Attempt;
 
 /*
  * Are all rows of a closed shard older than the limit?  The range knows, if
@@ -52,15 +69,141 @@ is_old(const ShardTable *table, Oid shard, TimestampTz limit)
 }
 
 /*
- * Is the relation a closed shard of the logical table, and an ordinary table?
+ * Is the relation a closed shard of the logical table, and an ordinary table or a
+ * foreign table of postgres_fdw?
  */
 static bool
 is_closed_member(const ShardTable *table, Oid shard)
 {
 	int			ordinal = shard_table_find(table, shard);
+	const ShardMember *member = &table->members[ordinal];
 
-	return ordinal >= 0 && table->members[ordinal].is_local &&
-		!table->members[ordinal].is_open && shard_is_closed(shard);
+	return ordinal >= 0 && !member->is_open &&
+		(member->is_local ||
+		 (!member->has_children && shard_is_on_node(shard))) &&
+		shard_is_closed(shard);
+}
+
+/*
+ * The column of a shard that holds the time.
+ */
+static AttrNumber
+time_column_of(const ShardTable *table, Oid shard)
+{
+	return get_attnum(shard, get_attname(table->relid, table->time_attno, false));
+}
+
+/*
+ * Try to lock a remote shard and its table, and to drop the latter unless it is
+ * to be kept, both for a moment at most: who has the shard locked may have to
+ * wait for the table.  Nothing is locked if that fails.
+ */
+static Attempt
+try_on_node(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile Attempt result = ATTEMPT_BUSY;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		if (shard_try_patiently(list_make1_oid(shard), AccessExclusiveLock,
+								SHARD_LOCK_TRY_TIME))
+		{
+			const ShardTable *table = shard_table_get(logical);
+
+			result = is_closed_member(table, shard) &&
+				shard_node_retire(shard, GetUserId(),
+								  time_column_of(table, shard),
+								  table->time_type, older_than, keep_tables) ?
+				ATTEMPT_DONE : ATTEMPT_KEPT;
+		}
+		if (result == ATTEMPT_DONE)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = shard_catch(context, owner);
+
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		FreeErrorData(error);
+		result = ATTEMPT_BUSY;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return result;
+}
+
+/*
+ * Do so until it succeeds, or "patience" is over.
+ */
+static Attempt
+lock_on_node(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables,
+			 int patience)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	int			pause = 0;
+	Attempt		result;
+
+	shard_node_begin_retire(shard, GetUserId());
+	while ((result = try_on_node(logical, shard, older_than,
+								 keep_tables)) == ATTEMPT_BUSY)
+	{
+		long		left = patience -
+			TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+
+		if (left <= 0)
+			break;
+		shard_pause_lock_wait(&pause, left);
+	}
+	return result;
+}
+
+/*
+ * Lock an ordinary table, and the tables that its foreign keys point to if it is
+ * to be dropped.
+ */
+static Attempt
+lock_here(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables,
+		  int patience)
+{
+	List	   *relids = list_make1_oid(shard);
+
+	if (!is_old(shard_table_get(logical), shard, older_than))
+		return ATTEMPT_KEPT;
+
+	/* A foreign key that goes is one that writers of other shards check. */
+	if (!keep_tables)
+		relids = list_concat(relids, shard_referenced_tables(shard));
+	if (!shard_try_patiently(relids, AccessExclusiveLock, patience))
+		return ATTEMPT_BUSY;
+
+	/* Now it stays what it is. */
+	return is_closed_member(shard_table_get(logical), shard) &&
+		is_old(shard_table_get(logical), shard, older_than) ?
+		ATTEMPT_DONE : ATTEMPT_KEPT;
+}
+
+/*
+ * Tell that a shard is in use.
+ */
+static void
+report_in_use(Oid logical, Oid shard, bool is_local)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("shard \"%s\" of foreign table \"%s\" is in use, skipping",
+					get_rel_name(shard), get_rel_name(logical)),
+			 is_local ?
+			 errdetail("Another transaction uses it, or a table that a foreign key of it points to.") :
+			 errdetail("A transaction uses it, or its table on server \"%s\", or a table that a foreign key of that points to.",
+					   GetForeignServer(GetForeignServerIdByRelId(shard))->servername)));
 }
 
 /*
@@ -72,33 +215,27 @@ retain_locked(Oid logical, Oid shard, TimestampTz older_than,
 			  bool keep_tables, int patience,
 			  MemoryContext context, char **trouble)
 {
-	List	   *relids = list_make1_oid(shard);
+	const ShardTable *table = shard_table_get(logical);
+	bool		is_local;
 	char	   *consumer;
 
-	if (!is_closed_member(shard_table_get(logical), shard) ||
-		!is_old(shard_table_get(logical), shard, older_than))
+	if (!is_closed_member(table, shard))
 		return false;
-
-	/* A foreign key that goes is one that writers of other shards check. */
-	if (!keep_tables)
-		relids = list_concat(relids, shard_referenced_tables(shard));
-	if (!shard_try_patiently(relids, AccessExclusiveLock, patience))
+	is_local = table->members[shard_table_find(table, shard)].is_local;
+	switch ((is_local ? lock_here : lock_on_node) (logical, shard, older_than,
+												   keep_tables, patience))
 	{
-		*trouble = MemoryContextStrdup(context,
-									   psprintf("shard \"%s\" is in use",
-												get_rel_name(shard)));
-		ereport(WARNING,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("shard \"%s\" of foreign table \"%s\" is in use, skipping",
-						get_rel_name(shard), get_rel_name(logical)),
-				 errdetail("Another transaction uses it, or a table that a foreign key of it points to.")));
-		return false;
+		case ATTEMPT_BUSY:
+			*trouble = MemoryContextStrdup(context,
+										   psprintf("shard \"%s\" is in use",
+													get_rel_name(shard)));
+			report_in_use(logical, shard, is_local);
+			return false;
+		case ATTEMPT_KEPT:
+			return false;
+		case ATTEMPT_DONE:
+			break;
 	}
-
-	/* Now it stays what it is. */
-	if (!is_closed_member(shard_table_get(logical), shard) ||
-		!is_old(shard_table_get(logical), shard, older_than))
-		return false;
 	consumer = shard_unread_by(logical, shard);
 	if (consumer != NULL)
 	{
@@ -119,12 +256,100 @@ retain_locked(Oid logical, Oid shard, TimestampTz older_than,
 					  shard_qualified_name(logical));
 	else
 	{
-		char	   *name = shard_qualified_name(shard);
-
 		shard_forget_closed(shard);
-		shard_execute("DROP TABLE %s", name);
+		shard_drop_all(list_make1_oid(shard));
 	}
 	return true;
+}
+
+/*
+ * Is the shard closed, on a node that has not been lost, and old?  *server
+ * becomes the node.
+ */
+static bool
+is_old_on_node(Oid logical, Oid shard, TimestampTz older_than, int patience,
+			   const List *lost, volatile Oid *server)
+{
+	const ShardTable *table = shard_table_get(logical);
+	bool		result = false;
+	Relation	rel;
+	Oid			owner;
+
+	if (!is_closed_member(table, shard))
+		return false;
+	if (!shard_try_patiently(list_make1_oid(shard), AccessShareLock, patience))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("it is in use")));
+	table = shard_table_get(logical);
+	if (is_closed_member(table, shard))
+	{
+		rel = table_open(logical, NoLock);
+		owner = rel->rd_rel->relowner;
+		table_close(rel, NoLock);
+		*server = GetForeignServerIdByRelId(shard);
+		result = !list_member_oid(lost, *server) &&
+			shard_node_is_old(shard, owner, time_column_of(table, shard),
+							  table->time_type, older_than, patience);
+	}
+	UnlockRelationOid(shard, AccessShareLock);
+	return result;
+}
+
+/*
+ * shard_ask_node
+ *		Are all rows of a remote shard, if it is closed, older than the time?  Its
+ *		node is asked, by the user mapping of the owner of the logical table.
+ *
+ * The logical table is locked.  An error is reported as a WARNING, and is in
+ * *trouble as shard_retain() has it.  Waits for a lock for "patience"
+ * milliseconds.  A node that cannot be reached is added to the list of servers
+ * that are lost, whose shards are passed over.
+ */
+bool
+shard_ask_node(Oid logical, Oid shard, TimestampTz older_than, int patience,
+			   List **lost, char **trouble)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	char	   *relname = get_rel_name(shard);
+	volatile Oid server = InvalidOid;
+	volatile bool result = false;
+
+	*trouble = NULL;
+	if (relname == NULL)
+		return false;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		result = is_old_on_node(logical, shard, older_than, patience, *lost,
+								&server);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = shard_catch(context, owner);
+		bool		is_lost = OidIsValid(server) &&
+			ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION;
+
+		if (is_lost)
+			*lost = lappend_oid(*lost, server);
+		*trouble = psprintf("could not find out whether shard \"%s\" is old: %s",
+							relname, error->message);
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not find out whether shard \"%s\" is old: %s",
+						relname, error->message),
+				 error->detail ? errdetail_internal("%s", error->detail) : 0,
+				 is_lost ? errhint("Other shards on the server are not looked at, either.") : 0));
+		FreeErrorData(error);
+		result = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return result;
 }
 
 /*
@@ -134,13 +359,16 @@ retain_locked(Oid logical, Oid shard, TimestampTz older_than,
  *		the schema, in the current memory context, or NULL if it is kept.
  *
  * The logical table is locked and has a time column; the isolation level is
- * READ COMMITTED.  Acts as the owner of the logical table, in a
+ * READ COMMITTED.  shard_ask_node() has found a remote shard to be old.  Acts as the owner of the logical table, in a
  * subtransaction.  An error, a shard that others use, or one that has not been
  * read, is reported as a WARNING.  Takes ACCESS EXCLUSIVE locks on the shard
  * and, if that is dropped, on the tables that its foreign keys point to; they
  * last until the end of the transaction.  We wait for them for "patience"
  * milliseconds, in which nobody has to wait for long behind us.  What the
  * WARNING says in short is also in *trouble, in the current memory context.
+ *
+ * The table of a remote shard is dropped, with the owner's user mapping, when the
+ * transaction has been committed.
  */
 char *
 shard_retain(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables,
@@ -275,6 +503,8 @@ shard_retain_sql(PG_FUNCTION_ARGS)
 	TimestampTz limit;
 	ShardTable *table;
 	List	   *shards = NIL;
+	List	   *remote = NIL;
+	List	   *lost = NIL;
 	int			patience = shard_retain_patience();
 	ListCell   *lc;
 
@@ -286,7 +516,20 @@ shard_retain_sql(PG_FUNCTION_ARGS)
 	table = shard_check_timed(logical);
 	limit = retention_limit(fcinfo, logical);
 	for (int i = 0; i < table->nmembers; i++)
+	{
 		shards = lappend_oid(shards, table->members[i].relid);
+		if (!table->members[i].is_local)
+			remote = lappend_oid(remote, table->members[i].relid);
+	}
+	/* While nothing is locked. */
+	foreach(lc, remote)
+	{
+		char	   *trouble;
+
+		if (!shard_ask_node(logical, lfirst_oid(lc), limit, patience, &lost,
+							&trouble))
+			shards = list_delete_oid(shards, lfirst_oid(lc));
+	}
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	foreach(lc, shards)

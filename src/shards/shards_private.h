@@ -156,6 +156,8 @@ extern int64 shard_count_rows(List *shards);
 
 /* in retain.c */
 extern ShardTable *shard_check_timed(Oid logical);
+extern bool shard_ask_node(Oid logical, Oid shard, TimestampTz older_than,
+						   int patience, List **lost, char **trouble);
 extern char *shard_retain(Oid logical, Oid shard, TimestampTz older_than,
 						  bool keep_tables, int patience, char **trouble);
 extern int	shard_retain_patience(void);

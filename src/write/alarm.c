@@ -58,7 +58,8 @@ short_interval(const ShardSchedule *schedule, int64 greatest)
 }
 
 /*
- * Are there closed shards, which may want a range, or be old?
+ * Are there closed shards, which may want a range, or be old?  Of those that are
+ * elsewhere only a run can find that out.
  *
  * More than that is not known of them in a session that only inserts.
  */
@@ -67,7 +68,8 @@ has_closed_shards(const ShardTable *table)
 {
 	for (int i = 0; i < table->nmembers; i++)
 	{
-		if (table->members[i].is_local && !table->members[i].is_open)
+		if (!table->members[i].is_open &&
+			(table->members[i].is_local || table->schedule.has_retain_for))
 			return true;
 	}
 	return table->nunseen > 0;

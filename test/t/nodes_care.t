@@ -59,9 +59,9 @@ is($here->safe_psql('postgres', sprintf($places, 'log') . q{ AND state = 'open'}
 fails($session, q{SELECT shard_fdw.rotate('away')}, '55000', 'cannot rotate foreign table "away"',
 	detail => 'All of its shards are on other servers, and none is here whose indexes and keys new ones could get.',
 	hint => 'Call create_shards() with a table to be copied and parameter "node", and close the old shards with SELECT shard_fdw.close_shard().');
-is($here->safe_psql('postgres', q{SELECT shard_fdw.retain('log', now() + interval '1 day')}), "public.log_0\npublic.log_3\npublic.log_6",
-	'retain() drops local shards only');
 fails($session, q{CALL shard_fdw.add_range('log_1')}, '0A000', 'shard "log_1" cannot have a range');
+is($here->safe_psql('postgres', q{BEGIN; SELECT shard_fdw.retain('log', now() + interval '1 day'); ROLLBACK}),
+	join("\n", map { "public.log_$_" } 0 .. 8), 'retain() drops all old shards');
 
 # Remote shards are not replaced, local ones beside them are.
 
