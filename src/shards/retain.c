@@ -76,7 +76,7 @@ static bool
 is_closed_member(const ShardTable *table, Oid shard)
 {
 	int			ordinal = shard_table_find(table, shard);
-	const ShardMember *member = &table->members[ordinal];
+	const ShardMember *member = &table->members[Max(ordinal, 0)];
 
 	return ordinal >= 0 && !member->is_open &&
 		(member->is_local ||
@@ -359,9 +359,9 @@ shard_ask_node(Oid logical, Oid shard, TimestampTz older_than, int patience,
  *		the schema, in the current memory context, or NULL if it is kept.
  *
  * The logical table is locked and has a time column; the isolation level is
- * READ COMMITTED.  shard_ask_node() has found a remote shard to be old.  Acts as the owner of the logical table, in a
- * subtransaction.  An error, a shard that others use, or one that has not been
- * read, is reported as a WARNING.  Takes ACCESS EXCLUSIVE locks on the shard
+ * READ COMMITTED.  shard_ask_node() has found a remote shard to be old.  Acts as
+ * the owner of the logical table, in a subtransaction.  An error, a shard that
+ * others use, or one that has not been read, is reported as a WARNING.  Takes ACCESS EXCLUSIVE locks on the shard
  * and, if that is dropped, on the tables that its foreign keys point to; they
  * last until the end of the transaction.  We wait for them for "patience"
  * milliseconds, in which nobody has to wait for long behind us.  What the
