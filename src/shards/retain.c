@@ -264,11 +264,12 @@ retain_locked(Oid logical, Oid shard, TimestampTz older_than,
 
 /*
  * Is the shard closed, on a node that has not been lost, and old?  *server
- * becomes the node.
+ * becomes the node, and *is_connected says whether that has been reached.
  */
 static bool
 is_old_on_node(Oid logical, Oid shard, TimestampTz older_than, int patience,
-			   const List *lost, volatile Oid *server)
+			   const List *lost, volatile Oid *server,
+			   volatile bool *is_connected)
 {
 	const ShardTable *table = shard_table_get(logical);
 	bool		result = false;
@@ -288,9 +289,14 @@ is_old_on_node(Oid logical, Oid shard, TimestampTz older_than, int patience,
 		owner = rel->rd_rel->relowner;
 		table_close(rel, NoLock);
 		*server = GetForeignServerIdByRelId(shard);
-		result = !list_member_oid(lost, *server) &&
-			shard_node_is_old(shard, owner, time_column_of(table, shard),
-							  table->time_type, older_than, patience);
+		if (!list_member_oid(lost, *server))
+		{
+			shard_node_connect(*server, owner);
+			*is_connected = true;
+			result = shard_node_is_old(shard, owner,
+									   time_column_of(table, shard),
+									   table->time_type, older_than, patience);
+		}
 	}
 	UnlockRelationOid(shard, AccessShareLock);
 	return result;
@@ -314,6 +320,7 @@ shard_ask_node(Oid logical, Oid shard, TimestampTz older_than, int patience,
 	ResourceOwner owner = CurrentResourceOwner;
 	char	   *relname = get_rel_name(shard);
 	volatile Oid server = InvalidOid;
+	volatile bool is_connected = false;
 	volatile bool result = false;
 
 	*trouble = NULL;
@@ -324,14 +331,15 @@ shard_ask_node(Oid logical, Oid shard, TimestampTz older_than, int patience,
 	PG_TRY();
 	{
 		result = is_old_on_node(logical, shard, older_than, patience, *lost,
-								&server);
+								&server, &is_connected);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error = shard_catch(context, owner);
 		bool		is_lost = OidIsValid(server) &&
-			ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION;
+			(!is_connected ||
+			 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION);
 
 		if (is_lost)
 			*lost = lappend_oid(*lost, server);
