@@ -85,6 +85,8 @@ is_old(ShardNodeSession *session, Oid shard, AttrNumber attno, Oid type,
 	result = shard_node_command(session,
 								psprintf("SELECT (SELECT max(%s) FROM %s), %s",
 										 column, table, nulls), false);
+	if (PQntuples(result) != 1 || PQnfields(result) != 2)
+		report_table(session, "does not tell how old its rows are");
 	if (*PQgetvalue(result, 0, 1) == 't')
 		return false;
 	if (PQgetisnull(result, 0, 0))
@@ -94,6 +96,19 @@ is_old(ShardNodeSession *session, Oid shard, AttrNumber attno, Oid type,
 	latest = OidInputFunctionCall(input, PQgetvalue(result, 0, 0), param, -1);
 	AtEOXact_GUC(false, guc_level);
 	return shard_is_before(latest, type, limit);
+}
+
+/*
+ * Have the node forget which tables we have looked at since "SAVEPOINT looked".
+ * Else it would hold the locks on all of them until the end of the transaction,
+ * and there may be more of them than it has room for.
+ */
+static void
+look_away(ShardNodeSession *session)
+{
+	(void) shard_node_command(session,
+							  "ROLLBACK TO SAVEPOINT looked; RELEASE SAVEPOINT looked",
+							  false);
 }
 
 /*
@@ -112,19 +127,22 @@ shard_node_is_old(Oid shard, Oid userid, AttrNumber attno, Oid type,
 	ShardNodeSession *session = shard_node_session_of(shard, userid);
 	bool		is_plain;
 	bool		is_nullable;
+	bool		result;
 
 	shard_node_prepare(session);
 	(void) shard_node_command(session,
-							  psprintf("SET LOCAL lock_timeout = %d",
+							  psprintf("SAVEPOINT looked; SET LOCAL lock_timeout = %d",
 									   Max(patience, 1)), false);
 	look_at_table(session, shard, attno, type, &is_plain, &is_nullable);
-	return is_old(session, shard, attno, type, is_nullable, limit);
+	result = is_old(session, shard, attno, type, is_nullable, limit);
+	look_away(session);
+	return result;
 }
 
 /*
  * shard_node_begin_retire
- *		Prepare for shard_node_retire(), which may be tried several times, each in
- *		a subtransaction.
+ *		Prepare for shard_node_retire() if it is to drop a table.  That may be
+ *		tried several times, each in a subtransaction.
  *
  * Raises ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if other commands have changed
  * the node in this transaction, and what shard_node_connect() raises.
@@ -136,7 +154,6 @@ shard_node_begin_retire(Oid shard, Oid userid)
 
 	/* A lock there is enough to have our own queries wait for ever. */
 	shard_node_note_late_change(session);
-	shard_node_prepare(session);
 }
 
 /*
@@ -144,6 +161,9 @@ shard_node_begin_retire(Oid shard, Oid userid)
  *		Lock the table behind a foreign table against all others, and, if all of
  *		its rows are older than the limit and unless it is to be kept, drop it
  *		when the local transaction is committed.  Returns whether they are older.
+ *
+ * A table that is kept is not locked any more, so that it can be used, also by
+ * this transaction: its foreign table goes on to be there.
  *
  * The foreign table is locked, so that nobody who holds that waits for the node.
  * Raises ERRCODE_LOCK_NOT_AVAILABLE if the node has to wait for a lock for
@@ -160,6 +180,9 @@ shard_node_retire(Oid shard, Oid userid, AttrNumber attno, Oid type,
 	bool		is_plain;
 	bool		is_nullable;
 
+	shard_node_prepare(session);
+	if (keep_table)
+		(void) shard_node_command(session, "SAVEPOINT looked", false);
 	/* A view must not be locked, for the tables behind it would be. */
 	look_at_table(session, shard, attno, type, &is_plain, &is_nullable);
 	if (is_plain)
@@ -177,5 +200,7 @@ shard_node_retire(Oid shard, Oid userid, AttrNumber attno, Oid type,
 	/* This also locks the tables that its foreign keys point to. */
 	if (!keep_table)
 		shard_node_drop_table(shard, userid);
+	else
+		look_away(session);
 	return true;
 }

@@ -151,7 +151,8 @@ lock_on_node(Oid logical, Oid shard, TimestampTz older_than, bool keep_tables,
 	int			pause = 0;
 	Attempt		result;
 
-	shard_node_begin_retire(shard, GetUserId());
+	if (!keep_tables)
+		shard_node_begin_retire(shard, GetUserId());
 	while ((result = try_on_node(logical, shard, older_than,
 								 keep_tables)) == ATTEMPT_BUSY)
 	{

@@ -123,7 +123,11 @@ sub is_there
 		  $here, $shard =~ /[13579]$/ ? $n2 : $n1);
 }
 
+$dba->query_safe('BEGIN');
 is(retain(), '', 'nothing is old');
+is($n1->safe_psql('postgres', q{SELECT count(*) FROM pg_locks WHERE relation IN (SELECT oid FROM pg_class WHERE relname LIKE 't\_%')}),
+	0, '... and no table there stays locked');
+$dba->query_safe('COMMIT');
 age('t_0', 't_1');
 is(retain(), 't_0 t_1', 'two nodes');
 is(is_there('t_0') . ' ' . is_there('t_1'), 'f f f f', 'two nodes: gone');
@@ -232,6 +236,14 @@ $there->query_safe('BEGIN; DELETE FROM f WHERE false');
 is(retain(), 't_14 t_18', 'a table that a foreign key points to is in use');
 like($said, qr/55P03: shard "t_8"/, '... a warning');
 $there->query_safe('COMMIT');
+$dba->query_safe(q{BEGIN; SET LOCAL statement_timeout = '60s'});
+is(retain("'$cutoff', true"), 't_8', 'keep_tables, in a transaction');
+is((state_of($dba, 'ANALYZE t_8; TRUNCATE t_8'))[0], '00000', '... in which the table can be used');
+$dba->query_safe('ROLLBACK');
+$there->query_safe(q{BEGIN; INSERT INTO t_8 VALUES (1, now())});
+is(retain("'$cutoff', true"), '', 'keep_tables: somebody writes the table on the node');
+like($said, qr/55P03: shard "t_8"/, '... a warning');
+$there->query_safe('ROLLBACK');
 is(retain("'$cutoff', true"), 't_8', 'keep_tables');
 is(is_there('t_8') . $here->safe_psql('postgres', q{SELECT count(*) FROM pg_inherits WHERE inhrelid = 't_8'::regclass; SELECT id FROM t_8}),
 	"t t0\n1", 'keep_tables: detached');
