@@ -537,7 +537,7 @@ on_subxact_end(SubXactEvent event, SubTransactionId subid,
 					 !run(session, psprintf("RELEASE SAVEPOINT s%d", level),
 						  &error)))
 					shard_node_raise(&error, NULL);
-				session->depth = level - 1;
+				session->depth = Min(session->depth, level - 1);
 			}
 			session->level = Min(session->level, level - 1);
 		}

@@ -198,6 +198,16 @@ is(retain(), 't_6', 'other commands there, afterwards');
 fails($dba, q{SELECT * FROM shard_fdw.run_command_on_nodes('t', 'CREATE TABLE x ()')}, '55000', 'cannot run these commands on server "n1" in one transaction');
 $dba->query_safe('ROLLBACK');
 
+# A node refuses, after it has done others; the next node goes on.
+age('t_8', 't_9');
+$n1->safe_psql('postgres', 'CREATE VIEW v AS SELECT * FROM t_8');
+$dba->query_safe('BEGIN');
+is(retain(), 't_6 t_9', 'a node refuses to drop one of its tables');
+like($said, qr/\A\S+ WARNING:  2BP01: could not drop shard "t_8".*\n(?!.*WARNING)/, '... a warning');
+$dba->query_safe('ROLLBACK');
+$n1->safe_psql('postgres', 'DROP VIEW v; UPDATE t_8 SET at = now()');
+$n2->safe_psql('postgres', 'UPDATE t_9 SET at = now()');
+
 # What is kept: open or sealed shards, rows without a time, tables that are no
 # ordinary ones, or have something that depends on them.
 
