@@ -11,10 +11,15 @@
  */
 #include "remote/remote_private.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_foreign_table.h"
 #include "foreign/foreign.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 /*
  * Raise an error because the table on the node is not what it should be.
@@ -99,6 +104,43 @@ is_old(ShardNodeSession *session, Oid shard, AttrNumber attno, Oid type,
 }
 
 /*
+ * Raise an error if the table behind a foreign table is that of another shard,
+ * too, which need not be closed: on the same server, or one of the same options,
+ * as shard_fdw.add_connections() makes them.
+ */
+static void
+check_not_shared(const ShardNodeSession *session, Oid shard)
+{
+	const char *table = shard_node_table_name(shard);
+	List	   *options = GetForeignServer(session->server)->options;
+	Relation	catalog = table_open(ForeignTableRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(catalog, InvalidOid, false, NULL, 0,
+										  NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_foreign_table form = (Form_pg_foreign_table) GETSTRUCT(tuple);
+		Oid			other = form->ftrelid;
+
+		/* Somebody may be dropping it. */
+		if (other != shard &&
+			SearchSysCacheExists1(FOREIGNTABLEREL, ObjectIdGetDatum(other)) &&
+			SearchSysCacheExists1(RELOID, ObjectIdGetDatum(other)) &&
+			strcmp(shard_node_table_name(other), table) == 0 &&
+			shard_is_node(form->ftserver) &&
+			(form->ftserver == session->server ||
+			 equal(GetForeignServer(form->ftserver)->options, options)) &&
+			shard_logical_parents(other) != NIL)
+			report_table(session,
+						 psprintf("is that of shard \"%s\", too",
+								  get_rel_name(other)));
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+}
+
+/*
  * Have the node forget which tables we have looked at since "SAVEPOINT looked".
  * Else it would hold the locks on all of them until the end of the transaction,
  * and there may be more of them than it has room for.
@@ -168,7 +210,7 @@ shard_node_begin_retire(Oid shard, Oid userid)
  * The foreign table is locked, so that nobody who holds that waits for the node.
  * Raises ERRCODE_LOCK_NOT_AVAILABLE if the node has to wait for a lock for
  * longer than SHARD_LOCK_TRY_TIME, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if
- * the table is not an ordinary one or not what shard_node_is_old() needs, and
+ * the table is not an ordinary one, that of another shard, or not what shard_node_is_old() needs, and
  * what the node raises.
  */
 bool
@@ -197,6 +239,8 @@ shard_node_retire(Oid shard, Oid userid, AttrNumber attno, Oid type,
 					 "is not an ordinary one, or inherits, or is inherited from");
 	if (!is_old(session, shard, attno, type, is_nullable, limit))
 		return false;
+	if (!keep_table)
+		check_not_shared(session, shard);
 	/* This also locks the tables that its foreign keys point to. */
 	if (!keep_table)
 		shard_node_drop_table(shard, userid);

@@ -258,6 +258,16 @@ is(retain("'$cutoff', true"), 't_8', 'keep_tables');
 is(is_there('t_8') . $here->safe_psql('postgres', q{SELECT count(*) FROM pg_inherits WHERE inhrelid = 't_8'::regclass; SELECT id FROM t_8}),
 	"t t0\n1", 'keep_tables: detached');
 
+# Two shards that have one table, of which one is open; n1_2 is n1.
+
+$here->safe_psql('postgres', q{SELECT shard_fdw.add_connections('n1', 2);
+	CREATE FOREIGN TABLE second () INHERITS (t) SERVER n1_2 OPTIONS (table_name 't_22')});
+age('t_22');
+is(retain(), '', 'the table of another shard, too') or diag($said);
+like($said, qr/55000: could not drop shard "t_22": its table on server "n1" is that of shard "second", too/, '... a warning');
+$here->safe_psql('postgres', 'DROP FOREIGN TABLE second');
+$n1->safe_psql('postgres', 'UPDATE t_22 SET at = now()');
+
 # Nodes that do not answer, and connections that are lost.
 
 age('t_9', 't_10', 't_12');
