@@ -249,6 +249,7 @@ shard_node_send(ShardNodeSession *session, const char *data, int length)
  * shard_node_begin_sending
  *		Begin to copy rows into the table behind a foreign table, which this
  *		transaction has created.  "columns" are theirs, in parentheses.
+ *		shard_node_prepare() has been called.
  *
  * They come with FREEZE.  postgres_fdw keeps a node's first snapshot until the
  * end of a transaction.  So a session that has used the node before, and then
@@ -260,7 +261,6 @@ shard_node_begin_sending(ShardNodeSession *session, Oid shard, const char *colum
 	char	   *sql = psprintf("COPY %s%s FROM STDIN (FREEZE)",
 							   shard_node_table_name(shard), columns);
 
-	shard_node_prepare(session);
 	shard_node_begin_copy(session, sql, PGRES_COPY_IN);
 	(void) PQsetnonblocking(session->conn, 1);
 }
